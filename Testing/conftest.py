@@ -1,0 +1,25 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    """The checkout that is being tested."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of the real volumes; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("SLIDESAM_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "manifest.json").is_file():
+        pytest.skip("no real volumes: set SLIDESAM_TEST_DATA to the folder of manifest.json")
+    return folder
