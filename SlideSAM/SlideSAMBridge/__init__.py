@@ -1,0 +1,13 @@
+"""Between a Slicer scene and SlideSAMLib: MRML and VTK, no Qt, no network.
+
+Nothing here imports torch, and importing the package imports nothing at all, so Slicer can load
+the module without it. The modules from the ground up:
+
+- `library`: finds SlideSAMLib, says what is missing when torch is not there
+- `lattice`: the voxel grid of a segmentation and where it lies in the world
+- `orientation`: which lattice axis is the slide axis
+- `marks`: points and boxes in RAS to prompts on slices, and to text that is saved with the segment
+- `editing`: the one place that writes into a segmentation
+- `segmenting`: the whole way from marks to a segment
+- `offscreen`, `render`: a scene and views outside Slicer, and pictures made with them
+"""
