@@ -1,0 +1,53 @@
+"""SlideSAM: segment an object of a volume from a few clicks, one sliding window at a time.
+
+Nothing heavy is imported until it is used: `import SlideSAMLib` loads neither torch nor scipy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_model": "models",
+    "SlicePrompt": "prompts",
+    "segment": "api",
+    "SlideResult": "api",
+    "slide": "sliding",
+    "SlideSettings": "slide_types",
+    "FinishedSlice": "slide_types",
+    "Stop": "stops",
+    "Stack": "stack",
+    "EmbeddingCache": "window",
+    "Session": "session",
+    "InputError": "errors",
+    "ModelError": "errors",
+    "SlideSAMError": "errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from .api import SlideResult, segment
+    from .errors import InputError, ModelError, SlideSAMError
+    from .models import load_model
+    from .prompts import SlicePrompt
+    from .session import Session
+    from .slide_types import FinishedSlice, SlideSettings
+    from .sliding import slide
+    from .stack import Stack
+    from .stops import Stop
+    from .window import EmbeddingCache
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,115 @@
+"""Segmenting a numpy volume with one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .prompts import SlicePrompt
+from .protocol import SliceModel
+from .sliding import FinishedSlice, Slider, SlideSettings
+from .stack import Stack
+from .window import EmbeddingCache
+
+
+@dataclass(frozen=True, eq=False)
+class SlideResult:
+    """What `segment` found.
+
+    mask : bool, shape of the volume.
+    confidence : slice index along `axis` -> 0..1, for every slice that was predicted.
+    stops : why each direction ended: "backward", "forward", and for every stretch between two
+        prompted slices a key such as "12-20".
+    voxels : slice index -> number of voxels of the mask, for every slice that was predicted.
+    axis : the slide axis.
+    seconds : {"encode", "predict", "total"}.
+    model, device, precision : names of what was used.
+    intensity : (low, high), the intensity window in image units.
+    """
+
+    mask: np.ndarray
+    confidence: dict[int, float]
+    stops: dict[str, str]
+    voxels: dict[int, int]
+    axis: int
+    seconds: dict[str, float]
+    model: str
+    device: str
+    precision: str
+    intensity: tuple[float, float]
+
+
+def segment(
+    volume: np.ndarray,
+    prompts: SlicePrompt | Iterable[SlicePrompt],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    axis: int = 0,
+    first: int | None = None,
+    last: int | None = None,
+    model: SliceModel | str | None = None,
+    window: Sequence[float] | None = None,
+    settings: SlideSettings | None = None,
+    cache: EmbeddingCache | None = None,
+    progress: Callable[[int, int | None, FinishedSlice], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> SlideResult:
+    """Segment one object of a volume from prompts on one or more slices.
+
+    Parameters
+    ----------
+    volume : array (K, J, I), any real dtype; never changed.
+    prompts : one or more SlicePrompt; their index counts along `axis`, x and y are column and
+        row of `volume.take(index, axis)`.
+    spacing : (sk, sj, si) in mm, along the axes of `volume`.
+    axis : slide axis, 0 to 2.
+    first, last : limits of the slide along `axis`, inclusive.
+    model : from `load_model`, or a name or file for it; None loads the built-in one.
+    window : (low, high) intensity window in image units; None chooses one.
+    settings : see SlideSettings.
+    cache : where embeddings are kept between calls; it helps only with stacks that share a key.
+    progress : called as progress(done, total, finished) after every slice; total may be None.
+    cancelled : asked before every window; True ends the work and keeps the finished slices.
+
+    Raises
+    ------
+    InputError
+        The volume, a prompt, the limits or a setting cannot be used.
+    ModelError
+        The model cannot be loaded.
+    """
+    start = time.perf_counter()
+    stack = Stack(volume, axis=axis, spacing=spacing, window=window)
+    prompts = [prompts] if isinstance(prompts, SlicePrompt) else list(prompts)
+    model = _loaded(model)
+    slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
+    stacked = np.zeros(stack.shape, bool)
+    confidence: dict[int, float] = {}
+    for finished in slider.run():
+        stacked[finished.index] = finished.mask
+        confidence[finished.index] = finished.confidence
+        if progress is not None:
+            progress(finished.done, finished.total, finished)
+    order = sorted(confidence)
+    return SlideResult(
+        mask=np.ascontiguousarray(stack.to_volume(stacked)),
+        confidence={index: confidence[index] for index in order},
+        stops={name: str(stop) for name, stop in slider.stops.items()},
+        voxels={index: int(np.count_nonzero(stacked[index])) for index in order},
+        axis=stack.axis,
+        seconds={**slider.predictor.seconds, "total": time.perf_counter() - start},
+        model=model.traits.name,
+        device=model.device,
+        precision=model.precision,
+        intensity=stack.intensity,
+    )
+
+
+def _loaded(model: SliceModel | str | None) -> SliceModel:
+    if model is not None and not isinstance(model, str):
+        return model
+    from .models import load_model
+
+    return load_model("builtin" if model is None else model)

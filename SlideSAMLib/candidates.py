@@ -1,0 +1,77 @@
+"""Choosing one of the masks that a model offers for a window. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fusion import Patch, dice, iou, stability
+from .protocol import WindowPrediction
+from .slide_types import SlideSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """One candidate of a window.
+
+    number : its place among the model's candidates.
+    patches : its three slices: before, centre, after.
+    quality : predicted IoU, 0..1.
+    presence : probability that the object is on each of the three slices, or None.
+    agreement : mean IoU with what is known of the shared slices, or None where nothing is.
+    score : what it was chosen by.
+    """
+
+    number: int
+    patches: tuple[Patch, Patch, Patch]
+    quality: float
+    presence: tuple[float, float, float] | None
+    agreement: float | None
+    score: float
+
+
+def rank(
+    prediction: WindowPrediction, known: Mapping[int, Patch], settings: SlideSettings
+) -> list[Choice]:
+    """All candidates of a window, the best one first.
+
+    known : place in the window (0 before, 1 centre, 2 after) -> what earlier windows said there.
+
+    The score is the weighted sum of predicted IoU, Dice with `known`, stability of the centre
+    slice, and a bonus for candidate 0; see `SlideSettings`. Ties go to the lower number.
+    """
+    choices = [
+        _assess(prediction, number, known, settings) for number in range(len(prediction.quality))
+    ]
+    return sorted(choices, key=lambda choice: (-choice.score, choice.number))
+
+
+def _assess(
+    prediction: WindowPrediction, number: int, known: Mapping[int, Patch], settings: SlideSettings
+) -> Choice:
+    patches = tuple(
+        Patch(prediction.corner, np.asarray(prediction.logits[number, place], np.float32))
+        for place in range(3)
+    )
+    quality = float(np.clip(prediction.quality[number], 0.0, 1.0))
+    score = settings.quality_weight * quality
+    score += settings.stability_weight * stability(patches[1])
+    agreement = None
+    if known:
+        agreement = float(np.mean([iou(patches[place], known[place]) for place in known]))
+        score += settings.agreement_weight * float(
+            np.mean([dice(patches[place], known[place]) for place in known])
+        )
+    if number == 0:
+        score += settings.first_bonus
+    presence = prediction.presence
+    return Choice(
+        number=number,
+        patches=patches,
+        quality=quality,
+        presence=None if presence is None else tuple(float(value) for value in presence),
+        agreement=agreement,
+        score=score,
+    )

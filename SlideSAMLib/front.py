@@ -1,0 +1,193 @@
+"""One front of a slide: it moves from a prompted slice, window by window. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .candidates import Choice, rank
+from .fusion import Patch, SliceRecord, patch_of_mask, stability
+from .next_prompt import first_prompt, following_prompt
+from .prompts import SlicePrompt
+from .slide_types import SlideSettings
+from .stops import Findings, Stop, judge
+from .window import WindowPredictor
+
+
+@dataclass(eq=False)
+class Anchor:
+    """A slice that the user prompted, predicted by its own window.
+
+    outer : what this window said about the slices beside it, by slice index.
+    voxels : size of the slice's mask.
+    memory : what the model remembers of the slice, or None.
+    """
+
+    index: int
+    record: SliceRecord
+    outer: dict[int, SliceRecord]
+    voxels: int
+    memory: Any
+
+
+def predict_anchor(
+    predictor: WindowPredictor,
+    prompt: SlicePrompt,
+    settings: SlideSettings,
+    candidate: int | None = None,
+    ahead: Iterable[int] = (),
+) -> Anchor:
+    """Predict the window of a prompted slice.
+
+    candidate : the number of the candidate that the user chose; None lets the scores decide.
+    """
+    stack = predictor.stack
+    shape = (stack.height, stack.width)
+    knows_masks = "mask" in predictor.model.traits.prompts
+    window_prompt = first_prompt(prompt, shape, settings, knows_masks)
+    prediction = predictor.predict(prompt.index, window_prompt, ahead)
+    choices = rank(prediction, {}, settings)
+    choice = next((c for c in choices if c.number == candidate), choices[0])
+    record = SliceRecord(settings, quality=choice.quality, presence=_at(choice, 1))
+    patch = choice.patches[1]
+    if settings.keep_mask_prompts and prompt.mask is not None and not prompt.points:
+        patch = patch_of_mask(prompt.mask, settings.logit_limit)
+    record.add(patch, settings.centre_weight, central=True)
+    outer = {}
+    for place in (0, 2):
+        neighbour = prompt.index + place - 1
+        if 0 <= neighbour < stack.slices:
+            outer[neighbour] = SliceRecord(settings, presence=_at(choice, place))
+            outer[neighbour].add(choice.patches[place], settings.outer_weight)
+    memory = None
+    if settings.use_memory and patch.voxels:
+        memory = predictor.remember(prompt.index, patch.mask(shape))
+    return Anchor(prompt.index, record, outer, patch.voxels, memory)
+
+
+@dataclass(eq=False)
+class Front:
+    """Slides from an anchor in one direction, up to and including the slice `bound`.
+
+    direction : +1 or -1.
+    bound_stop : the reason to give when the bound is reached.
+    nearest : slice index -> the anchor nearest to it (for memory and growth).
+
+    position : the last slice whose own window was accepted.
+    stop : why the front ended, or None while it can go on.
+    records : what is known of the slices around `position`.
+    """
+
+    predictor: WindowPredictor
+    settings: SlideSettings
+    anchor: Anchor
+    direction: int
+    bound: int
+    bound_stop: Stop
+    nearest: Callable[[int], Anchor]
+    position: int = field(init=False)
+    stop: Stop | None = field(init=False, default=None)
+    records: dict[int, SliceRecord] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.position = self.anchor.index
+        self.records = {self.anchor.index: self.anchor.record}
+        following = self.position + self.direction
+        if following in self.anchor.outer:
+            # A record of its own: two fronts may come to the same slice from the two sides.
+            known = self.anchor.outer[following]
+            self.records[following] = SliceRecord(
+                self.settings, list(known.views), presence=known.presence
+            )
+        self.stop = self._look_ahead()
+
+    def coming(self) -> list[int]:
+        """The centres that this front will ask for, in order, if nothing stops it."""
+        if self.stop is not None:
+            return []
+        beyond = self.bound + self.direction
+        return list(range(self.position + self.direction, beyond, self.direction))
+
+    def step(self, ahead: Iterable[int] = ()) -> list[int]:
+        """Predict the next window; returns the slices that changed (none where it was refused)."""
+        centre = self.position + self.direction
+        behind_place, ahead_place = 1 - self.direction, 1 + self.direction
+        known = {
+            1: self.records[centre].fused(),
+            behind_place: self.records[self.position].fused(),
+        }
+        nearest = self.nearest(centre)
+        stack = self.predictor.stack
+        prompt = following_prompt(
+            known,
+            (stack.height, stack.width),
+            self.settings,
+            "mask" in self.predictor.model.traits.prompts,
+            nearest.memory,
+        )
+        prediction = self.predictor.predict(centre, prompt, ahead)
+        choice = rank(prediction, known, self.settings)[0]
+        self.stop = self._judge(choice, known[behind_place], nearest)
+        if self.stop is not None:
+            return []
+        self._accept(centre, choice, behind_place, ahead_place)
+        self.stop = self._look_ahead()
+        return [centre, centre - self.direction]
+
+    def _judge(self, choice: Choice, behind: Patch, nearest: Anchor) -> Stop | None:
+        patch = choice.patches[1]
+        found = Findings(
+            voxels=patch.voxels,
+            presence=_at(choice, 1),
+            quality=choice.quality,
+            stability=stability(patch),
+            agreement=choice.agreement,
+            voxels_before=behind.voxels,
+            voxels_prompted=nearest.voxels,
+        )
+        return judge(found, self.predictor.stack.voxel_area, self.settings)
+
+    def _accept(self, centre: int, choice: Choice, behind_place: int, ahead_place: int) -> None:
+        settings = self.settings
+        record = self.records[centre]
+        record.add(choice.patches[1], settings.centre_weight, central=True)
+        record.quality, record.presence = choice.quality, _at(choice, 1)
+        prompted = self.position == self.anchor.index
+        weight = settings.prompted_outer_weight if prompted else settings.outer_weight
+        self.records[self.position].add(choice.patches[behind_place], weight)
+        following = centre + self.direction
+        if 0 <= following < self.predictor.stack.slices:
+            new = SliceRecord(settings, presence=_at(choice, ahead_place))
+            new.add(choice.patches[ahead_place], settings.outer_weight)
+            self.records[following] = new
+        self.position = centre
+        # What lies further behind is final; only a meeting with another front looks back.
+        kept = range(-1, settings.meet_overlap + 2)
+        self.records = {
+            index: known
+            for index, known in self.records.items()
+            if (centre - index) * self.direction in kept
+        }
+
+    def _look_ahead(self) -> Stop | None:
+        """Why the front cannot go on from where it is, or None."""
+        if self.position == self.bound:
+            return self.bound_stop
+        if not self.records[self.position].fused().voxels:
+            return Stop.NOTHING_LEFT
+        record = self.records[self.position + self.direction]
+        found = Findings(voxels=record.fused().voxels, presence=record.presence)
+        return judge(found, self.predictor.stack.voxel_area, self.settings)
+
+
+def _at(choice: Choice, place: int) -> float | None:
+    return None if choice.presence is None else choice.presence[place]
+
+
+def nearest_anchor(anchors: dict[int, Anchor]) -> Callable[[int], Anchor]:
+    """A function from slice index to the nearest anchor; of two equally near ones the lower."""
+    indices = np.array(sorted(anchors))
+    return lambda index: anchors[int(indices[np.argmin(np.abs(indices - index))])]

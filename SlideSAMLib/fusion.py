@@ -1,0 +1,200 @@
+"""Several views of one slice made into one mask, and how sure that mask is. No torch here.
+
+A *view* is what one window said about a slice: logits on the part of the slice that the window
+looked at. A slice has up to three: from the window centred on it and from the two beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .slide_types import SlideSettings
+
+BACKGROUND = -20.0  # logit where no view looked
+SURE_LOGIT = float(np.log(0.7 / 0.3))  # p > 0.7, or p > 0.3 with the sign turned
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Logits (h, w) of the part of a slice that starts at corner (row, column), > 0 inside."""
+
+    corner: tuple[int, int]
+    logits: np.ndarray
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels inside."""
+        return int(np.count_nonzero(self.logits > 0))
+
+    def mask(self, shape: tuple[int, int]) -> np.ndarray:
+        """The mask on the whole slice: bool (H, W)."""
+        return self._spread(self.logits > 0, shape)
+
+    def probability(self, shape: tuple[int, int]) -> np.ndarray:
+        """Probabilities on the whole slice: float32 (H, W)."""
+        clipped = np.clip(self.logits, BACKGROUND, -BACKGROUND)
+        return self._spread((1.0 / (1.0 + np.exp(-clipped))).astype(np.float32), shape)
+
+    def _spread(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        out = np.zeros(shape, values.dtype)
+        y, x = self.corner
+        out[y : y + values.shape[0], x : x + values.shape[1]] = values
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One window's word on a slice; `central` where the window was centred on the slice."""
+
+    patch: Patch
+    weight: float
+    central: bool = False
+
+
+def patch_of_mask(mask: np.ndarray, logit: float) -> Patch:
+    """A mask, bool (H, W), as a patch with logits of +-logit."""
+    return Patch((0, 0), np.where(mask, logit, -logit).astype(np.float32))
+
+
+def fuse(views: Sequence[View], limit: float) -> Patch:
+    """The weighted mean of the views' logits, clipped to +-limit first.
+
+    A voxel outside a view's part of the slice is no vote of that view: there the others decide
+    alone. Views of weight 0 are left out, unless all weights are 0: then the first view counts.
+    """
+    counted = [view for view in views if view.weight > 0] or [View(views[0].patch, 1.0)]
+    if len(counted) == 1:
+        return counted[0].patch
+    top, left, bottom, right = _union([view.patch for view in counted])
+    total = np.zeros((bottom - top, right - left), np.float32)
+    weights = np.zeros_like(total)
+    for view in counted:
+        logits = view.patch.logits
+        y, x = view.patch.corner[0] - top, view.patch.corner[1] - left
+        part = np.s_[y : y + logits.shape[0], x : x + logits.shape[1]]
+        total[part] += view.weight * np.clip(logits, -limit, limit)
+        weights[part] += view.weight
+    seen = weights > 0
+    fused = np.full_like(total, BACKGROUND)
+    fused[seen] = total[seen] / weights[seen]
+    return Patch((top, left), fused)
+
+
+def overlap(first: Patch, second: Patch) -> tuple[int, int, int]:
+    """Voxels inside the first patch, inside the second, and inside both."""
+    top = max(first.corner[0], second.corner[0])
+    left = max(first.corner[1], second.corner[1])
+    bottom = min(first.corner[0] + first.logits.shape[0], second.corner[0] + second.logits.shape[0])
+    right = min(first.corner[1] + first.logits.shape[1], second.corner[1] + second.logits.shape[1])
+    both = 0
+    if bottom > top and right > left:
+        pieces = []
+        for patch in (first, second):
+            y, x = patch.corner
+            pieces.append(patch.logits[top - y : bottom - y, left - x : right - x] > 0)
+        both = int(np.count_nonzero(pieces[0] & pieces[1]))
+    return first.voxels, second.voxels, both
+
+
+def dice(first: Patch, second: Patch) -> float:
+    """Dice of the two masks, 0..1; two empty masks agree (1)."""
+    a, b, both = overlap(first, second)
+    return 2.0 * both / (a + b) if a + b else 1.0
+
+
+def iou(first: Patch, second: Patch) -> float:
+    """Intersection over union of the two masks, 0..1; two empty masks agree (1)."""
+    a, b, both = overlap(first, second)
+    return both / (a + b - both) if a + b else 1.0
+
+
+def stability(patch: Patch) -> float:
+    """Area where p > 0.7 over area where p > 0.3, 0..1; 0 for an empty mask."""
+    loose = np.count_nonzero(patch.logits > -SURE_LOGIT)
+    return float(np.count_nonzero(patch.logits > SURE_LOGIT) / loose) if loose else 0.0
+
+
+@dataclass(eq=False)
+class SliceRecord:
+    """All that windows said about one slice.
+
+    views : the central view (if any) and the outer ones, in the order in which they came.
+    quality : predicted IoU of the window centred on the slice, or None.
+    presence : probability that the object is on the slice, or None.
+    """
+
+    settings: SlideSettings
+    views: list[View] = field(default_factory=list)
+    quality: float | None = None
+    presence: float | None = None
+
+    @property
+    def predicted(self) -> bool:
+        """Whether a window centred on the slice was predicted."""
+        return any(view.central for view in self.views)
+
+    def add(self, patch: Patch, weight: float, central: bool = False) -> None:
+        self.views.append(View(patch, weight, central))
+
+    def fused(self) -> Patch:
+        return fuse(self.views, self.settings.logit_limit)
+
+    def confidence(self) -> float:
+        """How sure the slice is, 0..1: the geometric mean of what is known of
+
+        - the predicted IoU of the candidate chosen in the window centred on the slice,
+        - the presence that this window gave,
+        - the mean Dice between this window's mask and those of the neighbouring windows,
+        - the stability of the fused mask: area(p > 0.7) / area(p > 0.3).
+
+        An empty mask has the confidence 0.
+        """
+        fused = self.fused()
+        if fused.voxels == 0:
+            return 0.0
+        factors = [stability(fused)]
+        factors += [value for value in (self.quality, self.presence) if value is not None]
+        central = [view.patch for view in self.views if view.central]
+        others = [view.patch for view in self.views if not view.central]
+        if central and (others or len(central) > 1):
+            compared = [dice(central[0], patch) for patch in central[1:] + others]
+            factors.append(float(np.mean(compared)))
+        clipped = np.clip(factors, 0.0, 1.0)
+        return float(np.prod(clipped) ** (1.0 / len(clipped)))
+
+
+def blend(
+    first: SliceRecord, second: SliceRecord, first_weight: float, second_weight: float
+) -> SliceRecord:
+    """One record of a slice that two fronts predicted; the weights need not sum to 1."""
+    total = first_weight + second_weight
+    shares = (first_weight / total, second_weight / total)
+    pairs = list(zip((first, second), shares, strict=True))
+    views = [
+        View(view.patch, view.weight * share, view.central)
+        for record, share in pairs
+        for view in record.views
+    ]
+    return SliceRecord(
+        settings=first.settings,
+        views=views,
+        quality=_weighted([(record.quality, share) for record, share in pairs]),
+        presence=_weighted([(record.presence, share) for record, share in pairs]),
+    )
+
+
+def _weighted(pairs: Sequence[tuple[float | None, float]]) -> float | None:
+    known = [(value, weight) for value, weight in pairs if value is not None]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
+
+
+def _union(patches: Sequence[Patch]) -> tuple[int, int, int, int]:
+    top = min(patch.corner[0] for patch in patches)
+    left = min(patch.corner[1] for patch in patches)
+    bottom = max(patch.corner[0] + patch.logits.shape[0] for patch in patches)
+    right = max(patch.corner[1] + patch.logits.shape[1] for patch in patches)
+    return top, left, bottom, right

@@ -1,0 +1,58 @@
+"""The intensity window of a volume: which grey values the models get to see. No torch here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CT_WINDOW = (-200.0, 400.0)  # soft tissue and bone in Hounsfield units, as published
+CT_AIR = -500.0  # nothing but CT stores air as far below zero
+CT_LEAST_SHARE = 0.01  # share of the voxels that must lie inside CT_WINDOW
+PERCENTILES = (0.5, 99.5)
+SAMPLES = 1_000_000
+
+
+def value_range(volume: np.ndarray) -> tuple[float, float] | None:
+    """Smallest and largest finite value of a real 3D array, or None where there is none.
+
+    Works plane by plane, so that no second copy of the volume ever exists.
+    """
+    low, high = np.inf, -np.inf
+    for plane in volume:
+        values = plane if plane.dtype.kind in "biu" else plane[np.isfinite(plane)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return (low, high) if low <= high else None
+
+
+def automatic_window(volume: np.ndarray) -> tuple[float, float]:
+    """Choose (low, high) in image units for a real 3D array (K, J, I).
+
+    Data are taken for CT where the smallest finite value is -500 or less (negative air) and at
+    least 1 % of the voxels lie strictly inside -200..400; they get (-200, 400). All other data
+    get the percentiles 0.5 and 99.5 of at most about a million evenly spaced finite voxels, or
+    their full range where these coincide (a nearly empty image).
+
+    Always low < high, except for volumes with fewer than two finite values: (value, value), and
+    (0, 0) where no voxel is finite.
+    """
+    extremes = value_range(volume)
+    if extremes is None:
+        return (0.0, 0.0)
+    sample = _sample(volume)
+    if extremes[0] <= CT_AIR and sample.size:
+        inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
+        if inside.mean() >= CT_LEAST_SHARE:
+            return CT_WINDOW
+    if sample.size:
+        low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
+        if low < high:
+            return (low, high)
+    return extremes
+
+
+def _sample(volume: np.ndarray) -> np.ndarray:
+    """Finite voxels on a regular grid over the volume, as float64 (always the same ones)."""
+    step = max(1, round((volume.size / SAMPLES) ** (1 / 3)))
+    steps = [slice(None, None, step if size > 2 * step else 1) for size in volume.shape]
+    values = volume[tuple(steps)].astype(np.float64).ravel()
+    return values[np.isfinite(values)]

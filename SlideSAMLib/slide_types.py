@@ -1,0 +1,119 @@
+"""What goes into a slide (its settings) and what comes out (finished slices). No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+SCHEMES = ("default", "reference")
+
+
+@dataclass(frozen=True)
+class SlideSettings:
+    """Every decision of the sliding, as a number.
+
+    The reference scheme uses `scheme` and `encode_batch` only; its own figures are constants of
+    `reference_scheme`, since they are what was published.
+
+    Raises InputError where a value is out of its range.
+    """
+
+    scheme: str = "default"  # "default", or "reference": the published scheme, for comparison
+
+    # The next window's prompt
+    enlarge_fraction: float = 0.03  # of the box's side, added on each side
+    enlarge_voxels: float = 0.5  # added on each side as well
+    box_ignore_fraction: float = 0.05  # parts smaller than this share of the largest: not boxed
+    use_masks: bool = True  # give models that know mask prompts the masks of shared slices
+    use_memory: bool = True  # carry what the model remembers of the user's slice
+    keep_mask_prompts: bool = True  # a slice prompted by a mask alone keeps exactly that mask
+
+    # The choice among the candidates of a window: the greatest weighted sum wins
+    quality_weight: float = 1.0  # of the predicted IoU, 0..1
+    agreement_weight: float = 0.5  # of the Dice with the previous window on shared slices, 0..1
+    stability_weight: float = 0.25  # of area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
+    first_bonus: float = 0.1  # added to candidate 0, the model's single best answer
+
+    # The fusion of the up to three views of a slice
+    centre_weight: float = 1.0  # the view of the window centred on the slice
+    outer_weight: float = 0.25  # the views of the two neighbouring windows
+    prompted_outer_weight: float = 0.0  # the neighbours' views of a slice that the user prompted
+    logit_limit: float = 8.0  # logits are clipped to +- this before they are averaged
+    meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
+
+    # Stops; a threshold of 0 (or inf for growth) switches its rule off
+    min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 ...
+    min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
+    min_presence: float = 0.5  # probability that the object is on the slice, 0..1
+    min_quality: float = 0.4  # predicted IoU of the chosen candidate, 0..1
+    min_stability: float = 0.3  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
+    min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
+    max_growth: float = 2.5  # area over the area on the slice before, ratio
+    max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
+    growth_floor_mm2: float = 100.0  # an area below this never counts as grown, mm2
+
+    encode_batch: int = 1  # windows encoded at once: the needed one and those coming up
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise InputError(
+                f"The sliding scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}."
+            )
+        shares = (
+            "box_ignore_fraction",
+            "min_presence",
+            "min_quality",
+            "min_stability",
+            "min_agreement",
+        )
+        for name in shares:
+            self._check(name, 0.0 <= getattr(self, name) <= 1.0, "between 0 and 1")
+        at_least_zero = (
+            "enlarge_fraction",
+            "enlarge_voxels",
+            "quality_weight",
+            "agreement_weight",
+            "stability_weight",
+            "first_bonus",
+            "outer_weight",
+            "prompted_outer_weight",
+            "min_area_mm2",
+            "min_area_voxels",
+            "growth_floor_mm2",
+        )
+        for name in at_least_zero:
+            self._check(name, 0.0 <= getattr(self, name) < np.inf, "0 or greater and finite")
+        for name in ("centre_weight", "logit_limit", "max_growth", "max_growth_total"):
+            self._check(name, getattr(self, name) > 0.0, "greater than 0")
+        self._check("meet_overlap", self.meet_overlap >= 0, "0 or greater")
+        self._check("encode_batch", self.encode_batch >= 1, "1 or greater")
+
+    def _check(self, name: str, good: bool, wanted: str) -> None:
+        if not good:
+            value = getattr(self, name)
+            raise InputError(f"The sliding setting {name} must be {wanted}, not {value!r}.")
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedSlice:
+    """One slice of the result, as known now.
+
+    index : slice index along the slide axis.
+    mask : bool (H, W).
+    probability : float32 (H, W) in 0..1, or None where the scheme has none.
+    confidence : 0..1, see `fusion.SliceRecord.confidence`.
+    direction : 0 for a prompted slice, +1 or -1 for the way that the slide was going.
+    done : number of different slices finished so far.
+    total : number of slices that will be done at most, or None where nobody can know.
+    """
+
+    index: int
+    mask: np.ndarray
+    probability: np.ndarray | None
+    confidence: float
+    direction: int
+    done: int
+    total: int | None

@@ -1,0 +1,280 @@
+"""The slide: from prompts on a few slices to masks on all slices of the object. No torch here.
+
+A window of three slices is predicted on every prompted slice. From there fronts move outwards,
+one slice at a time: the newest masks prompt the next window. Beyond the outermost prompts a front
+runs until a rule stops it (`stops`); between two prompts two fronts run towards each other, and
+where they meet both count, the nearer prompt more. A slice is seen by up to three windows, whose
+logits are fused (`fusion`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+
+from .errors import InputError
+from .front import Anchor, Front, nearest_anchor, predict_anchor
+from .fusion import SliceRecord, blend
+from .next_prompt import merge_prompts
+from .prompts import SlicePrompt
+from .protocol import SliceModel
+from .slide_types import FinishedSlice, SlideSettings
+from .stack import Stack
+from .stops import Stop
+from .window import EmbeddingCache, WindowPredictor
+
+__all__ = ["FinishedSlice", "SlideSettings", "Slider", "Stop", "slide"]
+
+DIRECTIONS = {"backward": -1, "forward": 1}
+
+
+def slide(
+    stack: Stack,
+    prompts: Iterable[SlicePrompt],
+    model: SliceModel,
+    first: int | None = None,
+    last: int | None = None,
+    settings: SlideSettings | None = None,
+    cache: EmbeddingCache | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Generator[FinishedSlice, None, dict[str, Stop]]:
+    """Slide a window from the prompted slices in both directions.
+
+    Parameters
+    ----------
+    first, last : limits of the slide, inclusive; None stands for the end of the volume.
+    cancelled : asked before every window; once it says True the slide ends.
+
+    Yields
+    ------
+    FinishedSlice
+        A slice may come again when a later window refines it; the newest one counts.
+
+    Returns
+    -------
+    dict
+        Why the slide ended: "backward" and "forward", and for every stretch between two
+        prompted slices that are not neighbours one key such as "12-20".
+
+    Raises
+    ------
+    InputError
+        No prompt, a prompt outside the volume or the limits, or limits that cannot be used.
+    """
+    slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
+    yield from slider.run()
+    return slider.stops
+
+
+@dataclass(eq=False)
+class Gap:
+    """The stretch between two prompted slices, with a front from either end."""
+
+    lower: Front
+    upper: Front
+
+    @property
+    def name(self) -> str:
+        return f"{self.lower.anchor.index}-{self.upper.anchor.index}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether every slice of the stretch has a window of its own."""
+        return self.lower.position + 1 >= self.upper.position
+
+    def settle(self) -> None:
+        """End both fronts once they have met; one may end early, the other goes on alone."""
+        overlap = self.lower.position - self.upper.position + 1
+        if overlap >= self.lower.settings.meet_overlap:
+            for front in (self.lower, self.upper):
+                front.stop = front.stop or Stop.MET_NEXT_PROMPT
+
+    def stop(self) -> Stop:
+        if self.closed:
+            return Stop.MET_NEXT_PROMPT
+        return self.lower.stop or self.upper.stop or Stop.CANCELLED
+
+    def shared(self) -> dict[int, SliceRecord]:
+        """The slices that both fronts predicted, blended: the nearer prompt weighs more."""
+        low, high = self.lower.anchor.index, self.upper.anchor.index
+        return {
+            index: blend(self.lower.records[index], self.upper.records[index], high - index,
+                         index - low)
+            for index in range(self.upper.position, self.lower.position + 1)
+        }
+
+
+class Slider:
+    """One run of the default or the reference scheme; `slide` is the plain way to use it.
+
+    sides : the outward directions to slide in.
+    chosen : slice index -> number of the candidate that the user chose on a prompted slice.
+    stops : filled by `run`; directions that were cut short are "cancelled".
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        prompts: Iterable[SlicePrompt],
+        model: SliceModel,
+        first: int | None = None,
+        last: int | None = None,
+        settings: SlideSettings | None = None,
+        cache: EmbeddingCache | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        sides: Iterable[str] = ("backward", "forward"),
+        chosen: Mapping[int, int] | None = None,
+    ) -> None:
+        self.stack = stack
+        self.settings = settings or SlideSettings()
+        self.first, self.last = checked_limits(stack, first, last)
+        self.total = None if first is None or last is None else self.last - self.first + 1
+        self.prompts = list(prompts)
+        self.merged = merge_prompts(self.prompts)
+        check_prompts(self.merged.values(), stack, self.first, self.last)
+        self.predictor = WindowPredictor(stack, model, cache, self.settings.encode_batch)
+        self.cancelled = cancelled or (lambda: False)
+        self.sides = tuple(sides)
+        self.chosen = dict(chosen or {})
+        self.stops: dict[str, Stop] = dict.fromkeys(self.sides, Stop.CANCELLED)
+        self._done: set[int] = set()
+
+    def run(self) -> Generator[FinishedSlice, None, None]:
+        """Slide; `stops` says afterwards why it ended."""
+        if self.settings.scheme == "reference":
+            from .reference_scheme import slide_reference
+
+            yield from slide_reference(self)
+            return
+        anchors: dict[int, Anchor] = {}
+        for index in self.merged:
+            if self.cancelled():
+                return
+            anchors[index] = self._anchor(index)
+            yield self.publish(index, anchors[index].record, 0)
+        fronts, gaps = self._fronts(anchors)
+        yield from self._move(fronts, gaps)
+
+    def publish(self, index: int, record: SliceRecord, direction: int) -> FinishedSlice:
+        """A finished slice out of what is known of it."""
+        shape = (self.stack.height, self.stack.width)
+        fused = record.fused()
+        self._done.add(index)
+        return FinishedSlice(
+            index=index,
+            mask=fused.mask(shape),
+            probability=fused.probability(shape),
+            confidence=record.confidence(),
+            direction=direction,
+            done=len(self._done),
+            total=self.total,
+        )
+
+    def _anchor(self, index: int) -> Anchor:
+        prompted = [i for i in self.merged if i != index]
+        beside = [i for i in (index + 1, index - 1) if self.first <= i <= self.last]
+        ahead = [*prompted, *beside]
+        return predict_anchor(
+            self.predictor, self.merged[index], self.settings, self.chosen.get(index), ahead
+        )
+
+    def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
+        nearest = nearest_anchor(anchors)
+
+        def front(anchor: Anchor, direction: int, bound: int, reason: Stop) -> Front:
+            return Front(
+                self.predictor, self.settings, anchor, direction, bound, reason, nearest
+            )
+
+        order = sorted(anchors)
+        ends = {
+            "backward": (anchors[order[0]], self.first, 0),
+            "forward": (anchors[order[-1]], self.last, self.stack.slices - 1),
+        }
+        outward = {}
+        for side in self.sides:
+            anchor, bound, edge = ends[side]
+            reason = Stop.END_OF_VOLUME if bound == edge else Stop.LIMIT_REACHED
+            outward[side] = front(anchor, DIRECTIONS[side], bound, reason)
+        gaps = [
+            Gap(
+                front(anchors[low], 1, high - 1, Stop.MET_NEXT_PROMPT),
+                front(anchors[high], -1, low + 1, Stop.MET_NEXT_PROMPT),
+            )
+            for low, high in zip(order, order[1:], strict=False)
+            if high - low > 1
+        ]
+        return outward, gaps
+
+    def _move(
+        self, outward: dict[str, Front], gaps: list[Gap]
+    ) -> Generator[FinishedSlice, None, None]:
+        """Move all fronts in turn, one window each, until every one has stopped."""
+        fronts = [*outward.values(), *(f for gap in gaps for f in (gap.lower, gap.upper))]
+        self.stops.update({gap.name: Stop.CANCELLED for gap in gaps})
+        self._note(outward, gaps)
+        while any(front.stop is None for front in fronts):
+            for front in fronts:
+                if front.stop is not None:
+                    continue
+                if self.cancelled():
+                    return
+                changed = front.step(self._ahead(front, fronts))
+                for gap in gaps:
+                    gap.settle()
+                self._note(outward, gaps)
+                for index in changed:
+                    direction = 0 if index == front.anchor.index else front.direction
+                    yield self.publish(index, front.records[index], direction)
+        for gap in gaps:
+            for index, record in gap.shared().items():
+                yield self.publish(index, record, 1)
+
+    def _note(self, outward: dict[str, Front], gaps: list[Gap]) -> None:
+        for side, front in outward.items():
+            self.stops[side] = front.stop or Stop.CANCELLED
+        for gap in gaps:
+            open_fronts = gap.lower.stop is None or gap.upper.stop is None
+            self.stops[gap.name] = Stop.CANCELLED if open_fronts else gap.stop()
+
+    @staticmethod
+    def _ahead(front: Front, fronts: list[Front]) -> list[int]:
+        """The centres coming up after the front's next one, the fronts taking turns."""
+        moving = fronts[fronts.index(front) :] + fronts[: fronts.index(front)]
+        queues = [f.coming() for f in moving]
+        queues[0] = queues[0][1:]
+        queues.append(queues.pop(0))
+        longest = max(len(queue) for queue in queues)
+        return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+
+
+def checked_limits(stack: Stack, first: int | None, last: int | None) -> tuple[int, int]:
+    """The limits of a slide, inclusive; None stands for the end of the volume."""
+    for name, value in (("first", first), ("last", last)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or int(value) != value:
+            raise InputError(f"The {name} slice must be a whole number, not {value!r}.")
+        if not 0 <= value < stack.slices:
+            raise InputError(
+                f"The {name} slice {value} is outside the volume: the slices along this axis are "
+                f"0 to {stack.slices - 1}."
+            )
+    low = 0 if first is None else int(first)
+    high = stack.slices - 1 if last is None else int(last)
+    if low > high:
+        raise InputError(f"The first slice ({low}) must not lie behind the last slice ({high}).")
+    return low, high
+
+
+def check_prompts(
+    prompts: Iterable[SlicePrompt], stack: Stack, first: int, last: int
+) -> None:
+    """Raise InputError unless every prompt lies inside the volume and the limits."""
+    for prompt in prompts:
+        prompt.check_inside(stack.slices, stack.height, stack.width)
+        if not first <= prompt.index <= last:
+            raise InputError(
+                f"The prompt on slice {prompt.index} is outside the limits {first} to {last}: "
+                "move the limits or the prompt."
+            )

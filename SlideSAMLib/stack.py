@@ -1,0 +1,173 @@
+"""A volume seen along its slide axis. No torch here.
+
+A stack has the axes (slice, row, column); its slices are read from the volume when they are
+asked for, so that a stack costs next to no memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from .errors import InputError
+from .intensity import automatic_window, value_range
+from .protocol import Window
+
+_anonymous = itertools.count()
+
+
+class Stack:
+    """A volume with its slide axis in front.
+
+    Parameters
+    ----------
+    volume : array (K, J, I)
+        Any real dtype; never copied and never written to.
+    axis : int
+        The slide axis, 0 to 2.
+    spacing : (sk, sj, si)
+        Voxel size along the axes of `volume` in mm.
+    window : (low, high), optional
+        Intensity window in image units; None chooses one (see `intensity.automatic_window`).
+    key : hashable, optional
+        Identity of the volume's content for embedding caches. Two stacks with the same key must
+        have the same voxels. None: this stack shares its embeddings with no other stack.
+
+    Attributes
+    ----------
+    slices, height, width : int
+    spacing : (gap, row, column) in mm
+    intensity : (low, high) in image units
+    axis : int
+    key : hashable; covers the axis, the spacing and the intensity window too
+
+    Raises
+    ------
+    InputError
+        The volume is not 3D, empty, not real, constant or without a finite voxel; or the axis,
+        the spacing or the window cannot be used.
+    """
+
+    def __init__(
+        self,
+        volume: np.ndarray,
+        axis: int = 0,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        window: Sequence[float] | None = None,
+        key: Hashable | None = None,
+    ) -> None:
+        volume = np.asarray(volume)
+        _check_volume(volume)
+        if isinstance(axis, bool) or axis not in (0, 1, 2):
+            raise InputError(f"The slide axis must be 0, 1 or 2, not {axis!r}.")
+        self.axis = int(axis)
+        gap, row, column = _reorder(_checked_spacing(spacing), self.axis)
+        self.spacing = (gap, row, column)
+        self.intensity = _checked_window(window, volume)
+        self._view = np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
+        self.slices, self.height, self.width = self._view.shape
+        identity = ("anonymous", next(_anonymous)) if key is None else ("named", key)
+        self.key = (*identity, self.axis, self.spacing, self.intensity)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, height, width)."""
+        return (self.slices, self.height, self.width)
+
+    @property
+    def voxel_area(self) -> float:
+        """Area of one voxel of a slice in mm2."""
+        return self.spacing[1] * self.spacing[2]
+
+    def slice(self, index: int) -> np.ndarray:
+        """One slice, clipped to the intensity window: float32 (height, width), all finite.
+
+        Voxels that are not finite become the low end of the window.
+        Raises InputError where `index` is not inside 0..slices-1.
+        """
+        if not 0 <= index < self.slices:
+            raise InputError(
+                f"Slice {index} is outside the volume: the slices along this axis are 0 to "
+                f"{self.slices - 1}."
+            )
+        low, high = self.intensity
+        plane = self._view[index]
+        # Clip wide types before they become float32, so that nothing overflows to infinity.
+        values = plane.astype(np.float32 if plane.dtype.itemsize <= 2 else np.float64)
+        values[~np.isfinite(values)] = low
+        return np.clip(values, low, high).astype(np.float32, copy=False)
+
+    def window(self, centre: int) -> Window:
+        """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
+        last = self.slices - 1
+        middle = self.slice(centre)
+        before = self.slice(centre - 1) if centre > 0 else middle
+        after = self.slice(centre + 1) if centre < last else middle
+        return Window(
+            slices=np.stack([before, middle, after]),
+            spacing=self.spacing,
+            intensity=self.intensity,
+            key=(self.key, int(centre)),
+        )
+
+    def to_volume(self, stacked: np.ndarray) -> np.ndarray:
+        """Give an array (slices, height, width) the axis order of the volume (a view)."""
+        return np.moveaxis(stacked, 0, self.axis)  # (slice, row, column) -> (K, J, I)
+
+    def from_volume(self, volume: np.ndarray) -> np.ndarray:
+        """Give an array (K, J, I) the axis order of the stack (a view)."""
+        return np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
+
+
+def _check_volume(volume: np.ndarray) -> None:
+    if volume.ndim != 3:
+        raise InputError(
+            f"The volume must be 3D with one value per voxel, but it has the shape {volume.shape}."
+        )
+    if volume.size == 0:
+        raise InputError(f"The volume is empty: its shape is {volume.shape}.")
+    if volume.dtype.kind not in "biuf":
+        raise InputError(
+            f"The volume must hold real numbers, not {volume.dtype}: convert it to one grey value "
+            "per voxel."
+        )
+    extremes = value_range(volume)
+    if extremes is None:
+        raise InputError("The volume has no finite voxel: every value is NaN or infinite.")
+    if extremes[0] == extremes[1]:
+        raise InputError(
+            f"The volume is constant: every voxel is {extremes[0]:g}, so there is nothing to "
+            "segment."
+        )
+
+
+def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        values = tuple(float(v) for v in spacing)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
+        raise InputError(f"The spacing must be three positive numbers in mm, not {spacing!r}.")
+    return values
+
+
+def _checked_window(window: Sequence[float] | None, volume: np.ndarray) -> tuple[float, float]:
+    if window is None:
+        return automatic_window(volume)
+    try:
+        values = tuple(float(v) for v in window)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 2 or not np.isfinite(values).all() or values[0] >= values[1]:
+        raise InputError(
+            f"The intensity window must be two finite numbers LOW < HIGH, not {window!r}."
+        )
+    return values
+
+
+def _reorder(spacing: tuple[float, float, float], axis: int) -> tuple[float, float, float]:
+    """(sk, sj, si) -> (gap, row, column), the same order as numpy.moveaxis(volume, axis, 0)."""
+    rest = [value for i, value in enumerate(spacing) if i != axis]
+    return (spacing[axis], rest[0], rest[1])

@@ -1,0 +1,168 @@
+"""Encoded windows: a cache bounded in bytes, and the one place where windows are encoded.
+
+No torch here: embeddings are opaque, all that is asked of them is `nbytes`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .protocol import SliceModel, WindowPrediction, WindowPrompt
+from .stack import Stack
+
+DEFAULT_CACHE_BYTES = 256 * 2**20
+
+_tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_token = itertools.count()
+_token_lock = threading.Lock()
+
+
+class EmbeddingCache:
+    """Least recently used embeddings go first; never holds more than `max_bytes`. Thread-safe.
+
+    An embedding that is larger than the whole cache is not kept.
+    Raises InputError where `max_bytes` is negative.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        if max_bytes < 0:
+            raise InputError(f"The size of the embedding cache must be 0 or more, not {max_bytes}.")
+        self.max_bytes = int(max_bytes)
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return self._nbytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._entries
+
+    def get(self, key: Hashable) -> Any | None:
+        """The embedding, which becomes the most recently used one; None where there is none."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Hashable, embedding: Any) -> None:
+        """Keep an embedding (with `nbytes`) and drop the least recently used ones as needed."""
+        size = int(embedding.nbytes)
+        with self._lock:
+            if key in self._entries:
+                self._nbytes -= self._entries.pop(key)[1]
+            if size > self.max_bytes:
+                return
+            self._entries[key] = (embedding, size)
+            self._nbytes += size
+            while self._nbytes > self.max_bytes:
+                _, (_, dropped) = self._entries.popitem(last=False)
+                self._nbytes -= dropped
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._nbytes = 0
+
+
+def model_key(model: SliceModel) -> tuple:
+    """What distinguishes the embeddings of one loaded model from those of any other."""
+    with _token_lock:
+        if model not in _tokens:
+            _tokens[model] = next(_next_token)
+        return (model.traits.name, model.device, model.precision, _tokens[model])
+
+
+class WindowPredictor:
+    """Encodes windows of one stack with one model, and predicts them from prompts.
+
+    Parameters
+    ----------
+    cache : keeps embeddings beyond this object; None makes a private one.
+    batch : how many windows are encoded at once, the needed one included.
+
+    Attributes
+    ----------
+    seconds : {"encode": ..., "predict": ...} spent so far
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        model: SliceModel,
+        cache: EmbeddingCache | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.stack = stack
+        self.model = model
+        self.cache = EmbeddingCache() if cache is None else cache
+        self.batch = batch
+        self.seconds = {"encode": 0.0, "predict": 0.0}
+        self._model_key = model_key(model)
+        # Encoded ahead of need. Kept here, since a small cache may drop them before their turn.
+        self._ahead: dict[int, Any] = {}
+
+    def embedding(self, centre: int, ahead: Iterable[int] = ()) -> Any:
+        """The embedding of the window at `centre`, from the cache or encoded now.
+
+        ahead : centres that will be asked for next, most urgent first; as many of them as the
+            batch has room for are encoded in the same call.
+        """
+        key = self._key(centre)
+        found = self._ahead.pop(centre, None)
+        if found is None:
+            found = self.cache.get(key)
+        if found is not None:
+            return found
+        centres = [centre, *self._missing(ahead, centre)[: self.batch - 1]]
+        start = time.perf_counter()
+        encoded = self.model.encode([self.stack.window(c) for c in centres])
+        self.seconds["encode"] += time.perf_counter() - start
+        for index, embedding in zip(centres, encoded, strict=True):
+            self.cache.put(self._key(index), embedding)
+        self._ahead.update(zip(centres[1:], encoded[1:], strict=True))
+        return encoded[0]
+
+    def predict(
+        self, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
+    ) -> WindowPrediction:
+        """Predict the window at `centre`; see `embedding` for `ahead`."""
+        embedding = self.embedding(centre, ahead)
+        start = time.perf_counter()
+        prediction = self.model.predict(embedding, prompt)
+        self.seconds["predict"] += time.perf_counter() - start
+        return prediction
+
+    def remember(self, centre: int, mask: np.ndarray) -> Any:
+        """What the model carries from the slice `centre` with its trusted mask, bool (H, W)."""
+        embedding = self.embedding(centre)
+        start = time.perf_counter()
+        memory = self.model.remember(embedding, mask)
+        self.seconds["predict"] += time.perf_counter() - start
+        return memory
+
+    def _missing(self, ahead: Iterable[int], centre: int) -> list[int]:
+        """Those of the coming centres that exist and are not encoded, in the same order."""
+        wanted = dict.fromkeys(c for c in ahead if 0 <= c < self.stack.slices and c != centre)
+        return [c for c in wanted if c not in self._ahead and self._key(c) not in self.cache]
+
+    def _key(self, centre: int) -> tuple:
+        return (self._model_key, self.stack.key, centre)
