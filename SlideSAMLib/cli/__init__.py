@@ -1,0 +1,1 @@
+"""The `slidesam` command: argument parsing and files around the Python interface."""

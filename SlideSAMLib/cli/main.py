@@ -1,0 +1,89 @@
+"""The `slidesam` command: which sub-command, which exit code, one line per error.
+
+Every sub-command is a module with `add_arguments(parser)` and `run(args) -> int`. Only the module
+of the chosen sub-command is imported, so that `slidesam --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..errors import SlideSAMError
+
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+COMMANDS = {
+    "segment": ("SlideSAMLib.cli.segment", "segment an image from prompts on one or more slices"),
+    "models": ("SlideSAMLib.cli.models", "list, check, convert, download or remove models"),
+    "evaluate": ("SlideSAMLib.evaluation.command", "measure a model on labelled volumes"),
+    "train": ("SlideSAMLib.training.command", "train the built-in model"),
+    "demo": ("SlideSAMLib.cli.demo", "segment a real MR brain and draw the result"),
+}
+
+
+class UsageError(SlideSAMError):
+    """The command line itself is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are exceptions, not a usage text and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser(chosen: str | None) -> Parser:
+    """The parser of the command; only the chosen sub-command gets its arguments."""
+    parser = Parser(
+        prog="slidesam",
+        description="Prompt one slice of a CT or MR volume; a three-slice SAM window slides "
+        "through the rest. Not for clinical use.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:
+            importlib.import_module(module).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 2 wrong use or input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    try:
+        args = build_parser(chosen).parse_args(words)
+        if args.version:
+            from .. import __version__
+
+            print(f"SlideSAM {__version__}")
+            return OK
+        if args.command is None:
+            raise UsageError("no command given (see slidesam --help)")
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except SystemExit as stop:  # --help
+        return OK if stop.code is None else int(stop.code)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (`| head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (SlideSAMError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

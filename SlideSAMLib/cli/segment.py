@@ -1,0 +1,189 @@
+"""`slidesam segment`: one image, some prompts, one label map."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .prompting import AXES, add_prompt_arguments, check_range, gather_prompts
+
+if TYPE_CHECKING:
+    from ..api import SlideResult
+    from ..prompts import SlicePrompt
+    from ..volumes import ImageVolume
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `slidesam segment`."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file or DICOM folder")
+    parser.add_argument(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="label map: .nii.gz, .nii, .nrrd, .mha or .seg.nrrd",
+    )
+    add_prompt_arguments(parser)
+    add_model_arguments(parser)
+    add_image_arguments(parser)
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.json", help="write slices, times and stop reasons here"
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model runs, and where."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="builtin", metavar="NAME|FILE", help="default: builtin")
+    group.add_argument("--device", choices=DEVICES, default="auto")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the image is read."""
+    group = parser.add_argument_group("image")
+    group.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="grey values that the model sees; default: chosen from the image",
+    )
+    group.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    group.add_argument(
+        "--fill-non-finite", type=float, metavar="VALUE", help="replace NaN and infinite voxels"
+    )
+    group.add_argument(
+        "--allow-labels", action="store_true", help="take a label map as if it were an image"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment one image; nothing is written before everything has succeeded."""
+    from .. import volumes
+    from .outputs import check_different, check_writable, write_together
+
+    prompts = gather_prompts(args)
+    volumes.output_suffix(args.output)
+    files = {"IMAGE": args.image, "OUTPUT": args.output}
+    if args.report is not None:
+        files["--report"] = args.report
+        check_writable(args.report, "The report")
+    check_different(files)
+    check_writable(args.output)
+    image = read_image(args)
+    result = segment_image(args, image, prompts)
+
+    writers: dict[Path, Callable[[Path], None]] = {
+        args.output: lambda path: volumes.write_mask(
+            result.mask, image.geometry, path, name=volumes.stem(args.output)
+        )
+    }
+    if args.report is not None:
+        text = json.dumps(make_report(args, image, prompts, result), indent=1) + "\n"
+        writers[args.report] = lambda path: _write_text(path, text)
+    write_together(writers)
+    print(summary(result, str(args.output)))
+    return 0
+
+
+def read_image(args: argparse.Namespace) -> ImageVolume:
+    """Read IMAGE as the arguments of `add_image_arguments` say."""
+    from .. import volumes
+
+    return volumes.read_image(
+        args.image,
+        series=args.series,
+        allow_labels=args.allow_labels,
+        fill_non_finite=args.fill_non_finite,
+    )
+
+
+def segment_image(
+    args: argparse.Namespace, image: ImageVolume, prompts: list[SlicePrompt]
+) -> SlideResult:
+    """Check everything against the image, load the model, slide with a progress bar."""
+    from ..api import segment
+    from ..models import load_model
+    from ..stack import Stack
+    from .progress import slice_bar
+
+    axis = AXES[args.axis]
+    stack = Stack(image.array, axis=axis, spacing=image.spacing, window=args.window)
+    check_range(prompts, args.first, args.last, (stack.slices, stack.height, stack.width))
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    with slice_bar("segmenting") as progress:
+        result = segment(
+            image.array,
+            prompts,
+            spacing=image.spacing,
+            axis=axis,
+            first=args.first,
+            last=args.last,
+            model=model,
+            window=stack.intensity,
+            progress=progress,
+        )
+    if not result.mask.any():
+        print("warning: the model found nothing at the prompt, the mask is empty", file=sys.stderr)
+    return result
+
+
+def make_report(
+    args: argparse.Namespace,
+    image: ImageVolume,
+    prompts: list[SlicePrompt],
+    result: SlideResult,
+) -> dict[str, Any]:
+    """What `--report` writes: what ran, how long, and what came out of every slice."""
+    from .. import __version__
+
+    voxels = slice_voxels(result)
+    return {
+        "slidesam": __version__,
+        "image": str(image.path),
+        "axis": args.axis,
+        "model": result.model,
+        "device": result.device,
+        "precision": result.precision,
+        "intensity": [float(value) for value in result.intensity],
+        "prompts": [
+            {"slice": p.index, "box": p.box, "points": p.points, "labels": p.labels}
+            for p in prompts
+        ],
+        "seconds": {name: round(float(value), 4) for name, value in result.seconds.items()},
+        "voxels": int(voxels.sum()),
+        "slices": [
+            {"index": int(index), "voxels": int(voxels[index]), "confidence": round(float(c), 4)}
+            for index, c in sorted(result.confidence.items())
+        ],
+        "stops": {side: str(reason) for side, reason in result.stops.items()},
+    }
+
+
+def slice_voxels(result: SlideResult) -> Any:
+    """Mask voxels of every slice along the slide axis: int array (S,)."""
+    others = tuple(axis for axis in range(3) if axis != result.axis)
+    return result.mask.sum(axis=others)
+
+
+def summary(result: SlideResult, output: str) -> str:
+    """One line about a finished run."""
+    voxels = slice_voxels(result)
+    filled = voxels.nonzero()[0]
+    extent = f"slices {filled[0]} to {filled[-1]}" if len(filled) else "no slice"
+    return (
+        f"{output}: {int(voxels.sum())} voxels on {extent} in "
+        f"{float(result.seconds['total']):.1f} s ({result.model}, {result.device}, "
+        f"{result.precision})"
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,236 @@
+"""Volumes on disk: reading what SimpleITK reads, writing label maps on the same lattice. No torch.
+
+Arrays are (K, J, I) as SimpleITK hands them out; sizes, origins and directions are kept in ITK's
+order (I, J, K; LPS) so that nothing is converted on the way from the image to its label map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import dicom, labelmaps
+from .errors import InputError
+
+OUTPUT_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
+SEGMENT_COLOUR = (0.90, 0.55, 0.20)
+# What Slicer writes for a segment that nobody has classified yet.
+TISSUE_TAG = (
+    "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~Anatomic codes - DICOM master list~^^~^^|"
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The lattice of an image in ITK's order: (I, J, K), mm, LPS, direction row by row."""
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> Geometry:
+        """The lattice of a 3D SimpleITK image."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    def apply(self, image: sitk.Image) -> None:
+        """Put a SimpleITK image onto this lattice."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageVolume:
+    """A scalar volume and its lattice.
+
+    array : (K, J, I), the pixel type of the file.
+    spacing : (sk, sj, si) in mm.
+    """
+
+    array: np.ndarray
+    spacing: tuple[float, float, float]
+    geometry: Geometry
+    path: Path
+
+
+def read_image(
+    path: str | Path,
+    series: str | None = None,
+    allow_labels: bool = False,
+    fill_non_finite: float | None = None,
+) -> ImageVolume:
+    """Read a 3D scalar image from a file or from a folder with one DICOM series.
+
+    Parameters
+    ----------
+    path : file that SimpleITK reads, or a DICOM folder
+    series : SeriesInstanceUID, needed where a folder holds several series
+    allow_labels : take a label map as if it were an image
+    fill_non_finite : value for NaN and infinite voxels; None refuses them
+
+    Raises
+    ------
+    InputError
+        The file is missing or no image, it is not a 3D scalar image, it looks like a label map,
+        it has non-finite voxels, or the DICOM folder is empty, ambiguous or has gaps.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"There is no file {path}.")
+    with _quiet_itk():
+        image = dicom.read_series(path, series) if path.is_dir() else _read_file(path)
+    array = sitk.GetArrayFromImage(image)
+    array = _finite(array, path, fill_non_finite)
+    if not allow_labels and labelmaps.looks_like_labels(array):
+        raise InputError(
+            f"{path} looks like a label map, not like an image: give the CT or MR image, or "
+            "--allow-labels if it really is one."
+        )
+    geometry = Geometry.of(image)
+    return ImageVolume(array, geometry.spacing[::-1], geometry, path)
+
+
+def output_suffix(path: str | Path) -> str:
+    """The suffix of a label map file, one of OUTPUT_SUFFIXES; InputError for any other."""
+    name = Path(path).name.lower()
+    for suffix in OUTPUT_SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return suffix
+    raise InputError(
+        f"{path} has no suffix that can be written: end it with one of "
+        f"{', '.join(OUTPUT_SUFFIXES)}."
+    )
+
+
+def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str = "") -> None:
+    """Write a mask as a uint8 label map (1 inside), or as a Slicer segmentation (.seg.nrrd).
+
+    Parameters
+    ----------
+    mask : bool (K, J, I), the shape of the image
+    geometry : the lattice of the image
+    path : what to write; the suffix says how
+    name : name of the segment in a .seg.nrrd; the file's name where it is empty
+
+    Raises
+    ------
+    InputError
+        The suffix is unknown or the file cannot be written.
+    """
+    suffix = output_suffix(path)
+    if mask.shape != geometry.size[::-1]:
+        raise InputError(f"The mask has the shape {mask.shape}, the image {geometry.size[::-1]}.")
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    geometry.apply(image)
+    if suffix == ".seg.nrrd":
+        for key, value in _segmentation_fields(geometry.size, name or stem(path)).items():
+            image.SetMetaData(key, value)
+    try:
+        with _quiet_itk():
+            sitk.WriteImage(image, str(path), useCompression=suffix != ".nii")
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def stem(path: str | Path) -> str:
+    """The name of a label map file without its folder and suffix."""
+    return Path(path).name[: -len(output_suffix(path))]
+
+
+def _segmentation_fields(size: tuple[int, int, int], name: str) -> dict[str, str]:
+    """The NRRD fields by which Slicer recognises a segmentation with one segment."""
+    extent = " ".join(f"0 {n - 1}" for n in size)
+    return {
+        "Segment0_ID": "Segment_1",
+        "Segment0_Name": name,
+        "Segment0_NameAutoGenerated": "0",
+        "Segment0_Color": " ".join(f"{c:g}" for c in SEGMENT_COLOUR),
+        "Segment0_ColorAutoGenerated": "0",
+        "Segment0_LabelValue": "1",
+        "Segment0_Layer": "0",
+        "Segment0_Extent": extent,
+        "Segment0_Tags": TISSUE_TAG,
+        "Segmentation_MasterRepresentation": "Binary labelmap",  # the key of Slicer up to 5.2
+        "Segmentation_SourceRepresentation": "Binary labelmap",
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+
+
+def _read_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
+    _check_kind(path, reader)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read, it may be damaged: {_reason(error)}") from None
+    return image[:, :, :, 0] if image.GetDimension() == 4 else image
+
+
+def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse what is not a 3D scalar image before its voxels are read."""
+    size = reader.GetSize()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError(
+            f"{path} is a colour or vector image with {reader.GetNumberOfComponents()} components "
+            "per voxel: a scalar volume is needed."
+        )
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(f"{path} has complex voxels: a volume of real numbers is needed.")
+    if len(size) == 2:
+        raise InputError(f"{path} is a 2D image ({size[0]} x {size[1]}): a volume is needed.")
+    if len(size) > 4 or (len(size) == 4 and size[3] != 1):
+        raise InputError(
+            f"{path} is a {len(size)}D image ({' x '.join(map(str, size))}): save the one 3D "
+            "volume that you want to segment."
+        )
+
+
+def _finite(array: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
+    """The array without NaN and infinite voxels: they are replaced by `fill`, or refused."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    # Slice by slice, so that a large volume needs no second copy.
+    count = sum(int(s.size - np.count_nonzero(np.isfinite(s))) for s in array)
+    if count == 0:
+        return array
+    if fill is None:
+        raise InputError(
+            f"{path} has {count} voxels that are NaN or infinite: repair it, or give "
+            "--fill-non-finite VALUE to replace them."
+        )
+    for plane in array:
+        plane[~np.isfinite(plane)] = fill
+    return array
+
+
+@contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep ITK's own warnings off stderr; what matters comes as an exception."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of an ITK exception, which is the one that people can read."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else "no reason given"
+    text = text.split("ITK ERROR:")[-1].split("sitk::ERROR:")[-1].strip()
+    return text if text.endswith(".") else text + "."
