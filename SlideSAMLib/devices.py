@@ -1,0 +1,79 @@
+"""Choosing where and how precisely a network computes."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device for 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+
+    'auto' is the first CUDA GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, or this computer has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = str(device).partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise InputError(f"The device '{device}' is unknown: use auto, cpu, cuda or mps.")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError(
+                "There is no usable CUDA GPU here (or PyTorch was installed without CUDA): use "
+                "the device auto or cpu."
+            )
+        if number and int(number) >= torch.cuda.device_count():
+            raise InputError(
+                f"There is no GPU number {number} here: use 0 to {torch.cuda.device_count() - 1}."
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("There is no Apple GPU (mps) here: use the device auto or cpu.")
+    return torch.device(kind, int(number)) if number else torch.device(kind)
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The number type for 'auto', 'float32', 'bfloat16' or 'float16' on a device.
+
+    'auto' takes half precision where the hardware multiplies in it: bfloat16 on CUDA from compute
+    capability 8.0 and on CPUs with AMX or AVX512-BF16, float16 on older CUDA, else float32.
+
+    Raises
+    ------
+    InputError
+        The name is unknown.
+    """
+    if precision != "auto":
+        if precision not in PRECISIONS:
+            raise InputError(
+                f"The precision '{precision}' is unknown: use auto, {', '.join(PRECISIONS)}."
+            )
+        return PRECISIONS[precision]
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """'float32', 'bfloat16' or 'float16'."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # Older PyTorch lacks these questions; then the answer is no.
+    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in questions)

@@ -1,0 +1,208 @@
+"""The three-slice SAM: SAM's encoder and prompts, a decoder with one branch per slice.
+
+A window of three slices enters as the three channels of one image. Prompts lie on the middle
+slice. The decoder answers for all three slices: it shares the mask tokens and their
+hypernetworks, and upscales the image embedding once for each slice. Tensor names are those of the
+published Slide-SAM checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .attention import FusedAttention
+from .sam_modeling import load_modeling
+
+_sam = load_modeling()
+
+SLICES = 3
+MASK_TOKENS = 4  # token 0 answers alone, tokens 1 to 3 are the candidates for ambiguous prompts
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a network. Image and grid are square; the grid has image_size / patch_size tokens."""
+
+    embed_dim: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]
+    image_size: int = 1024
+    patch_size: int = 16
+    window_size: int = 14
+    mlp_ratio: float = 4.0
+    out_channels: int = 256
+    mask_channels: int = 16
+    decoder_depth: int = 2
+    decoder_mlp: int = 2048
+    decoder_heads: int = 8
+    quality_depth: int = 3
+    quality_hidden: int = 256
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+
+VIT_B = NetworkConfig(embed_dim=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11))
+VIT_L = NetworkConfig(embed_dim=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23))
+VIT_H = NetworkConfig(embed_dim=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31))
+CONFIGS = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
+
+
+class ImageEncoder(_sam.ImageEncoderViT):
+    """SAM's image encoder with the fused attention; the neck may keep another precision."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            out_chans=config.out_channels,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=config.window_size,
+            global_attn_indexes=config.global_blocks,
+        )
+        for block in self.blocks:
+            block.attn = FusedAttention(block.attn)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, out_channels, grid, grid)."""
+        tokens = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        # (B, H, W, C) -> (B, C, H, W)
+        return self.neck(tokens.permute(0, 3, 1, 2).to(self.neck[0].weight.dtype))
+
+
+class PromptEncoder(_sam.PromptEncoder):
+    """SAM's prompt encoder with a three-channel mask prompt, one channel per slice."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(
+            embed_dim=config.out_channels,
+            image_embedding_size=(config.grid, config.grid),
+            input_image_size=(config.image_size, config.image_size),
+            mask_in_chans=config.mask_channels,
+        )
+        self.mask_downscaling[0] = nn.Conv2d(
+            SLICES, config.mask_channels // 4, kernel_size=2, stride=2
+        )
+
+
+class MaskDecoder(nn.Module):
+    """SAM's mask decoder with three upscaling branches, one per slice of the window."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim = config.out_channels
+        self.transformer = _sam.TwoWayTransformer(
+            depth=config.decoder_depth,
+            embedding_dim=dim,
+            num_heads=config.decoder_heads,
+            mlp_dim=config.decoder_mlp,
+        )
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
+        self.output_upscaling = _upscaling(dim)
+        self.output_upscaling2 = _upscaling(dim)
+        self.output_upscaling3 = _upscaling(dim)
+        mlp = _sam.mask_decoder.MLP
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            mlp(dim, dim, dim // 8, 3) for _ in range(MASK_TOKENS)
+        )
+        self.iou_prediction_head = mlp(
+            dim, config.quality_hidden, MASK_TOKENS, config.quality_depth
+        )
+
+    def forward(
+        self, embedding: Tensor, position: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Answer every prompt for every slice.
+
+        embedding, position : (1, C, grid, grid), one window and its positional encoding.
+        sparse : (B, prompts, C); dense : (B, C, grid, grid), the embedded prompts.
+        Returns logits (B, 4, 3, 4 grid, 4 grid), axes (prompt, token, slice, row, column), and
+        quality (B, 4).
+        """
+        batch = sparse.shape[0]
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(batch, -1, -1), sparse], dim=1)
+        image = embedding.expand(batch, -1, -1, -1) + dense
+        answers, image_tokens = self.transformer(image, position.expand(batch, -1, -1, -1), tokens)
+        # (B, tokens, C) -> (B, C, grid, grid)
+        image = image_tokens.transpose(1, 2).reshape(image.shape)
+        branches = (self.output_upscaling, self.output_upscaling2, self.output_upscaling3)
+        upscaled = torch.stack([branch(image) for branch in branches], dim=1)
+        kernels = torch.stack(
+            [mlp(answers[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )
+        # b prompt, t token, s slice, c channel, h row, w column
+        logits = torch.einsum("btc,bschw->btshw", kernels, upscaled)
+        return logits, self.iou_prediction_head(answers[:, 0])
+
+
+class SlideSam(nn.Module):
+    """The whole network: `encode` a window once, `decode` prompts as often as wanted."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Normalised windows (B, 3, S, S), slices (before, centre, after) -> embeddings."""
+        return self.image_encoder(images)
+
+    def decode(
+        self,
+        embedding: Tensor,
+        points: tuple[Tensor, Tensor] | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Answer B prompts on one embedded window (1, C, grid, grid).
+
+        points : coordinates (B, N, 2) as (x, y) pixels of the S x S frame, labels (B, N).
+        boxes : (B, 4) as (x0, y0, x1, y1), the first and last pixels inside.
+        masks : logits (B, 3, 4 grid, 4 grid), one channel per slice.
+        Returns logits (B, 4, 3, 4 grid, 4 grid), token 0 first, and quality (B, 4).
+        """
+        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        position = self.prompt_encoder.get_dense_pe()
+        return self.mask_decoder(embedding, position, sparse, dense)
+
+
+def build_network(config: NetworkConfig) -> SlideSam:
+    """A network with random weights, for training and tests."""
+    return SlideSam(config)
+
+
+def empty_network(config: NetworkConfig) -> SlideSam:
+    """A network without memory (meta device), in evaluation mode, to be filled from a checkpoint.
+
+    Fill it with `load_state_dict(tensors, assign=True)`.
+    """
+    with torch.device("meta"):
+        return SlideSam(config).eval().requires_grad_(False)
+
+
+def _upscaling(dim: int) -> nn.Sequential:
+    """One branch of the decoder: (B, C, grid, grid) -> (B, C / 8, 4 grid, 4 grid)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(dim, dim // 4, kernel_size=2, stride=2),
+        _sam.common.LayerNorm2d(dim // 4),
+        nn.GELU(),
+        nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
+        nn.GELU(),
+    )

@@ -1,0 +1,116 @@
+"""Reading the tensors of a model file, safely: nothing in a file is ever executed.
+
+The format is recognised from the first bytes: PyTorch archives (.pth, .pt; zipped or legacy) and
+safetensors. Tensors are mapped from disk where the format allows it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from .errors import InputError, ModelError
+
+_DEEPEST = 6  # nesting of dictionaries that is searched for tensors
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """The tensors of one file under their full names ('model.module.x.weight'), in file order."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_tensor_file(path: str | os.PathLike) -> TensorFile:
+    """Read every tensor of a .pth, .pt or .safetensors file, whatever its name says.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it cannot be opened.
+    ModelError
+        It is no model file, is damaged or incomplete, holds no tensors, or holds objects other
+        than plain data (which could run code).
+    """
+    path = Path(path)
+    head, size = _first_bytes(path)
+    if head[:4] == b"PK\x03\x04":
+        tensors, metadata = _flatten(_read_torch(path, mapped=True)), {}
+    elif head[8:9] == b"{":
+        tensors, metadata = _read_safetensors(path)
+    elif head[:1] == b"\x80":
+        tensors, metadata = _flatten(_read_torch(path, mapped=False)), {}
+    else:
+        reason = "it is empty" if size == 0 else "it is neither a PyTorch nor a safetensors file"
+        raise ModelError(f"'{path.name}' is not a model file: {reason}.")
+    if not tensors:
+        raise ModelError(f"'{path.name}' is not a model file: it holds no tensors.")
+    return TensorFile(path, tensors, metadata)
+
+
+def _first_bytes(path: Path) -> tuple[bytes, int]:
+    if not path.exists():
+        raise InputError(f"There is no model file '{path}'.")
+    if not path.is_file():
+        raise InputError(f"'{path}' is not a file: give the model file itself.")
+    try:
+        with path.open("rb") as file:
+            return file.read(16), path.stat().st_size
+    except OSError as error:
+        raise InputError(f"The model file '{path}' cannot be read: {error.strerror}.") from error
+
+
+def _read_torch(path: Path, mapped: bool) -> object:
+    try:
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken pickle can raise nearly anything
+        # PyTorch's restricted reader refuses with this word whatever is not plain data.
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
+            raise ModelError(
+                f"'{path.name}' was not loaded: it holds Python objects besides tensors, which "
+                "could run code; ask its author for a file with the plain state dict."
+            ) from error
+        raise ModelError(
+            f"'{path.name}' is damaged, incomplete or not a PyTorch model file: download or copy "
+            "it again."
+        ) from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"'{path.name}' is damaged, incomplete or not a safetensors file: download or copy it "
+            "again."
+        ) from error
+
+
+def _flatten(content: object) -> dict[str, Tensor]:
+    """All tensors in nested dictionaries, their keys joined by dots."""
+    tensors: dict[str, Tensor] = {}
+
+    def collect(part: Mapping, prefix: str, depth: int) -> None:
+        for key, value in part.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, Tensor):
+                tensors[name] = value.detach()
+            elif isinstance(value, Mapping) and depth < _DEEPEST:
+                collect(value, f"{name}.", depth + 1)
+
+    if isinstance(content, Mapping):
+        collect(content, "", 1)
+    return tensors
