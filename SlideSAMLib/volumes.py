@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from . import dicom, labelmaps
+from . import dicom, labelmaps, nifti
 from .errors import InputError
 
 OUTPUT_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
@@ -203,8 +203,12 @@ def _finite(array: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
     """The array without NaN and infinite voxels: they are replaced by `fill`, or refused."""
     if not np.issubdtype(array.dtype, np.floating):
         return array
+    hidden = nifti.non_finite_voxels(path, array.shape) if path.is_file() else None
     # Slice by slice, so that a large volume needs no second copy.
-    count = sum(int(s.size - np.count_nonzero(np.isfinite(s))) for s in array)
+    if hidden is None:
+        count = sum(int(plane.size - np.count_nonzero(np.isfinite(plane))) for plane in array)
+    else:
+        count = int(np.count_nonzero(hidden))
     if count == 0:
         return array
     if fill is None:
@@ -212,8 +216,8 @@ def _finite(array: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
             f"{path} has {count} voxels that are NaN or infinite: repair it, or give "
             "--fill-non-finite VALUE to replace them."
         )
-    for plane in array:
-        plane[~np.isfinite(plane)] = fill
+    for k, plane in enumerate(array):
+        plane[~np.isfinite(plane) if hidden is None else hidden[k]] = fill
     return array
 
 

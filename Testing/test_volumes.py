@@ -1,0 +1,253 @@
+"""Reading images and writing label maps on the same lattice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SlideSAMLib import labelmaps, nifti, volumes
+from SlideSAMLib.errors import InputError
+
+OBLIQUE = (
+    (0.8, 0.9, 2.5),  # spacing
+    (12.5, -40.25, 7.125),  # origin
+    # Columns are the directions of i, j and k: turned by 30 degrees and flipped along k.
+    (0.8660254037844387, 0.5, 0.0, -0.5, 0.8660254037844387, 0.0, 0.0, 0.0, -1.0),
+)
+
+
+def noisy(shape: tuple[int, int, int] = (6, 20, 30), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 20, shape).astype(np.int16)
+
+
+def oblique_image(array: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(OBLIQUE[0])
+    image.SetOrigin(OBLIQUE[1])
+    image.SetDirection(OBLIQUE[2])
+    return image
+
+
+def write_series(folder: Path, uid: str, positions: list[float], text: str = "series") -> None:
+    """A small CT series with one file per position along z."""
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, z in enumerate(positions):
+        image = sitk.GetImageFromArray(noisy((1, 8, 9), seed=number))
+        image.SetSpacing((0.7, 0.8, 2.0))
+        tags = {
+            "0008|0060": "CT",
+            "0008|103e": text,
+            "0020|000e": uid,
+            "0020|000d": "1.2.3.1",
+            "0008|0018": f"{uid}.{number + 1}",
+            "0020|0013": str(number + 1),
+            "0020|0032": f"1\\2\\{z}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|0030": "0.8\\0.7",
+            "0018|0050": "2",
+        }
+        for key, value in tags.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{uid}-{number}.dcm"))
+        writer.Execute(image)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_array_spacing_and_geometry_of_an_oblique_image(tmp_path: Path, suffix: str) -> None:
+    array = noisy()
+    sitk.WriteImage(oblique_image(array), str(tmp_path / f"image{suffix}"))
+    volume = volumes.read_image(tmp_path / f"image{suffix}")
+    assert volume.array.shape == (6, 20, 30)
+    assert np.array_equal(volume.array, array)
+    assert volume.spacing == pytest.approx((2.5, 0.9, 0.8))
+    assert volume.geometry.size == (30, 20, 6)
+
+
+@pytest.mark.parametrize("suffix", volumes.OUTPUT_SUFFIXES)
+def test_label_maps_lie_exactly_on_the_image(tmp_path: Path, suffix: str) -> None:
+    sitk.WriteImage(oblique_image(noisy()), str(tmp_path / "image.nrrd"))
+    source = sitk.ReadImage(str(tmp_path / "image.nrrd"))
+    volume = volumes.read_image(tmp_path / "image.nrrd")
+    mask = np.zeros((6, 20, 30), bool)
+    mask[1:4, 5:9, 11:23] = True
+    mask[4, 6, 12] = True
+    volumes.write_mask(mask, volume.geometry, tmp_path / f"out{suffix}")
+    written = sitk.ReadImage(str(tmp_path / f"out{suffix}"))
+    assert written.GetPixelID() == sitk.sitkUInt8
+    assert np.array_equal(sitk.GetArrayFromImage(written), mask.astype(np.uint8))
+    # NIfTI keeps its matrix in single precision, the other formats keep every digit.
+    tolerance = 1e-6 if ".nii" in suffix else 1e-12
+    assert written.GetSize() == source.GetSize()
+    assert written.GetSpacing() == pytest.approx(source.GetSpacing(), abs=tolerance)
+    assert written.GetOrigin() == pytest.approx(source.GetOrigin(), abs=tolerance * 40)
+    assert written.GetDirection() == pytest.approx(source.GetDirection(), abs=tolerance)
+
+
+@pytest.mark.slicer
+def test_slicer_reads_the_segmentation(tmp_path: Path) -> None:
+    pytest.importorskip("slicer", reason="slicer-core is not installed")
+    import slicer
+    import vtk
+
+    volume = oblique_image(noisy())
+    mask = np.zeros((6, 20, 30), bool)
+    mask[1:4, 5:9, 11:23] = True
+    path = tmp_path / "left kidney.seg.nrrd"
+    volumes.write_mask(mask, volumes.Geometry.of(volume), path)
+
+    scene = slicer.vtkMRMLScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "loaded")
+    storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(path))
+    assert storage.ReadData(node) == 1
+    segmentation = node.GetSegmentation()
+    assert [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())] == [
+        "Segment_1"
+    ]
+    segment = segmentation.GetSegment("Segment_1")
+    assert segment.GetName() == "left kidney"
+    assert segment.GetColor() == pytest.approx(volumes.SEGMENT_COLOUR)
+    assert segmentation.GetSourceRepresentationName() == "Binary labelmap"
+    labelmap = segment.GetRepresentation("Binary labelmap")
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    centre_ras = matrix.MultiplyPoint((15, 7, 2, 1))[:3]
+    x, y, z = volume.TransformIndexToPhysicalPoint((15, 7, 2))
+    assert centre_ras == pytest.approx((-x, -y, z), abs=1e-6)  # LPS -> RAS
+    voxels = sum(
+        labelmap.GetScalarComponentAsDouble(i, j, k, 0) == 1
+        for k in range(6)
+        for j in range(20)
+        for i in range(30)
+        if _inside(labelmap.GetExtent(), i, j, k)
+    )
+    assert voxels == mask.sum()
+
+
+def _inside(extent: tuple[int, ...], i: int, j: int, k: int) -> bool:
+    return (
+        extent[0] <= i <= extent[1] and extent[2] <= j <= extent[3] and extent[4] <= k <= extent[5]
+    )
+
+
+@pytest.mark.parametrize("name", ["out", "out.png", "out.nii.gz.txt", ".nii.gz", "out.mhd"])
+def test_unknown_suffixes_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="suffix"):
+        volumes.output_suffix(name)
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+    geometry = volumes.Geometry.of(oblique_image(noisy()))
+    with pytest.raises(InputError, match="shape"):
+        volumes.write_mask(np.ones((6, 30, 20), bool), geometry, tmp_path / "out.nrrd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_4d_file_with_one_volume_is_read(tmp_path: Path) -> None:
+    array = noisy()
+    image = sitk.JoinSeries([sitk.GetImageFromArray(array)])
+    sitk.WriteImage(image, str(tmp_path / "one.nrrd"))
+    assert np.array_equal(volumes.read_image(tmp_path / "one.nrrd").array, array)
+
+
+@pytest.mark.parametrize("pixel", [np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+def test_non_finite_voxels_are_refused_or_filled(tmp_path: Path, suffix: str, pixel: type) -> None:
+    array = noisy().astype(pixel)
+    array[2, 3, 4], array[0, 0, 0] = np.nan, np.inf
+    path = tmp_path / f"nan{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    with pytest.raises(InputError, match="2 voxels that are NaN or infinite"):
+        volumes.read_image(path)
+    filled = volumes.read_image(path, fill_non_finite=-5).array
+    expected = np.where(np.isfinite(array), array, -5)
+    assert np.array_equal(filled, expected)
+
+
+def test_big_endian_nifti2_with_nan(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="nibabel comes with the demo packages")
+    array = noisy().astype(">f4")
+    array[2, 3, 4] = np.nan
+    header = nibabel.Nifti2Header(endianness=">")
+    # Transposed: nibabel's arrays are (I, J, K).
+    nibabel.save(nibabel.Nifti2Image(array.T, np.eye(4), header), tmp_path / "nan.nii")
+    bad = nifti.non_finite_voxels(tmp_path / "nan.nii", array.shape)
+    assert np.argwhere(bad).tolist() == [[2, 3, 4]]
+
+
+def test_a_dicom_folder_with_one_series(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0, 6.0])
+    volume = volumes.read_image(tmp_path)
+    assert volume.array.shape == (4, 8, 9)
+    assert volume.spacing == pytest.approx((2.0, 0.8, 0.7))
+    assert volume.geometry.origin == pytest.approx((1, 2, 0))
+
+
+def test_a_dicom_folder_with_two_series_needs_a_choice(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0], "thin")
+    write_series(tmp_path, "1.2.3.20", [0.0, 2.0], "scout")
+    with pytest.raises(InputError, match=r"2 DICOM series.*--series UID.*1\.2\.3\.20 \(scout, 2"):
+        volumes.read_image(tmp_path)
+    assert volumes.read_image(tmp_path, series="1.2.3.10").array.shape == (3, 8, 9)
+    with pytest.raises(InputError, match="has no series 1.9"):
+        volumes.read_image(tmp_path, series="1.9")
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [([0.0, 2.0, 4.0, 8.0, 10.0], "evenly spaced"), ([0.0, 2.0, 2.0, 4.0], "one position")],
+)
+def test_dicom_series_with_missing_or_double_slices(
+    tmp_path: Path, positions: list[float], message: str
+) -> None:
+    write_series(tmp_path, "1.2.3.10", positions)
+    with pytest.raises(InputError, match=message):
+        volumes.read_image(tmp_path)
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="without DICOM"):
+        volumes.read_image(tmp_path)
+
+
+def labels() -> np.ndarray:
+    array = np.zeros((12, 24, 24), np.uint8)
+    array[2:9, 4:18, 5:20] = 1
+    array[4:7, 8:14, 8:14] = 7
+    array[3:5, 2:4, 2:20] = 3
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (labels(), True),
+        (labels().astype(np.float32), True),
+        ((labels() > 0).astype(np.int16), True),
+        ((labels() > 0).astype(np.uint8) * 255, True),
+        (np.where(labels() > 0, 200, 50), False),  # a drawn phantom has no background 0
+        ((labels() > 0) * 1000, False),  # ... or values that nobody uses as labels
+        (noisy(), False),
+        (noisy().clip(0, 255).astype(np.uint8), False),
+        (np.zeros((4, 5, 6), np.uint8), False),  # constant: refused for that reason
+        (labels() * 0.5, False),
+    ],
+)
+def test_telling_label_maps_from_images(array: np.ndarray, expected: bool) -> None:
+    assert labelmaps.looks_like_labels(array) is expected
+
+
+@pytest.mark.data
+def test_real_images_and_label_maps_are_told_apart(data_folder: Path) -> None:
+    images = sorted(data_folder.glob("*_image.nii.gz"))
+    assert len(images) >= 5
+    for image in images:
+        volumes.read_image(image)
+        with pytest.raises(InputError, match="looks like a label map"):
+            volumes.read_image(str(image).replace("_image", "_label"))
+        label = volumes.read_image(str(image).replace("_image", "_label"), allow_labels=True)
+        assert label.array.any()
