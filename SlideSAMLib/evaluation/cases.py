@@ -1,0 +1,207 @@
+"""Cases with known labels: reading a manifest, its files, and ranking the structures.
+
+The manifest is JSON: `{"cases": [{"id", "image", "label", "labels": [{"value", "name"}],
+"sha256": {"image", "label"}, "modality", ...}]}`, paths relative to the manifest's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+
+# A volume counts as anisotropic when its coarsest axis is this much coarser than axis k.
+ANISOTROPIC = 1.1
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One label value of a case: its value, name, and voxel count in the label volume."""
+
+    value: int
+    name: str
+    voxels: int
+
+
+@dataclass(frozen=True, eq=False)
+class CaseVolume:
+    """A case in memory.
+
+    volume, labels : (K, J, I) arrays on the same lattice, labels of an integer type.
+    spacing : (sk, sj, si) in mm.
+    axis : the axis along which the window slides.
+    """
+
+    volume: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    axis: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry of a manifest, or a case that is in memory already (`content`).
+
+    The files are read by `load`, not before. `names` says what each label value means.
+    """
+
+    id: str
+    image: Path | None = None
+    label: Path | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    modality: str = ""
+    content: CaseVolume | None = field(default=None, repr=False, compare=False)
+
+    def load(self) -> CaseVolume:
+        """Read both volumes; raises InputError where they cannot be used together."""
+        if self.content is not None:
+            return self.content
+        from ..volumes import read_image
+
+        # The manifest says which file is the image, so it may even be a label map.
+        image = read_image(self.image, allow_labels=True)
+        labels = self.load_labels()
+        if image.array.shape != labels.shape:
+            raise InputError(
+                f"Case {self.id}: the image has the shape {image.array.shape}, its labels have "
+                f"{labels.shape}; they must lie on the same lattice."
+            )
+        spacing = tuple(float(s) for s in image.spacing)
+        return CaseVolume(image.array, labels, spacing, slide_axis(spacing))
+
+    def load_labels(self) -> np.ndarray:
+        """Read the labels alone: integers (K, J, I)."""
+        if self.content is not None:
+            return self.content.labels
+        from ..volumes import read_image
+
+        labels = read_image(self.label, allow_labels=True).array
+        if labels.dtype.kind == "f":
+            whole = np.rint(labels)
+            if not np.array_equal(whole, labels):
+                raise InputError(f"Case {self.id}: {self.label} holds fractions, not labels.")
+            labels = whole.astype(np.int32)
+        return labels
+
+
+def slide_axis(spacing: Sequence[float]) -> int:
+    """The axis to slide along, given (sk, sj, si): the coarsest one, otherwise k.
+
+    The coarsest axis is that of the acquisition. Where no axis is more than 10 % coarser than k,
+    the slices are those of the file as stored, whatever anatomical plane that is.
+    """
+    coarsest = int(np.argmax(spacing))
+    return coarsest if spacing[coarsest] > ANISOTROPIC * spacing[0] else 0
+
+
+def structures(
+    labels: np.ndarray, names: dict[int, str], limit: int = 3, min_voxels: int = 0
+) -> list[Structure]:
+    """The structures of a label volume, largest first (equal ones by value).
+
+    A structure is one label value as it stands in the file, in one piece or several.
+    `limit` keeps that many of the largest (0: all); smaller ones than `min_voxels` are left out.
+    """
+    values, counts = np.unique(labels[labels > 0], return_counts=True)
+    found = [
+        Structure(int(value), names.get(int(value), f"label {int(value)}"), int(count))
+        for value, count in zip(values, counts, strict=True)
+        if count >= min_voxels
+    ]
+    found.sort(key=lambda s: (-s.voxels, s.value))
+    return found[:limit] if limit else found
+
+
+def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None:
+    """Raise InputError unless at least one case has a structure that `structures` would name."""
+    if not any(structures(c.load_labels(), c.names, limit, min_voxels) for c in cases):
+        raise InputError(
+            f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."
+        )
+
+
+def read_manifest(
+    path: str | Path, ids: Sequence[str] | None = None, verify: bool = True
+) -> list[Case]:
+    """The cases of a manifest that have an image and labels, in the manifest's order.
+
+    ids : only these cases.
+    verify : every file must be there and, where the manifest states a SHA-256, match it.
+
+    Raises InputError: no such file, not such a manifest, unknown case, missing or changed file.
+    """
+    path = Path(path)
+    entries = _entries(path)
+    if ids:
+        known = {str(entry.get("id")) for entry in entries}
+        unknown = [i for i in ids if i not in known]
+        if unknown:
+            raise InputError(
+                f"There is no case {', '.join(unknown)} in {path}; it has: "
+                f"{', '.join(sorted(known))}."
+            )
+        entries = [entry for entry in entries if str(entry.get("id")) in ids]
+    cases = []
+    for entry in entries:
+        if not entry.get("image") or not entry.get("label"):
+            if ids:
+                raise InputError(f"The case {entry.get('id')} of {path} has no image and label.")
+            continue
+        cases.append(_case(path, entry, verify))
+    if not cases:
+        raise InputError(f"The manifest {path} has no case with an image and a label.")
+    return cases
+
+
+def _entries(path: Path) -> list[dict]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"The manifest {path} cannot be read: {reason}.") from None
+    except ValueError as error:
+        raise InputError(f"The manifest {path} is not JSON: {error}.") from None
+    entries = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise InputError(f'The manifest {path} must be an object with a list "cases" of objects.')
+    ids = [str(entry.get("id") or "") for entry in entries]
+    if "" in ids or len(set(ids)) != len(ids):
+        raise InputError(f'Every case of the manifest {path} needs an "id" of its own.')
+    return entries
+
+
+def _case(manifest: Path, entry: dict, verify: bool) -> Case:
+    paths = {part: manifest.parent / str(entry[part]) for part in ("image", "label")}
+    try:
+        names = {int(item["value"]): str(item["name"]) for item in entry.get("labels") or []}
+        hashes = dict(entry.get("sha256") or {})
+    except (TypeError, ValueError, KeyError):
+        raise InputError(
+            f'Case {entry["id"]} of {manifest}: "labels" must list objects with "value" and '
+            '"name", and "sha256" must be an object.'
+        ) from None
+    if verify:
+        for part, file in paths.items():
+            _verify(str(entry["id"]), file, hashes.get(part))
+    modality = str(entry.get("modality") or "")
+    return Case(str(entry["id"]), paths["image"], paths["label"], names, modality)
+
+
+def _verify(case: str, file: Path, expected: str | None) -> None:
+    if not file.is_file():
+        raise InputError(f"Case {case}: the file {file} is missing.")
+    if expected is None:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise InputError(
+            f"Case {case}: {file} is not the file of the manifest (SHA-256 {found[:12]}... instead "
+            f"of {str(expected)[:12]}...); fetch it again."
+        )

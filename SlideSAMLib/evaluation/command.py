@@ -1,0 +1,219 @@
+"""`slidesam evaluate`: measure a model on the labelled volumes of a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+RESULTS = "results.jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the sub-command."""
+    parser.add_argument("manifest", type=Path, help="JSON list of cases with images and labels")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--prompt",
+        choices=("box", "point"),
+        default="box",
+        help="true box with up to 5 %% of hand jitter per side, or the innermost point",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("full", "extent", "both"),
+        default="both",
+        help="full: Dice over the whole volume, no limits given; extent: the structure's ends "
+        "are given, Dice over its own slices (default: both)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_whole_number,
+        default=3,
+        metavar="N",
+        help="largest structures used of each case, 0 for all (default: 3)",
+    )
+    parser.add_argument(
+        "--min-voxels",
+        type=_whole_number,
+        default=0,
+        metavar="N",
+        help="leave out smaller structures",
+    )
+    parser.add_argument("--cases", nargs="+", metavar="ID", help="only these cases")
+    parser.add_argument(
+        "--baselines", action="store_true", help="measure the baselines without a network, too"
+    )
+    parser.add_argument(
+        "--baselines-only", action="store_true", help="measure nothing but the baselines"
+    )
+    parser.add_argument("--model", default="builtin", help="name or file (default: builtin)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
+    )
+    parser.add_argument(
+        "--scheme",
+        choices=("default", "reference"),
+        default="default",
+        help="how the window slides; reference: as published",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive_number,
+        default=1,
+        metavar="N",
+        help="processes with one thread each (default: this one alone)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the boxes' jitter (default: 0)")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the results that --output already has"
+    )
+    parser.add_argument("--no-overlays", action="store_true", help="draw no pictures")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; raises InputError or ModelError before anything is written."""
+    from .cases import check_structures, read_manifest
+    from .results import ResultFile
+    from .runner import evaluate
+
+    baselines_only = args.baselines_only
+    pictures = not (args.no_overlays or baselines_only)
+    if pictures and importlib.util.find_spec("matplotlib") is None:
+        raise InputError(
+            'The pictures need matplotlib: pip install "SlideSAM[evaluate]", or give --no-overlays.'
+        )
+    cases = read_manifest(args.manifest, args.cases)
+    check_structures(cases, args.limit, args.min_voxels)
+    model, described = (None, {}) if baselines_only else _model(args)
+    shared = _shared_settings(args, described)
+    overlays = args.output / "overlays"
+    _make_folder(overlays if pictures else args.output)
+    file = ResultFile(args.output / RESULTS, shared)
+    done = file.resume() if args.resume else file.start()
+    with _bar() as progress:
+        results = evaluate(
+            cases,
+            model,
+            args.prompt,
+            args.protocol,
+            args.limit,
+            args.min_voxels,
+            args.baselines or baselines_only,
+            args.seed,
+            _slide_settings(args),
+            args.workers,
+            overlays if pictures else None,
+            done,
+            file.append,
+            progress,
+        )
+    chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
+    settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
+    settings["command line"] = shlex.join(["slidesam", *sys.argv[1:]])
+    _write(args.output, results, settings)
+    return 0
+
+
+def _shared_settings(args: argparse.Namespace, described: dict[str, Any]) -> dict[str, Any]:
+    """What all results of one file have in common; a resumed run must agree with it."""
+    import hashlib
+
+    from .. import __version__
+
+    return {
+        "manifest": args.manifest.name,
+        "manifest sha256": hashlib.sha256(args.manifest.read_bytes()).hexdigest(),
+        "prompt": args.prompt,
+        "seed": args.seed,
+        "scheme": args.scheme,
+        "version": __version__,
+        **described,
+    }
+
+
+def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The model for `evaluate`, and what the report says about it."""
+    from .runner import ModelSource
+
+    source = ModelSource(args.model, args.device, args.precision)
+    model = source.load()
+    described = {
+        "model": model.traits.name,
+        "model sha256": getattr(model, "sha256", None),
+        "device": model.device,
+        "precision": model.precision,
+    }
+    # Several processes load it by themselves: a name travels better than gigabytes.
+    return (model if args.workers == 1 else source), described
+
+
+def _slide_settings(args: argparse.Namespace) -> Any:
+    from ..slide_types import SlideSettings
+
+    return SlideSettings(scheme=args.scheme)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} cannot be written to.")
+
+
+def _write(folder: Path, results: list, settings: dict[str, Any]) -> None:
+    from ..cli.outputs import write_together
+    from . import report
+
+    texts = {
+        "results.csv": report.as_csv(results),
+        "results.json": report.as_json(results, settings),
+        "report.md": report.as_markdown(results, settings),
+    }
+    write_together({folder / name: _writer(text) for name, text in texts.items()})
+    for summary in report.summarise(results):
+        print(report.summary_line(summary))
+    print(f"Written to {folder}: {', '.join(texts)}.")
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of finished structures, shown on a terminal only."""
+    from tqdm import tqdm
+
+    with tqdm(desc="evaluating", unit="structure", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _whole_number(text: str) -> int:
+    return _number(text, 0)
+
+
+def _positive_number(text: str) -> int:
+    return _number(text, 1)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+    return int(text)

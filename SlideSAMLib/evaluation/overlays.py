@@ -1,0 +1,130 @@
+"""Pictures of results: a strip of slices with the true and the predicted outline."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .results import StructureResult
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+TRUTH, PREDICTION, PROMPT = "#2fd36f", "#ff4fa0", "#ffd23f"
+MARGIN = 0.35  # of the longer side of what is shown, around truth and prediction
+PANEL = 2.2  # inches
+DPI = 80
+
+
+def strip(first: int, index: int, last: int) -> list[int]:
+    """The slices shown: start, quarter, prompted, three quarters and end, each once."""
+    chosen = (first, round((first + index) / 2), index, round((index + last) / 2), last)
+    return sorted(set(chosen))
+
+
+def file_name(result: StructureResult) -> str:
+    """A file name that tells the results of an evaluation apart."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{result.case}_{result.structure}").strip("-").lower()
+    return f"{words}-{result.value}_{result.prompt}_{result.protocol}.png"
+
+
+def draw(
+    subject: Subject,
+    mask: np.ndarray,
+    confidence: dict[int, float],
+    result: StructureResult,
+    folder: Path,
+) -> Path:
+    """Write the strip of one result as PNG and return its path.
+
+    mask : bool stack (S, H, W); confidence : per slice, 0..1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    slices = strip(subject.first, result.index, subject.last)
+    rows, columns = _frame(subject.truth | mask, slices)
+    row_mm, column_mm = subject.spacing[1:]
+    height, width = (rows.stop - rows.start) * row_mm, (columns.stop - columns.start) * column_mm
+    ratio = float(np.clip(height / width, 0.5, 2.0))
+    figure = Figure(figsize=(PANEL * len(slices), PANEL * ratio + 0.7), dpi=DPI)
+    FigureCanvasAgg(figure)
+    low, high = _grey_range(subject.image[slices][:, rows, columns])
+    for panel, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
+        # Upside down as in the array: row 0 is at the top
+        panel.imshow(
+            subject.image[index], cmap="gray", vmin=low, vmax=high, aspect=row_mm / column_mm
+        )
+        _outline(panel, subject.truth[index], TRUTH)
+        _outline(panel, mask[index], PREDICTION)
+        if index == result.index:
+            _prompt(panel, result)
+        panel.set_xlim(columns.start - 0.5, columns.stop - 0.5)
+        panel.set_ylim(rows.stop - 0.5, rows.start - 0.5)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        sure = f", confidence {confidence[index]:.2f}" if index in confidence else ", not reached"
+        panel.set_title(f"{index}{sure}", fontsize=8)
+    figure.suptitle(
+        f"{result.case}: {result.structure}, {result.prompt}, {result.protocol}: "
+        f"Dice {result.dice:.3f} (green: truth, pink: prediction, yellow: prompt)",
+        fontsize=9,
+    )
+    figure.tight_layout(pad=0.4)
+    path = folder / file_name(result)
+    _save(figure, path)
+    return path
+
+
+def _outline(panel, mask: np.ndarray, colour: str) -> None:
+    if mask.any():
+        padded = np.pad(mask, 1).astype(np.float32)
+        height, width = padded.shape
+        panel.contour(
+            np.arange(-1, width - 1),
+            np.arange(-1, height - 1),
+            padded,
+            levels=[0.5],
+            colors=[colour],
+            linewidths=1.2,
+        )
+
+
+def _prompt(panel, result: StructureResult) -> None:
+    from matplotlib.patches import Rectangle
+
+    if result.box is not None:
+        x0, y0, x1, y1 = result.box
+        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=PROMPT, linewidth=1)
+        panel.add_patch(box)
+    for x, y in result.points:
+        panel.plot(x, y, marker="+", color=PROMPT, markersize=9, markeredgewidth=1.6)
+
+
+def _frame(shown: np.ndarray, slices: list[int]) -> tuple[slice, slice]:
+    """Rows and columns around everything that is set on the shown slices, with a margin."""
+    flat = shown[slices].any(axis=0)
+    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    margin = round(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 4
+    return (
+        slice(max(rows[0] - margin, 0), min(rows[-1] + margin + 1, flat.shape[0])),
+        slice(max(columns[0] - margin, 0), min(columns[-1] + margin + 1, flat.shape[1])),
+    )
+
+
+def _grey_range(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, (1, 99)) if finite.size else (0, 1)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _save(figure, path: Path) -> None:
+    from PIL import Image
+
+    figure.canvas.draw()
+    # A palette is enough for grey and three colours, and makes a third of the size.
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    picture.quantize(128).save(path, optimize=True)

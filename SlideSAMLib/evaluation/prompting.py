@@ -1,0 +1,95 @@
+"""Prompts made from labels, as a person would give them: one box or one point on one slice.
+
+All arrays here are stacks or slices of a stack: the slide axis comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from ..errors import InputError
+from ..prompts import SlicePrompt
+
+PROMPTS = ("box", "point")
+JITTER = 0.05  # of the length of the side that moves
+
+
+def largest_slice(truth: np.ndarray) -> int:
+    """Index of the slice of a bool stack (S, H, W) with the most voxels, the first of equals."""
+    return int(truth.sum(axis=(1, 2)).argmax())
+
+
+def true_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Bounding box (x0, y0, x1, y1) of a bool slice (H, W), corners inclusive."""
+    rows, columns = np.nonzero(mask)
+    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+
+
+def jittered_box(
+    mask: np.ndarray, random: np.random.Generator, amount: float = JITTER
+) -> tuple[float, float, float, float]:
+    """The true box of a slice as a hand would draw it.
+
+    Each side moves in or out by a uniform share, at most `amount`, of the box's width (left,
+    right) or height (top, bottom) in voxels. The box stays inside the slice. A box that is only
+    one voxel wide is first widened by half a voxel on both sides, since an empty box is no box.
+    """
+    height, width = mask.shape
+    x0, y0, x1, y1 = true_box(mask)
+    (left, right), (top, bottom) = _wide(x0, x1), _wide(y0, y1)
+    moves = random.uniform(-amount, amount, 4)
+    across, down = x1 - x0 + 1, y1 - y0 + 1
+    return (
+        max(left + moves[0] * across, 0.0),
+        max(top + moves[1] * down, 0.0),
+        min(right + moves[2] * across, width - 1.0),
+        min(bottom + moves[3] * down, height - 1.0),
+    )
+
+
+def innermost_point(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[int, int]:
+    """(x, y) of the voxel of the largest piece of a bool slice that is farthest from its outside.
+
+    spacing : (row, column) in mm, so that the distance is a true one. What lies beyond the edge of
+    the slice counts as outside. The first of equals is taken.
+    """
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(mask)
+    if count > 1:
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        mask = pieces == sizes.argmax()
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+    return int(column), int(row)
+
+
+def generator(case: str, value: int, seed: int = 0) -> np.random.Generator:
+    """The random numbers of one structure: the same in every run, order and machine."""
+    digest = hashlib.sha256(f"{seed}/{case}/{value}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def make_prompt(
+    truth: np.ndarray,
+    kind: str,
+    spacing: tuple[float, float, float],
+    random: np.random.Generator,
+) -> SlicePrompt:
+    """The one prompt of a structure: `kind` "box" or "point", on its largest slice.
+
+    truth : bool stack (S, H, W); spacing : (gap, row, column) in mm.
+    """
+    index = largest_slice(truth)
+    if kind == "box":
+        return SlicePrompt(index, box=jittered_box(truth[index], random))
+    if kind == "point":
+        return SlicePrompt(index, points=[innermost_point(truth[index], spacing[1:])], labels=[1])
+    raise InputError(f"The prompt must be one of {', '.join(PROMPTS)}, not {kind!r}.")
+
+
+def _wide(low: int, high: int) -> tuple[float, float]:
+    return (low - 0.5, high + 0.5) if low == high else (float(low), float(high))

@@ -1,0 +1,129 @@
+"""The result of one structure, and the file of results that an interrupted run resumes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+Key = tuple[str, int, str, str]
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """What one method did with one structure.
+
+    method : "model", or the name of a baseline. protocol : "full" or "extent".
+    prompt : "box" or "point"; index, box, points : where it was, in voxels of the stack.
+    axis : slide axis, 0..2; slices : length of the stack; voxels, pieces, first, last : of the
+    true structure. metrics : "dice" (0..1) and whatever else was registered.
+    leaked_before, leaked_after, missed : slices, see `metrics.SliceCounts`.
+    predicted : slices with a mask; confidence : mean over them, None for baselines.
+    seconds : the whole call. stops : why each direction ended, empty for baselines.
+    """
+
+    case: str
+    value: int
+    structure: str
+    method: str
+    protocol: str
+    prompt: str
+    axis: int
+    slices: int
+    index: int
+    box: tuple[float, float, float, float] | None
+    points: tuple[tuple[float, float], ...]
+    voxels: int
+    pieces: int
+    first: int
+    last: int
+    metrics: dict[str, float]
+    leaked_before: int
+    leaked_after: int
+    missed: int
+    predicted: int
+    confidence: float | None
+    seconds: float
+    stops: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dice(self) -> float:
+        """Dice coefficient over the slices that the protocol judges."""
+        return self.metrics["dice"]
+
+    @property
+    def key(self) -> Key:
+        """What tells this result from the others of an evaluation."""
+        return (self.case, self.value, self.method, self.protocol)
+
+
+class ResultFile:
+    """Results line by line (JSONL), written as they come, so that nothing finished is lost.
+
+    The first line holds the settings that all results of the file share.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.settings = json.loads(json.dumps(settings))  # as they will be read back
+
+    def start(self) -> list[StructureResult]:
+        """Begin an empty file, in place of an older one, and return its results: none."""
+        self.path.write_text(json.dumps({"settings": self.settings}) + "\n", encoding="utf-8")
+        return []
+
+    def append(self, result: StructureResult) -> None:
+        """Write one result at once."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(result)) + "\n")
+
+    def resume(self) -> list[StructureResult]:
+        """The results of an earlier run with the same settings; begins the file if there is none.
+
+        A last line that was cut off is dropped from the file.
+        Raises InputError where the file was made with other settings or is not such a file.
+        """
+        if not self.path.exists():
+            return self.start()
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        records = list(self._records(lines))
+        if not records or set(records[0]) != {"settings"}:
+            raise InputError(f"{self.path} is not a result file: evaluate without --resume.")
+        earlier = records[0]["settings"]
+        changed = [
+            key
+            for key in sorted({*earlier, *self.settings})
+            if earlier.get(key) != self.settings.get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} was made with another {', '.join(changed)}: give the same settings, "
+                "another --output, or leave out --resume."
+            )
+        results = [_restore(record) for record in records[1:]]
+        if len(records) < len(lines):
+            self.start()
+            for result in results:
+                self.append(result)
+        return results
+
+    def _records(self, lines: list[str]) -> Iterable[dict[str, Any]]:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                if number == len(lines):
+                    return
+                raise InputError(f"Line {number} of {self.path} is damaged.") from None
+            yield record
+
+
+def _restore(record: dict[str, Any]) -> StructureResult:
+    box, points = record["box"], record["points"]
+    record["box"] = None if box is None else tuple(box)
+    record["points"] = tuple(tuple(point) for point in points)
+    return StructureResult(**record)

@@ -1,0 +1,88 @@
+"""One structure made ready: its stacks, its prompt, and the measuring of any answer to it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from . import metrics, protocols
+from .cases import Case, CaseVolume, Structure
+from .prompting import generator, make_prompt
+from .results import StructureResult
+
+
+class Subject:
+    """One structure of one case and the one prompt that it gets.
+
+    Attributes
+    ----------
+    image, truth : stacks (S, H, W), the slide axis in front; truth is bool
+    spacing : (gap, row, column) in mm
+    prompt : SlicePrompt; kind : "box" or "point"
+    first, last : the slices at the ends of the structure
+    """
+
+    def __init__(
+        self, case: Case, structure: Structure, content: CaseVolume, kind: str, seed: int
+    ) -> None:
+        axis = content.axis
+        self.case = case
+        self.structure = structure
+        self.content = content
+        self.kind = kind
+        self.image = np.moveaxis(content.volume, axis, 0)  # (K, J, I) -> (slice, row, column)
+        truth = content.labels == structure.value
+        self.truth = np.moveaxis(truth, axis, 0)  # (K, J, I) -> (slice, row, column)
+        rest = [size for i, size in enumerate(content.spacing) if i != axis]
+        self.spacing = (content.spacing[axis], rest[0], rest[1])
+        self.first, self.last = metrics.extent(self.truth)
+        random = generator(case.id, structure.value, seed)
+        self.prompt = make_prompt(self.truth, kind, self.spacing, random)
+
+    @cached_property
+    def pieces(self) -> int:
+        """Number of 3D pieces of the structure; voxels that share a face belong together."""
+        from scipy import ndimage
+
+        used = ndimage.find_objects(self.truth.view(np.uint8))[0]
+        return int(ndimage.label(self.truth[used])[1])
+
+    def result(
+        self,
+        method: str,
+        protocol: str,
+        mask: np.ndarray,
+        seconds: float,
+        confidence: float | None = None,
+        stops: dict[str, str] | None = None,
+        chosen: dict[str, metrics.Metric] | None = None,
+    ) -> StructureResult:
+        """Measure an answer, a bool stack (S, H, W)."""
+        part = protocols.judged(protocol, self.truth)
+        counts = metrics.count_slices(mask, self.truth)
+        return StructureResult(
+            case=self.case.id,
+            value=self.structure.value,
+            structure=self.structure.name,
+            method=method,
+            protocol=protocol,
+            prompt=self.kind,
+            axis=self.content.axis,
+            slices=self.truth.shape[0],
+            index=self.prompt.index,
+            box=self.prompt.box,
+            points=self.prompt.points,
+            voxels=self.structure.voxels,
+            pieces=self.pieces,
+            first=self.first,
+            last=self.last,
+            metrics=metrics.measure(mask[part], self.truth[part], self.spacing, chosen),
+            leaked_before=counts.leaked_before,
+            leaked_after=counts.leaked_after,
+            missed=counts.missed,
+            predicted=int(np.count_nonzero(mask.any(axis=(1, 2)))),
+            confidence=confidence,
+            seconds=seconds,
+            stops=stops or {},
+        )
