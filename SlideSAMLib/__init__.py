@@ -25,7 +25,23 @@ _HOMES = {
     "SlideSAMError": "errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "EmbeddingCache",
+    "FinishedSlice",
+    "InputError",
+    "ModelError",
+    "Session",
+    "SlicePrompt",
+    "SlideResult",
+    "SlideSAMError",
+    "SlideSettings",
+    "Stack",
+    "Stop",
+    "__version__",
+    "load_model",
+    "segment",
+    "slide",
+]
 
 if TYPE_CHECKING:
     from .api import SlideResult, segment

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .fusion import Patch, dice, iou, stability
+from .fusion import Patch, dice, stability
 from .protocol import WindowPrediction
 from .slide_types import SlideSettings
 
@@ -30,6 +30,11 @@ class Choice:
     presence: tuple[float, float, float] | None
     agreement: float | None
     score: float
+
+    def detached(self) -> Choice:
+        """The same with logits of its own, so that the other candidates can be forgotten."""
+        own = tuple(Patch(patch.corner, patch.logits.copy()) for patch in self.patches)
+        return replace(self, patches=own)
 
 
 def rank(
@@ -60,10 +65,9 @@ def _assess(
     score += settings.stability_weight * stability(patches[1])
     agreement = None
     if known:
-        agreement = float(np.mean([iou(patches[place], known[place]) for place in known]))
-        score += settings.agreement_weight * float(
-            np.mean([dice(patches[place], known[place]) for place in known])
-        )
+        similar = [dice(patches[place], known[place]) for place in known]
+        agreement = float(np.mean([value / (2.0 - value) for value in similar]))  # Dice to IoU
+        score += settings.agreement_weight * float(np.mean(similar))
     if number == 0:
         score += settings.first_bonus
     presence = prediction.presence

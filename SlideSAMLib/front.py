@@ -33,6 +33,28 @@ class Anchor:
     memory: Any
 
 
+def anchor_choices(
+    predictor: WindowPredictor,
+    prompt: SlicePrompt,
+    settings: SlideSettings,
+    ahead: Iterable[int] = (),
+) -> list[Choice]:
+    """The candidates of a prompted slice's window, the best one first."""
+    shape = (predictor.stack.height, predictor.stack.width)
+    knows_masks = "mask" in predictor.model.traits.prompts
+    window_prompt = first_prompt(prompt, shape, settings, knows_masks)
+    prediction = predictor.predict(prompt.index, window_prompt, ahead)
+    kept = kept_mask(prompt, settings)
+    return rank(prediction, {} if kept is None else {1: kept}, settings)
+
+
+def kept_mask(prompt: SlicePrompt, settings: SlideSettings) -> Patch | None:
+    """The mask of a prompt that is a mask alone, where the settings say that it stays; or None."""
+    if not settings.keep_mask_prompts or prompt.mask is None or prompt.points:
+        return None
+    return patch_of_mask(prompt.mask, settings.logit_limit)
+
+
 def predict_anchor(
     predictor: WindowPredictor,
     prompt: SlicePrompt,
@@ -45,16 +67,10 @@ def predict_anchor(
     candidate : the number of the candidate that the user chose; None lets the scores decide.
     """
     stack = predictor.stack
-    shape = (stack.height, stack.width)
-    knows_masks = "mask" in predictor.model.traits.prompts
-    window_prompt = first_prompt(prompt, shape, settings, knows_masks)
-    prediction = predictor.predict(prompt.index, window_prompt, ahead)
-    choices = rank(prediction, {}, settings)
-    choice = next((c for c in choices if c.number == candidate), choices[0])
+    choices = anchor_choices(predictor, prompt, settings, ahead)
+    choice = next((c for c in choices if c.number == candidate), choices[0]).detached()
+    patch = kept_mask(prompt, settings) or choice.patches[1]
     record = SliceRecord(settings, quality=choice.quality, presence=_at(choice, 1))
-    patch = choice.patches[1]
-    if settings.keep_mask_prompts and prompt.mask is not None and not prompt.points:
-        patch = patch_of_mask(prompt.mask, settings.logit_limit)
     record.add(patch, settings.centre_weight, central=True)
     outer = {}
     for place in (0, 2):
@@ -64,7 +80,7 @@ def predict_anchor(
             outer[neighbour].add(choice.patches[place], settings.outer_weight)
     memory = None
     if settings.use_memory and patch.voxels:
-        memory = predictor.remember(prompt.index, patch.mask(shape))
+        memory = predictor.remember(prompt.index, patch.mask((stack.height, stack.width)))
     return Anchor(prompt.index, record, outer, patch.voxels, memory)
 
 
@@ -129,7 +145,7 @@ class Front:
             nearest.memory,
         )
         prediction = self.predictor.predict(centre, prompt, ahead)
-        choice = rank(prediction, known, self.settings)[0]
+        choice = rank(prediction, known, self.settings)[0].detached()
         self.stop = self._judge(choice, known[behind_place], nearest)
         if self.stop is not None:
             return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Patch:
     corner: tuple[int, int]
     logits: np.ndarray
 
-    @property
+    @cached_property
     def voxels(self) -> int:
         """Number of voxels inside."""
         return int(np.count_nonzero(self.logits > 0))
@@ -105,12 +106,6 @@ def dice(first: Patch, second: Patch) -> float:
     return 2.0 * both / (a + b) if a + b else 1.0
 
 
-def iou(first: Patch, second: Patch) -> float:
-    """Intersection over union of the two masks, 0..1; two empty masks agree (1)."""
-    a, b, both = overlap(first, second)
-    return both / (a + b - both) if a + b else 1.0
-
-
 def stability(patch: Patch) -> float:
     """Area where p > 0.7 over area where p > 0.3, 0..1; 0 for an empty mask."""
     loose = np.count_nonzero(patch.logits > -SURE_LOGIT)
@@ -130,17 +125,18 @@ class SliceRecord:
     views: list[View] = field(default_factory=list)
     quality: float | None = None
     presence: float | None = None
-
-    @property
-    def predicted(self) -> bool:
-        """Whether a window centred on the slice was predicted."""
-        return any(view.central for view in self.views)
+    _fused: Patch | None = field(default=None, init=False, repr=False)
 
     def add(self, patch: Patch, weight: float, central: bool = False) -> None:
+        """Add what one more window said; the patch's logits must not change afterwards."""
         self.views.append(View(patch, weight, central))
+        self._fused = None
 
     def fused(self) -> Patch:
-        return fuse(self.views, self.settings.logit_limit)
+        """The weighted mean of the views."""
+        if self._fused is None:
+            self._fused = fuse(self.views, self.settings.logit_limit)
+        return self._fused
 
     def confidence(self) -> float:
         """How sure the slice is, 0..1: the geometric mean of what is known of

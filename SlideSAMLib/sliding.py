@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from .errors import InputError
 from .front import Anchor, Front, nearest_anchor, predict_anchor
@@ -98,8 +101,9 @@ class Gap:
         """The slices that both fronts predicted, blended: the nearer prompt weighs more."""
         low, high = self.lower.anchor.index, self.upper.anchor.index
         return {
-            index: blend(self.lower.records[index], self.upper.records[index], high - index,
-                         index - low)
+            index: blend(
+                self.lower.records[index], self.upper.records[index], high - index, index - low
+            )
             for index in range(self.upper.position, self.lower.position + 1)
         }
 
@@ -159,15 +163,22 @@ class Slider:
         """A finished slice out of what is known of it."""
         shape = (self.stack.height, self.stack.width)
         fused = record.fused()
+        return self.finished(
+            index, fused.mask(shape), fused.probability(shape), record.confidence(), direction
+        )
+
+    def finished(
+        self,
+        index: int,
+        mask: np.ndarray,
+        probability: np.ndarray | None,
+        confidence: float,
+        direction: int,
+    ) -> FinishedSlice:
+        """Count a slice as done and wrap it up."""
         self._done.add(index)
         return FinishedSlice(
-            index=index,
-            mask=fused.mask(shape),
-            probability=fused.probability(shape),
-            confidence=record.confidence(),
-            direction=direction,
-            done=len(self._done),
-            total=self.total,
+            index, mask, probability, confidence, direction, len(self._done), self.total
         )
 
     def _anchor(self, index: int) -> Anchor:
@@ -182,9 +193,7 @@ class Slider:
         nearest = nearest_anchor(anchors)
 
         def front(anchor: Anchor, direction: int, bound: int, reason: Stop) -> Front:
-            return Front(
-                self.predictor, self.settings, anchor, direction, bound, reason, nearest
-            )
+            return Front(self.predictor, self.settings, anchor, direction, bound, reason, nearest)
 
         order = sorted(anchors)
         ends = {
@@ -201,7 +210,7 @@ class Slider:
                 front(anchors[low], 1, high - 1, Stop.MET_NEXT_PROMPT),
                 front(anchors[high], -1, low + 1, Stop.MET_NEXT_PROMPT),
             )
-            for low, high in zip(order, order[1:], strict=False)
+            for low, high in pairwise(order)
             if high - low > 1
         ]
         return outward, gaps
@@ -267,12 +276,16 @@ def checked_limits(stack: Stack, first: int | None, last: int | None) -> tuple[i
     return low, high
 
 
-def check_prompts(
-    prompts: Iterable[SlicePrompt], stack: Stack, first: int, last: int
-) -> None:
+def check_prompts(prompts: Iterable[SlicePrompt], stack: Stack, first: int, last: int) -> None:
     """Raise InputError unless every prompt lies inside the volume and the limits."""
     for prompt in prompts:
         prompt.check_inside(stack.slices, stack.height, stack.width)
+        box = prompt.clamped_box(stack.height, stack.width)
+        if box is not None and (box[2] < box[0] or box[3] < box[1]):
+            raise InputError(
+                f"The box {prompt.box} on slice {prompt.index} touches only the rim of the slice: "
+                "draw it over the object."
+            )
         if not first <= prompt.index <= last:
             raise InputError(
                 f"The prompt on slice {prompt.index} is outside the limits {first} to {last}: "

@@ -1,0 +1,387 @@
+"""An interactive user without a GUI: prompts per slice, preview, run, correct. No Qt, no torch.
+
+session = Session(Stack(volume), model)
+session.set_prompt(SlicePrompt(index=57, points=[(120, 88)]))
+session.preview(57)                      # three masks from one window
+for finished in session.run(): ...       # the whole object
+for finished in session.correct(session.correction(60, [(90, 70)], [0])): ...
+session.mask                             # bool, shape of the volume
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from .candidates import Choice
+from .errors import InputError
+from .front import anchor_choices, kept_mask
+from .fusion import SliceRecord
+from .next_prompt import Box, merge_prompts
+from .prompt_json import prompts_from_json, prompts_to_json
+from .prompts import SlicePrompt
+from .protocol import SliceModel
+from .slide_types import FinishedSlice, SlideSettings
+from .sliding import Slider, check_prompts, checked_limits
+from .stack import Stack
+from .stops import Stop
+from .window import EmbeddingCache, WindowPredictor
+
+__all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
+
+SIDES = {
+    "both": ("backward", "forward"),
+    "backward": ("backward",),
+    "forward": ("forward",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What one window says before anything slides.
+
+    index : the prompted slice.
+    masks : slice index -> bool (H, W), for the slice and its neighbours inside the volume.
+    confidence : 0..1 of the prompted slice, from this window alone.
+    candidate : the model's number of this candidate.
+    """
+
+    index: int
+    masks: dict[int, np.ndarray]
+    confidence: float
+    candidate: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state of a session's result, for `Session.restore`; masks are shared, not copied."""
+
+    masks: dict[int, np.ndarray]
+    confidence: dict[int, float]
+    stops: dict[str, Stop]
+
+
+class Session:
+    """The prompts and the result of one object on one stack.
+
+    Parameters
+    ----------
+    stack, model : what to segment and with what.
+    cache : embeddings; share one among sessions on the same volume. None makes a private one.
+    settings : see SlideSettings.
+
+    Attributes
+    ----------
+    prompts : slice index -> SlicePrompt
+    confidence : slice index -> 0..1, of the slices in the result
+    stops : why the last runs ended, see `sliding.slide`
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        model: SliceModel,
+        cache: EmbeddingCache | None = None,
+        settings: SlideSettings | None = None,
+    ) -> None:
+        self.stack = stack
+        self.model = model
+        self.cache = EmbeddingCache() if cache is None else cache
+        self.settings = settings or SlideSettings()
+        self.prompts: dict[int, SlicePrompt] = {}
+        self.confidence: dict[int, float] = {}
+        self.stops: dict[str, Stop] = {}
+        self._masks: dict[int, np.ndarray] = {}
+        self._choices: dict[int, list[Choice]] = {}
+        self._chosen: dict[int, int] = {}
+        self._limits: tuple[int | None, int | None] = (None, None)
+
+    # Prompts
+
+    def set_prompt(self, prompt: SlicePrompt) -> None:
+        """Make this the prompt of its slice, in place of an earlier one.
+
+        Raises InputError where it lies outside the volume.
+        """
+        check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
+        self._forget(prompt.index)
+        self.prompts[prompt.index] = prompt
+
+    def remove_prompt(self, index: int) -> None:
+        """Remove the prompt of a slice; nothing happens where there is none."""
+        self._forget(index)
+        self.prompts.pop(index, None)
+
+    def clear(self) -> None:
+        """Remove all prompts and the result."""
+        self.prompts.clear()
+        self._choices.clear()
+        self._chosen.clear()
+        self.restore(Snapshot({}, {}, {}))
+
+    def to_json(self) -> str:
+        """The prompts as JSON, see `prompt_json`."""
+        return prompts_to_json(self.prompts[index] for index in sorted(self.prompts))
+
+    def load_json(self, text: str) -> None:
+        """Replace the prompts by those of `to_json`. Raises InputError and changes nothing then."""
+        prompts = merge_prompts(prompts_from_json(text))
+        check_prompts(prompts.values(), self.stack, 0, self.stack.slices - 1)
+        self.prompts.clear()
+        self._choices.clear()
+        self._chosen.clear()
+        self.prompts.update(prompts)
+
+    # Preview
+
+    def preview(self, index: int) -> Preview:
+        """The prompted slice and its neighbours from one window; encodes no other window.
+
+        Raises InputError where the slice has no prompt.
+        """
+        return self._preview(index, self._current(index))
+
+    def candidates(self, index: int) -> list[Preview]:
+        """All that the model offers for a prompted slice, the best one first."""
+        return [self._preview(index, choice) for choice in self._ranked(index)]
+
+    def choose(self, index: int, candidate: int) -> Preview:
+        """Take the candidate with this number on a prompted slice, for preview and run.
+
+        Raises InputError where the model offers no such candidate.
+        """
+        numbers = [choice.number for choice in self._ranked(index)]
+        if candidate not in numbers:
+            raise InputError(
+                f"Slice {index} has no candidate {candidate}: the model offers {sorted(numbers)}."
+            )
+        self._chosen[index] = candidate
+        return self.preview(index)
+
+    def next_candidate(self, index: int) -> Preview:
+        """Take the next best candidate of a prompted slice; after the last comes the first."""
+        numbers = [choice.number for choice in self._ranked(index)]
+        place = numbers.index(self._current(index).number)
+        return self.choose(index, numbers[(place + 1) % len(numbers)])
+
+    # Run
+
+    def run(
+        self,
+        first: int | None = None,
+        last: int | None = None,
+        direction: str = "both",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Generator[FinishedSlice, None, None]:
+        """Slide from all prompts; each slice is in the result when it is yielded.
+
+        The result of earlier runs is removed first, on the far side of the prompts only where
+        `direction` leads there. Stopping the iteration, or `cancelled`, keeps what was yielded.
+
+        first, last : limits, inclusive; `correct` keeps to them.
+        direction : "both", "backward" or "forward", beyond the outermost prompts.
+
+        Raises InputError for no prompt, limits that cannot be used and unknown directions.
+        """
+        if direction not in SIDES:
+            raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
+        slider = self._slider(self.prompts.values(), first, last, SIDES[direction], cancelled)
+        self._limits = (first, last)
+        stretch = _stretch(self.prompts, slider.sides)
+        self._drop(index for index in list(self._masks) if index in stretch)
+        gaps = _gap_names(self.prompts)
+        self.stops = {k: v for k, v in self.stops.items() if k in SIDES and k not in slider.sides}
+        try:
+            for finished in slider.run():
+                self._keep(finished)
+                yield finished
+        finally:
+            self.stops.update({k: v for k, v in slider.stops.items() if k in gaps | set(SIDES)})
+
+    def correct(
+        self, prompt: SlicePrompt, cancelled: Callable[[], bool] | None = None
+    ) -> Generator[FinishedSlice, None, None]:
+        """Set a prompt and slide again, only where it matters.
+
+        On either side that is up to the next prompted slice, or until the slide stops. What lies
+        beyond stays. Cancelled, the slices of the stretch that were not reached stay, too.
+
+        Raises InputError where the prompt lies outside the volume or the limits of the last run.
+        """
+        low, high = checked_limits(self.stack, *self._limits)
+        check_prompts([prompt], self.stack, low, high)
+        self.set_prompt(prompt)
+        below = max((i for i in self.prompts if i < prompt.index), default=None)
+        above = min((i for i in self.prompts if i > prompt.index), default=None)
+        sides = [side for side, end in (("backward", below), ("forward", above)) if end is None]
+        ends = [end for end in (below, above) if end is not None]
+        used = [prompt, *(self.prompts[end] for end in ends)]
+        slider = self._slider(used, *self._limits, sides, cancelled)
+        reached = set()
+        try:
+            for finished in slider.run():
+                if finished.index in ends:
+                    continue  # predicted once more to slide from, but already in the result
+                reached.add(finished.index)
+                self._keep(finished)
+                yield finished
+        finally:
+            names = _gap_names(self.prompts) | set(SIDES)
+            merged = {**self.stops, **slider.stops}
+            self.stops = {name: stop for name, stop in merged.items() if name in names}
+            self._drop_unreached(slider, prompt.index, below, above, reached)
+
+    def correction(
+        self,
+        index: int,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Box | None = None,
+    ) -> SlicePrompt:
+        """A prompt that corrects a slice: its own prompt and its present mask, plus what is new.
+
+        So a single negative point is enough where the slice has a mask.
+        Raises InputError where the slice has neither mask nor prompt and nothing positive is new.
+        """
+        earlier = self.prompts.get(index)
+        signs = [1] * len(points) if labels is None else list(labels)
+        mask = self._masks.get(index)
+        if mask is not None and not mask.any():
+            mask = None
+        if earlier is None:
+            return SlicePrompt(index, box=box, points=points, labels=signs, mask=mask)
+        return SlicePrompt(
+            index,
+            box=box or earlier.box,
+            points=[*earlier.points, *points],
+            labels=[*earlier.labels, *signs],
+            mask=mask,
+        )
+
+    # Result
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The result: bool, in the shape and axis order of the volume."""
+        stacked = np.zeros(self.stack.shape, bool)
+        for index, mask in self._masks.items():
+            stacked[index] = mask
+        return np.ascontiguousarray(self.stack.to_volume(stacked))
+
+    def slice_mask(self, index: int) -> np.ndarray | None:
+        """The result on one slice, bool (H, W); None where the slide did not come."""
+        return self._masks.get(index)
+
+    def weakest(self) -> int | None:
+        """The slice that the model is least sure of, or None without a result.
+
+        Slices that the user prompted come only where there are no others.
+        """
+        free = {i: value for i, value in self.confidence.items() if i not in self.prompts}
+        pool = free or self.confidence
+        return min(pool, key=lambda index: (pool[index], index)) if pool else None
+
+    def snapshot(self) -> Snapshot:
+        """The result as it is now; cheap."""
+        return Snapshot(dict(self._masks), dict(self.confidence), dict(self.stops))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring back the result of a snapshot; the prompts stay as they are."""
+        self._masks = dict(snapshot.masks)
+        self.confidence = dict(snapshot.confidence)
+        self.stops = dict(snapshot.stops)
+
+    # Inner workings
+
+    def _slider(
+        self,
+        prompts: Iterable[SlicePrompt],
+        first: int | None,
+        last: int | None,
+        sides: Iterable[str],
+        cancelled: Callable[[], bool] | None,
+    ) -> Slider:
+        return Slider(
+            self.stack,
+            prompts,
+            self.model,
+            first,
+            last,
+            self.settings,
+            self.cache,
+            cancelled,
+            sides,
+            self._chosen,
+        )
+
+    def _ranked(self, index: int) -> list[Choice]:
+        if index not in self.prompts:
+            raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
+        if index not in self._choices:
+            predictor = WindowPredictor(self.stack, self.model, self.cache)
+            self._choices[index] = anchor_choices(predictor, self.prompts[index], self.settings)
+        return self._choices[index]
+
+    def _current(self, index: int) -> Choice:
+        ranked = self._ranked(index)
+        wanted = self._chosen.get(index)
+        return next((choice for choice in ranked if choice.number == wanted), ranked[0])
+
+    def _preview(self, index: int, choice: Choice) -> Preview:
+        shape = (self.stack.height, self.stack.width)
+        kept = kept_mask(self.prompts[index], self.settings)
+        patches = [choice.patches[0], kept or choice.patches[1], choice.patches[2]]
+        presence = None if choice.presence is None else choice.presence[1]
+        record = SliceRecord(self.settings, quality=choice.quality, presence=presence)
+        record.add(patches[1], self.settings.centre_weight, central=True)
+        masks = {
+            index + place - 1: patches[place].mask(shape)
+            for place in range(3)
+            if 0 <= index + place - 1 < self.stack.slices
+        }
+        return Preview(index, masks, record.confidence(), choice.number)
+
+    def _keep(self, finished: FinishedSlice) -> None:
+        self._masks[finished.index] = finished.mask
+        self.confidence[finished.index] = finished.confidence
+
+    def _drop(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self._masks.pop(index, None)
+            self.confidence.pop(index, None)
+
+    def _drop_unreached(
+        self, slider: Slider, index: int, below: int | None, above: int | None, reached: set[int]
+    ) -> None:
+        """Remove what an earlier run left in a stretch whose new slide ended by itself."""
+        stretches = [
+            (slider.stops.get("backward" if below is None else f"{below}-{index}"), below, index),
+            (slider.stops.get("forward" if above is None else f"{index}-{above}"), index, above),
+        ]
+        for stop, low, high in stretches:
+            if stop is None or stop is Stop.CANCELLED:
+                continue
+            self._drop(
+                i
+                for i in list(self._masks)
+                if (low is None or i > low) and (high is None or i < high) and i not in reached
+            )
+
+    def _forget(self, index: int) -> None:
+        self._choices.pop(index, None)
+        self._chosen.pop(index, None)
+
+
+def _stretch(prompts: Iterable[int], sides: Sequence[str]) -> range:
+    """The slices that a run may write to."""
+    order = sorted(prompts)
+    low = 0 if "backward" in sides else order[0]
+    high = order[-1] + 1
+    return range(low, np.iinfo(np.int32).max if "forward" in sides else high)
+
+
+def _gap_names(prompts: Iterable[int]) -> set[str]:
+    return {f"{low}-{high}" for low, high in pairwise(sorted(prompts))}
