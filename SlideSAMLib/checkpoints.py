@@ -26,10 +26,9 @@ from .architecture import config_title, infer_config
 from .errors import InputError, ModelError
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
-from .tensor_files import TensorFile, read_tensor_file
+from .tensor_files import TensorFile, is_builtin, read_tensor_file
 
 FORMAT = "slidesam"  # `format` in the metadata of files that `convert` writes
-BUILTIN_FORMAT = "slidesam-builtin"
 KINDS = {"slide-sam": "Slide-SAM", "sam": "SAM", "medsam": "MedSAM"}
 
 _PART = re.compile(r"^(?P<prefix>|.*?\.)(?:image_encoder|prompt_encoder|mask_decoder)\.")
@@ -60,13 +59,6 @@ class Checkpoint:
         if self.lora_ranks:
             text += f", LoRA of rank {' and '.join(map(str, self.lora_ranks))} merged"
         return text if self.kind == "slide-sam" else text + ", lifted to three slices"
-
-
-def is_builtin(file: TensorFile) -> bool:
-    """Whether a file holds the built-in model of SlideSAM."""
-    return file.metadata.get("format") == BUILTIN_FORMAT or any(
-        name.startswith("builtin.") for name in file.tensors
-    )
 
 
 def load_checkpoint(source: str | os.PathLike | TensorFile, kind: str | None = None) -> Checkpoint:

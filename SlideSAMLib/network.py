@@ -25,7 +25,7 @@ MASK_TOKENS = 4  # token 0 answers alone, tokens 1 to 3 are the candidates for a
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of a network. Image and grid are square; the grid has image_size / patch_size tokens."""
+    """Sizes of a network. The image and its grid of image_size / patch_size tokens are square."""
 
     embed_dim: int
     depth: int

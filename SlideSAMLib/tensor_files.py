@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .errors import InputError, ModelError
 
+BUILTIN_FORMAT = "slidesam-builtin"  # `format` in the metadata of the built-in model's file
+
 _DEEPEST = 6  # nesting of dictionaries that is searched for tensors
 
 
@@ -55,6 +57,13 @@ def read_tensor_file(path: str | os.PathLike) -> TensorFile:
     if not tensors:
         raise ModelError(f"'{path.name}' is not a model file: it holds no tensors.")
     return TensorFile(path, tensors, metadata)
+
+
+def is_builtin(file: TensorFile) -> bool:
+    """Whether a file holds the built-in model of SlideSAM."""
+    return file.metadata.get("format") == BUILTIN_FORMAT or any(
+        name.startswith("builtin.") for name in file.tensors
+    )
 
 
 def _first_bytes(path: Path) -> tuple[bytes, int]:
