@@ -18,7 +18,7 @@ from . import dicom, labelmaps, nifti
 from .errors import InputError
 
 OUTPUT_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
-SEGMENT_COLOUR = (0.90, 0.55, 0.20)
+SEGMENT_COLOUR = (0.93, 0.62, 0.36)
 # What Slicer writes for a segment that nobody has classified yet.
 TISSUE_TAG = (
     "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"

@@ -193,7 +193,7 @@ def test_a_dicom_folder_with_two_series_needs_a_choice(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 DICOM series.*--series UID.*1\.2\.3\.20 \(scout, 2"):
         volumes.read_image(tmp_path)
     assert volumes.read_image(tmp_path, series="1.2.3.10").array.shape == (3, 8, 9)
-    with pytest.raises(InputError, match="has no series 1.9"):
+    with pytest.raises(InputError, match="has no series"):
         volumes.read_image(tmp_path, series="1.9")
 
 

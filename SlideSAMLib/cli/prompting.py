@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
+from ..prompt_json import prompts_from_json
 from ..prompts import SlicePrompt
 
 # Axes of a (K, J, I) array. A slice across k has columns i and rows j, one across j columns i
 # and rows k, one across i columns j and rows k: exactly volume.take(index, axis).
 AXES = {"k": 0, "j": 1, "i": 2}
-FIELDS = {"slice", "box", "points", "labels"}
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,35 +71,15 @@ def gather_prompts(args: argparse.Namespace) -> list[SlicePrompt]:
 
 
 def read_prompts(path: Path) -> list[SlicePrompt]:
-    """Read a JSON file of prompts; InputError says which entry is wrong."""
+    """Read a JSON file of prompts; InputError says what is wrong with it."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        return prompts_from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path} must hold a JSON list with at least one prompt.")
-    return [_prompt(entry, f"{path}, entry {number}") for number, entry in enumerate(entries, 1)]
-
-
-def _prompt(entry: Any, where: str) -> SlicePrompt:
-    if not isinstance(entry, dict) or "slice" not in entry:
-        raise InputError(f'{where}: a prompt must be an object with a "slice".')
-    unknown = sorted(set(entry) - FIELDS)
-    if unknown:
-        raise InputError(f"{where}: unknown field {unknown[0]!r}; known are {sorted(FIELDS)}.")
-    try:
-        return SlicePrompt(
-            entry["slice"], entry.get("box"), entry.get("points"), entry.get("labels")
-        )
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(
-            f"{where}: slice must be a whole number, box four numbers, points pairs of numbers and "
-            "labels 0 or 1."
-        ) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file with JSON prompts.") from None
+    except (InputError, OverflowError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def check_range(

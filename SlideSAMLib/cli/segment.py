@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..prompts import SlicePrompt
     from ..volumes import ImageVolume
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -41,7 +40,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model runs, and where."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="builtin", metavar="NAME|FILE", help="default: builtin")
-    group.add_argument("--device", choices=DEVICES, default="auto")
+    group.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or mps"
+    )
     group.add_argument("--precision", choices=PRECISIONS, default="auto")
 
 
@@ -144,7 +145,6 @@ def make_report(
     """What `--report` writes: what ran, how long, and what came out of every slice."""
     from .. import __version__
 
-    voxels = slice_voxels(result)
     return {
         "slidesam": __version__,
         "image": str(image.path),
@@ -158,30 +158,22 @@ def make_report(
             for p in prompts
         ],
         "seconds": {name: round(float(value), 4) for name, value in result.seconds.items()},
-        "voxels": int(voxels.sum()),
+        "voxels": sum(result.voxels.values()),
         "slices": [
-            {"index": int(index), "voxels": int(voxels[index]), "confidence": round(float(c), 4)}
-            for index, c in sorted(result.confidence.items())
+            {"index": index, "voxels": result.voxels[index], "confidence": round(float(c), 4)}
+            for index, c in result.confidence.items()
         ],
-        "stops": {side: str(reason) for side, reason in result.stops.items()},
+        "stops": result.stops,
     }
-
-
-def slice_voxels(result: SlideResult) -> Any:
-    """Mask voxels of every slice along the slide axis: int array (S,)."""
-    others = tuple(axis for axis in range(3) if axis != result.axis)
-    return result.mask.sum(axis=others)
 
 
 def summary(result: SlideResult, output: str) -> str:
     """One line about a finished run."""
-    voxels = slice_voxels(result)
-    filled = voxels.nonzero()[0]
-    extent = f"slices {filled[0]} to {filled[-1]}" if len(filled) else "no slice"
+    filled = [index for index, voxels in result.voxels.items() if voxels]
+    extent = f"slices {filled[0]} to {filled[-1]}" if filled else "no slice"
     return (
-        f"{output}: {int(voxels.sum())} voxels on {extent} in "
-        f"{float(result.seconds['total']):.1f} s ({result.model}, {result.device}, "
-        f"{result.precision})"
+        f"{output}: {sum(result.voxels.values())} voxels on {extent} in "
+        f"{result.seconds['total']:.1f} s ({result.model}, {result.device}, {result.precision})"
     )
 
 
