@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,13 @@ from typing import Any
 from ..errors import InputError
 
 RESULTS = "results.jsonl"
+UNREPEATED = ("command", "version", "manifest", "resume")  # not options of the same evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    from ..cli.segment import add_model_arguments
+
     parser.add_argument("manifest", type=Path, help="JSON list of cases with images and labels")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
@@ -55,11 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines-only", action="store_true", help="measure nothing but the baselines"
     )
-    parser.add_argument("--model", default="builtin", help="name or file (default: builtin)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument(
-        "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--scheme",
         choices=("default", "reference"),
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         )
     chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
     settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
-    settings["command line"] = shlex.join(["slidesam", *sys.argv[1:]])
+    settings["command line"] = _command_line(args)
     _write(args.output, results, settings)
     return 0
 
@@ -149,7 +147,7 @@ def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     model = source.load()
     described = {
         "model": model.traits.name,
-        "model sha256": getattr(model, "sha256", None),
+        "model sha256": _weights_hash(args.model),
         "device": model.device,
         "precision": model.precision,
     }
@@ -157,10 +155,30 @@ def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return (model if args.workers == 1 else source), described
 
 
+def _weights_hash(name: str) -> str | None:
+    """SHA-256 of the model's file; None where it has none (a model registered by a program)."""
+    from ..catalogue import CATALOGUE, file_sha256
+
+    path = CATALOGUE[name].path if name in CATALOGUE else Path(name).expanduser()
+    return file_sha256(path) if path.is_file() else None
+
+
 def _slide_settings(args: argparse.Namespace) -> Any:
     from ..slide_types import SlideSettings
 
     return SlideSettings(scheme=args.scheme)
+
+
+def _command_line(args: argparse.Namespace) -> str:
+    """A command that repeats this evaluation, with every option that is not off."""
+    words = ["slidesam", "evaluate", str(args.manifest)]
+    for name, value in vars(args).items():
+        if name in UNREPEATED or value is None or value is False:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
 
 
 def _make_folder(folder: Path) -> None:

@@ -58,8 +58,8 @@ def draw(
         panel.imshow(
             subject.image[index], cmap="gray", vmin=low, vmax=high, aspect=row_mm / column_mm
         )
-        _outline(panel, subject.truth[index], TRUTH)
-        _outline(panel, mask[index], PREDICTION)
+        _outline(panel, subject.truth[index], TRUTH, 2.4)  # shows on both sides of the other
+        _outline(panel, mask[index], PREDICTION, 1.0)
         if index == result.index:
             _prompt(panel, result)
         panel.set_xlim(columns.start - 0.5, columns.stop - 0.5)
@@ -79,17 +79,17 @@ def draw(
     return path
 
 
-def _outline(panel, mask: np.ndarray, colour: str) -> None:
+def _outline(panel, mask: np.ndarray, colour: str, width: float) -> None:
     if mask.any():
         padded = np.pad(mask, 1).astype(np.float32)
-        height, width = padded.shape
+        rows, columns = padded.shape
         panel.contour(
-            np.arange(-1, width - 1),
-            np.arange(-1, height - 1),
+            np.arange(-1, columns - 1),
+            np.arange(-1, rows - 1),
             padded,
             levels=[0.5],
             colors=[colour],
-            linewidths=1.2,
+            linewidths=width,
         )
 
 

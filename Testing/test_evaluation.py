@@ -1,0 +1,293 @@
+"""The parts of the evaluation: cases, prompts from labels, metrics, protocols, baselines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from SlideSAMLib import InputError, SlicePrompt
+from SlideSAMLib.evaluation import baselines, metrics, prompting, protocols
+from SlideSAMLib.evaluation.cases import (
+    check_structures,
+    read_manifest,
+    slide_axis,
+    structures,
+)
+from Testing.evaluation_data import FIRST, LAST, column_case, write_manifest
+
+
+def test_importing_the_evaluation_is_light():
+    heavy = "torch", "scipy", "SimpleITK", "matplotlib"
+    code = (
+        "import sys, SlideSAMLib.evaluation, SlideSAMLib.evaluation.command;"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# Cases
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis"),
+    [((3, 3, 3), 0), ((1, 1, 5), 2), ((1, 4, 1), 1), ((6.5, 0.8, 0.8), 0), ((1, 1.05, 1), 0)],
+)
+def test_slides_along_the_coarsest_axis_or_k(spacing, axis):
+    assert slide_axis(spacing) == axis
+
+
+def test_structures_are_the_largest_label_values():
+    labels = np.zeros((4, 10, 10), np.uint8)
+    labels[0], labels[1, :5], labels[2, :5], labels[3, 0, :3] = 7, 2, 9, 4
+    found = structures(labels, {7: "slab"}, limit=3)
+    assert [(s.value, s.voxels) for s in found] == [(7, 100), (2, 50), (9, 50)]
+    assert [s.name for s in found[:2]] == ["slab", "label 2"]
+    assert len(structures(labels, {}, limit=0)) == 4
+    assert [s.value for s in structures(labels, {}, limit=0, min_voxels=50)] == [7, 2, 9]
+
+
+def test_reads_a_manifest(tmp_path):
+    cases = read_manifest(write_manifest(tmp_path))
+    assert [case.id for case in cases] == ["block", "leaky"]
+    content = cases[0].load()
+    volume, labels = column_case()
+    assert np.array_equal(content.volume, volume)
+    assert np.array_equal(content.labels, labels)
+    assert content.spacing == (1.0, 1.0, 1.0)
+    assert cases[0].names == {1: "large block", 2: "small block"}
+    assert [c.id for c in read_manifest(tmp_path / "manifest.json", ["leaky"])] == ["leaky"]
+
+
+def test_a_manifest_entry_without_an_image_is_left_out(tmp_path):
+    path = write_manifest(tmp_path)
+    content = json.loads(path.read_text())
+    del content["cases"][0]["image"]
+    path.write_text(json.dumps(content))
+    assert [case.id for case in read_manifest(path)] == ["leaky"]
+    with pytest.raises(InputError, match="no image"):
+        read_manifest(path, ["block"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "is not JSON"),
+        ("[1]", 'list "cases"'),
+        ('{"cases": [{"image": "a"}]}', "id"),
+        ('{"cases": []}', "no case"),
+        ('{"cases": [{"id": "a", "image": "a", "label": "b", "labels": [1]}]}', "labels"),
+    ],
+)
+def test_refuses_what_is_no_manifest(tmp_path, text, message):
+    path = tmp_path / "manifest.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_manifest(path)
+
+
+def test_refuses_missing_changed_and_unknown(tmp_path):
+    path = write_manifest(tmp_path)
+    with pytest.raises(InputError, match="no case nothing"):
+        read_manifest(path, ["block", "nothing"])
+    with (tmp_path / "leaky_label.nii.gz").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(InputError, match="leaky_label"):
+        read_manifest(path)
+    assert len(read_manifest(path, ["block"])) == 1
+    (tmp_path / "block_image.nii.gz").unlink()
+    with pytest.raises(InputError, match="missing"):
+        read_manifest(path, ["block"])
+
+
+def test_refuses_a_size_that_nothing_has(tmp_path):
+    cases = read_manifest(write_manifest(tmp_path))
+    check_structures(cases, limit=3, min_voxels=1200)
+    with pytest.raises(InputError, match="1201 voxels"):
+        check_structures(cases, limit=3, min_voxels=1201)
+
+
+# Prompts from labels
+
+
+def block(shape=(40, 50), rows=(10, 30), columns=(15, 25)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[rows[0] : rows[1], columns[0] : columns[1]] = True
+    return mask
+
+
+def test_true_box_has_inclusive_corners():
+    assert prompting.true_box(block()) == (15, 10, 24, 29)
+
+
+def test_jitter_is_bounded_spread_and_reproducible():
+    mask, true = block(), np.array([15, 10, 24, 29])
+    boxes = np.array(
+        [prompting.jittered_box(mask, prompting.generator("case", v)) for v in range(400)]
+    )
+    moves = (boxes - true) / np.array([10, 20, 10, 20])  # sides in voxels
+    assert np.abs(moves).max() <= 0.05
+    assert moves.min() < -0.045
+    assert moves.max() > 0.045
+    assert np.abs(moves.mean(axis=0)).max() < 0.005
+    again = prompting.jittered_box(mask, prompting.generator("case", 7))
+    assert tuple(boxes[7]) == again
+    assert again != prompting.jittered_box(mask, prompting.generator("other case", 7))
+    assert again != prompting.jittered_box(mask, prompting.generator("case", 7, seed=1))
+
+
+def test_the_jittered_box_stays_inside_the_slice_and_is_never_empty():
+    corner = block(rows=(0, 1), columns=(49, 50))
+    for value in range(50):
+        box = prompting.jittered_box(corner, prompting.generator("corner", value))
+        x0, y0, x1, y1 = box
+        assert 0 <= x0 < x1 <= 49
+        assert 0 <= y0 < y1 <= 39
+        SlicePrompt(0, box=box)
+
+
+def test_innermost_point_of_the_largest_piece():
+    mask = block(rows=(10, 21), columns=(15, 26))
+    mask[0:3, 0:3] = True
+    assert prompting.innermost_point(mask, (1.0, 1.0)) == (20, 15)
+
+
+def test_innermost_point_is_measured_in_mm():
+    # 5 rows of 4 mm and 12 columns of 1 mm: columns are what limits, the middle row is not
+    mask = block(rows=(10, 15), columns=(10, 22))
+    x, y = prompting.innermost_point(mask, (4.0, 1.0))
+    distance = ndimage.distance_transform_edt(mask, sampling=(4.0, 1.0))
+    assert distance[y, x] == distance.max() == 6
+    assert x in (15, 16)
+    # In voxels the shorter side would limit: every middle column is as good as the other
+    assert ndimage.distance_transform_edt(mask).max() == 3
+
+
+def test_the_edge_of_the_slice_counts_as_outside():
+    mask = np.zeros((20, 20), bool)
+    mask[0:9, 5:14] = True
+    assert prompting.innermost_point(mask, (1.0, 1.0)) == (9, 4)
+
+
+def test_prompts_lie_on_the_largest_slice():
+    truth = np.zeros((6, 40, 50), bool)
+    truth[1], truth[2], truth[3] = block(rows=(10, 20)), block(), block()
+    random = prompting.generator("case", 1)
+    box = prompting.make_prompt(truth, "box", (1, 1, 1), random)
+    point = prompting.make_prompt(truth, "point", (1, 1, 1), random)
+    assert box.index == point.index == 2
+    assert box.points == ()
+    assert point.box is None
+    assert point.labels == (1,)
+    assert truth[2][int(point.points[0][1]), int(point.points[0][0])]
+    with pytest.raises(InputError, match="box, point"):
+        prompting.make_prompt(truth, "scribble", (1, 1, 1), random)
+
+
+# Metrics and protocols
+
+
+def test_dice_values():
+    truth, shifted = block(), block(columns=(20, 30))
+    assert metrics.dice(truth, truth) == 1.0
+    assert metrics.dice(shifted, truth) == 0.5
+    assert metrics.dice(~truth, truth) == 0.0
+    assert metrics.dice(truth & False, truth & False) == 1.0
+
+
+def test_slices_leaked_and_missed():
+    truth = np.zeros((12, 3, 3), bool)
+    truth[4:9, 1, 1] = True
+    prediction = np.zeros_like(truth)
+    prediction[[1, 3, 4, 5, 8, 9, 10, 11], 0, 0] = True
+    counts = metrics.count_slices(prediction, truth)
+    assert (counts.leaked_before, counts.leaked_after, counts.missed) == (2, 3, 2)
+    assert metrics.extent(truth) == (4, 8)
+
+
+def test_protocols():
+    truth = np.zeros((12, 3, 3), bool)
+    truth[4:9, 1, 1] = True
+    assert protocols.chosen("both") == ("full", "extent")
+    assert protocols.limits("full", truth) == (None, None)
+    assert protocols.limits("extent", truth) == (4, 8)
+    assert protocols.judged("full", truth) == slice(None)
+    assert protocols.judged("extent", truth) == slice(4, 9)
+    with pytest.raises(InputError, match="full, extent, both"):
+        protocols.chosen("half")
+
+
+# Baselines
+
+
+def cone() -> tuple[np.ndarray, np.ndarray]:
+    """(image, truth): squares of sides 4, 8, 12, 8 on slices 2..5, bright on dark noise."""
+    truth = np.zeros((8, 30, 30), bool)
+    for index, half in zip(range(2, 6), (2, 4, 6, 4), strict=True):
+        truth[index, 15 - half : 15 + half, 15 - half : 15 + half] = True
+    noise = np.random.default_rng(0).normal(0, 3, truth.shape)
+    return np.where(truth, 100, 0) + noise, truth
+
+
+def prompt_of(truth: np.ndarray) -> SlicePrompt:
+    return SlicePrompt(4, box=prompting.true_box(truth[4]))
+
+
+def test_copied_mask_fills_the_extent():
+    image, truth = cone()
+    found = baselines.copied_mask(image, truth, prompt_of(truth))
+    assert [int(part.sum()) for part in found] == [0, 0, 144, 144, 144, 144, 0, 0]
+    assert metrics.dice(found, truth) == pytest.approx(2 * 288 / (576 + 288))
+
+
+def test_copied_ellipse_is_inscribed_in_the_box():
+    image, truth = cone()
+    found = baselines.copied_ellipse(image, truth, prompt_of(truth))
+    assert not (found & ~baselines.copied_mask(image, truth, prompt_of(truth))).any()
+    assert found[4].sum() == pytest.approx(np.pi * 36, rel=0.05)
+    assert prompting.true_box(found[4]) == prompting.true_box(truth[4])
+    assert np.array_equal(found[2], found[4])
+    assert not found[[0, 1, 6, 7]].any()
+
+
+def test_region_growing_follows_the_intensity():
+    image, truth = cone()
+    noise = image - np.where(truth, 100, 0)
+    clean = np.where(truth, 100.0, 0.0)
+    found = baselines.region_growing(clean, truth, prompt_of(truth))
+    assert np.array_equal(found, truth)
+    noisy = baselines.region_growing(clean + noise, truth, prompt_of(truth))
+    assert metrics.dice(noisy, truth) > 0.95
+
+
+def test_region_growing_keeps_to_the_box_and_the_extent():
+    _, truth = cone()
+    bright = np.full(truth.shape, 50.0)
+    found = baselines.region_growing(bright, truth, prompt_of(truth))
+    assert np.array_equal(found, baselines.copied_mask(bright, truth, prompt_of(truth)))
+
+
+def test_region_growing_from_a_point_has_no_box():
+    _, truth = cone()
+    clean = np.where(truth, 100.0, 0.0)
+    prompt = SlicePrompt(4, points=[(15, 15)])
+    assert np.array_equal(baselines.region_growing(clean, truth, prompt), truth)
+    bright = np.full(truth.shape, 50.0)
+    found = baselines.region_growing(bright, truth, prompt)
+    assert found[2:6].all()
+    assert not found[[0, 1, 6, 7]].any()
+
+
+def test_region_growing_survives_voxels_that_are_not_finite():
+    _, truth = cone()
+    assert not baselines.region_growing(np.full(truth.shape, np.nan), truth, prompt_of(truth)).any()
+
+
+def test_the_block_has_the_extent_that_the_tests_rely_on():
+    _, labels = column_case()
+    assert metrics.extent(labels == 1) == (FIRST, LAST)

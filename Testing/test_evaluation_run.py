@@ -1,0 +1,364 @@
+"""Whole evaluations with a model that needs no weights: results, resuming, reports, command."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from SlideSAMLib import InputError
+from SlideSAMLib.cli.main import main
+from SlideSAMLib.evaluation import evaluate, metrics, read_manifest, summarise
+from SlideSAMLib.evaluation.results import ResultFile
+from SlideSAMLib.models import register_model
+from Testing.evaluation_data import FIRST, LAST, SLICES, memory_case, write_manifest
+from Testing.fakes import ThresholdModel
+
+THICK = LAST - FIRST + 1
+
+
+@pytest.fixture
+def model() -> ThresholdModel:
+    return ThresholdModel(threshold=50)
+
+
+@pytest.fixture
+def registered(model) -> str:
+    register_model("threshold-for-tests", lambda device, precision: model)
+    return "threshold-for-tests"
+
+
+@pytest.mark.parametrize("prompt", ["box", "point"])
+def test_a_clean_block_is_found_exactly(model, prompt):
+    results = evaluate([memory_case()], model, prompt=prompt)
+    assert [(r.value, r.protocol) for r in results] == [
+        (1, "full"),
+        (1, "extent"),
+        (2, "full"),
+        (2, "extent"),
+    ]
+    for result in results:
+        assert result.dice == 1.0
+        assert (result.leaked_before, result.leaked_after, result.missed) == (0, 0, 0)
+        assert result.confidence > 0.5
+        assert result.prompt == prompt
+    large = results[0]
+    assert (large.structure, large.voxels, large.pieces) == ("large block", 1200, 1)
+    assert (large.first, large.last, large.index) == (FIRST, LAST, FIRST)
+    assert large.predicted == THICK
+
+
+def test_a_leak_counts_under_full_and_not_under_extent(model):
+    full, extent = evaluate([memory_case(leak=True)], model, limit=1)
+    assert full.dice == pytest.approx(2 * THICK / (THICK + SLICES))
+    assert (full.leaked_before, full.leaked_after) == (FIRST, SLICES - 1 - LAST)
+    assert extent.dice == 1.0
+    assert (extent.leaked_before, extent.leaked_after, extent.missed) == (0, 0, 0)
+    assert set(extent.stops.values()) == {"limit reached"}
+
+
+def test_slices_along_another_axis(model):
+    (result,) = evaluate([memory_case(axis=2)], model, protocol="extent", limit=1)
+    assert result.dice == 1.0
+    assert (result.axis, result.slices, result.first, result.last) == (2, 36, 5, 16)
+
+
+def test_missed_slices_are_counted():
+    class Blind(ThresholdModel):
+        """Sees nothing beyond slice 9."""
+
+        def _masks(self, window, prompt):
+            masks = super()._masks(window, prompt)
+            centre = window.key[-1]
+            for place in range(3):
+                if centre + place - 1 > 9:
+                    masks[place] = False
+            return masks
+
+    (result,) = evaluate([memory_case()], Blind(threshold=50), protocol="full", limit=1)
+    assert result.missed == LAST - 9
+    assert result.dice == pytest.approx(2 * 5 / (5 + THICK))
+
+
+def test_both_protocols_share_the_embeddings(model):
+    evaluate([memory_case()], model, protocol="full", limit=1)
+    alone = len(model.encoded)
+    model.encoded.clear()
+    evaluate([memory_case()], model, protocol="both", limit=1)
+    assert len(model.encoded) == alone
+
+
+def test_baselines_stand_beside_the_model(model):
+    results = evaluate([memory_case()], model, baselines=True, limit=1)
+    methods = [(r.method, r.protocol) for r in results]
+    assert methods == [
+        ("model", "full"),
+        ("model", "extent"),
+        ("copied mask", "extent"),
+        ("copied ellipse", "extent"),
+        ("region growing", "extent"),
+    ]
+    assert results[2].dice == 1.0
+    assert 0.8 < results[3].dice < 0.95
+    assert results[4].dice > 0.8
+    only = evaluate([memory_case()], None, baselines=True, limit=1)
+    assert [(r.method, r.dice) for r in only] == [(r.method, r.dice) for r in results[2:]]
+
+
+def without_seconds(results):
+    return [{**vars(r), "seconds": 0} for r in results]
+
+
+def test_two_processes_give_the_same_results(model, tmp_path):
+    cases = read_manifest(write_manifest(tmp_path))
+    alone = evaluate(cases, model, baselines=True)
+    shared = evaluate(cases, model, baselines=True, workers=2)
+    assert without_seconds(alone) == without_seconds(shared)
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path):
+    cases = read_manifest(write_manifest(tmp_path))
+    with pytest.raises(InputError, match="no-such-model"):
+        evaluate(cases, "no-such-model", workers=2)
+
+
+def test_results_that_are_there_are_not_computed_again(model):
+    case = memory_case()
+    first = evaluate([case], model, limit=1)
+    stored = []
+    model.predicted.clear()
+    again = evaluate([case], model, limit=2, done=first, store=stored.append)
+    assert [r.value for r in stored] == [2, 2]
+    assert again[:2] == first
+    model.predicted.clear()
+    assert evaluate([case], model, limit=1, done=first) == first
+    assert model.predicted == []
+
+
+def test_progress_counts_structures(model):
+    steps = []
+    evaluate([memory_case()], model, protocol="full", progress=lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_another_metric_is_reported(model, monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    metrics.register_metric("volume ratio", lambda p, t, spacing: p.sum() / t.sum())
+    results = evaluate([memory_case(leak=True)], model, limit=1)
+    assert results[0].metrics["volume ratio"] == SLICES / THICK
+    assert results[1].metrics["volume ratio"] == 1.0
+    assert summarise(results)[0].metrics == {"volume ratio": SLICES / THICK}
+
+
+def test_the_summary_is_a_mean_over_cases(model):
+    leaky = memory_case(leak=True, case_id="leaky")
+    results = evaluate([memory_case(), leaky], model, protocol="full")
+    (summary,) = summarise(results)
+    low = 2 * THICK / (THICK + SLICES)
+    cases, dice = [1.0, (low + 1) / 2], [1.0, 1.0, low, 1.0]
+    assert (summary.cases, summary.structures) == (2, 4)
+    assert summary.mean == pytest.approx(np.mean(cases))
+    assert summary.lower_cases == pytest.approx(np.percentile(cases, 25))
+    assert summary.lower_structures == pytest.approx(np.percentile(dice, 25))
+    assert summary.structures_mean == pytest.approx(np.mean(dice))
+    assert summary.leaked_before == FIRST / 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": "scribble"},
+        {"protocol": "half"},
+        {"limit": -1},
+        {"min_voxels": 10**6},
+        {"workers": 0},
+        {"model": None},
+    ],
+)
+def test_wrong_arguments(model, wrong):
+    with pytest.raises(InputError):
+        evaluate([memory_case()], **{"model": model, **wrong})
+
+
+def test_a_constant_volume_names_its_case(model):
+    case = memory_case()
+    case.content.volume[:] = 3
+    with pytest.raises(InputError, match=r"Case block: .*constant"):
+        evaluate([case], model)
+
+
+# The file of results
+
+
+def test_a_cut_off_line_is_dropped(model, tmp_path):
+    results = evaluate([memory_case()], model)
+    file = ResultFile(tmp_path / "results.jsonl", {"seed": 0})
+    assert file.start() == []
+    for result in results:
+        file.append(result)
+    assert file.resume() == results
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole[:-40])
+    assert file.resume() == results[:-1]
+    file.append(results[-1])
+    assert file.path.read_bytes() == whole
+
+
+def test_other_settings_are_refused(tmp_path):
+    ResultFile(tmp_path / "results.jsonl", {"seed": 0, "model": "a"}).start()
+    with pytest.raises(InputError, match="another model"):
+        ResultFile(tmp_path / "results.jsonl", {"seed": 0, "model": "b"}).resume()
+    (tmp_path / "results.jsonl").write_text("[]\n")
+    with pytest.raises(InputError, match="not a result file"):
+        ResultFile(tmp_path / "results.jsonl", {}).resume()
+
+
+# The command
+
+
+def test_command_writes_everything(registered, tmp_path, capsys):
+    manifest, output = write_manifest(tmp_path), tmp_path / "out"
+    words = ["evaluate", str(manifest), "--model", registered, "--baselines"]
+    assert main([*words, "--output", str(output)]) == 0
+    assert "model, full" in capsys.readouterr().out
+
+    with (output / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 5
+    leaky = next(r for r in rows if r["case"] == "leaky" and r["protocol"] == "full")
+    assert float(leaky["dice"]) == pytest.approx(2 / 3, abs=1e-6)
+    assert leaky["leaked_before"] == str(FIRST)
+    assert leaky["stopped_forward"] == "end of volume"
+
+    content = json.loads((output / "results.json").read_text())
+    assert content["settings"]["model"] == "threshold"
+    assert content["settings"]["prompt"] == "box"
+    assert content["settings"]["command line"].startswith(
+        f"slidesam evaluate {manifest} --output {output} --prompt box --protocol both --limit 3"
+    )
+    assert " --baselines " in content["settings"]["command line"]
+    assert len(content["results"]) == len(rows)
+    assert [s["method"] for s in content["summary"]][:2] == ["model", "model"]
+
+    report = (output / "report.md").read_text()
+    for text in (
+        "command line | `slidesam evaluate",
+        "## Summary",
+        "copied mask (extent given)",
+        "large block (1)",
+    ):
+        assert text in report
+    assert "**0.917**" in report  # mean of 1 and (2/3 + 1) / 2
+    assert "NOT above the best baseline" in report
+
+    pictures = sorted(path.name for path in (output / "overlays").iterdir())
+    assert len(pictures) == 8
+    assert pictures[0] == "block-large-block-1_box_extent.png"
+    assert {path.stat().st_size < 200_000 for path in (output / "overlays").iterdir()} == {True}
+
+
+def test_overlays_show_truth_prediction_and_prompt(registered, tmp_path):
+    from PIL import Image
+
+    manifest, output = write_manifest(tmp_path), tmp_path / "out"
+    words = ["evaluate", str(manifest), "--model", registered, "--limit", "1", "--cases", "leaky"]
+    for prompt in ("box", "point"):
+        assert main([*words, "--prompt", prompt, "--output", str(output)]) == 0
+        path = output / "overlays" / f"leaky-large-block-1_{prompt}_full.png"
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        assert pixels.shape[1] > 2 * pixels.shape[0]
+        for colour in ((47, 211, 111), (255, 79, 160), (255, 210, 63)):  # truth, found, prompt
+            assert (np.abs(pixels - colour).sum(axis=2) < 60).sum() > 10
+
+
+def test_resume_computes_only_what_is_missing(registered, model, tmp_path, capsys):
+    manifest, output = write_manifest(tmp_path), tmp_path / "out"
+    words = ["evaluate", str(manifest), "--model", registered, "--no-overlays"]
+    words += ["--output", str(output)]
+    assert main([*words, "--limit", "1"]) == 0
+    lines = (output / "results.jsonl").read_text().splitlines()
+    (output / "results.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    model.predicted.clear()
+    assert main([*words, "--limit", "1", "--resume"]) == 0
+    again = (output / "results.jsonl").read_text().splitlines()
+    assert again[:3] == lines[:3]
+    assert len(again) == len(lines) == 5
+    model.predicted.clear()
+    assert main([*words, "--limit", "1", "--resume"]) == 0
+    assert model.predicted == []
+    assert not (output / "overlays").exists()
+    capsys.readouterr()
+    assert main([*words, "--seed", "1", "--resume"]) == 2
+    assert "another seed" in capsys.readouterr().err
+
+
+def test_baselines_alone_need_no_model(tmp_path):
+    manifest, output = write_manifest(tmp_path), tmp_path / "out"
+    words = ["evaluate", str(manifest), "--model", "no-such-model", "--output", str(output)]
+    assert main([*words, "--baselines-only"]) == 0
+    content = json.loads((output / "results.json").read_text())
+    assert content["summary"][0]["mean"] == 1.0
+    assert len(content["summary"]) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--cases", "nothing"],
+        ["--model", "no-such-model"],
+        ["--limit", "-1"],
+        ["--workers", "0"],
+        ["--min-voxels", "many"],
+        ["--min-voxels", "100000"],
+        ["--prompt", "scribble"],
+    ],
+)
+def test_wrong_use_writes_nothing(registered, tmp_path, capsys, change):
+    output = tmp_path / "out"
+    words = ["evaluate", str(write_manifest(tmp_path)), "--output", str(output)]
+    if "--model" not in change:
+        words += ["--model", registered]
+    assert main([*words, *change]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_bad_files_write_nothing(registered, tmp_path, capsys):
+    output = tmp_path / "out"
+    manifest = tmp_path / "manifest.json"
+    words = ["evaluate", str(manifest), "--model", registered, "--output", str(output)]
+    assert main(words) == 2  # no manifest
+    write_manifest(tmp_path, sha256={"image": "0" * 64})
+    assert main(words) == 2  # wrong checksum
+    write_manifest(tmp_path)
+    (tmp_path / "leaky_image.nii.gz").unlink()
+    assert main(words) == 2  # missing file
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in errors] == [True] * 3
+    assert not output.exists()
+
+
+def test_an_output_that_is_a_file(registered, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    words = ["evaluate", str(write_manifest(tmp_path)), "--output", str(tmp_path / "out")]
+    assert main([*words, "--model", registered]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+# Real volumes
+
+
+@pytest.mark.data
+def test_a_real_case_runs(data_folder):
+    cases = read_manifest(data_folder / "manifest.json", ["hippocampus_small"])
+    results = evaluate(cases, ThresholdModel(), baselines=True)
+    assert len(results) == 2 * 5
+    assert {r.structure for r in results} == {"anterior hippocampus", "posterior hippocampus"}
+    for result in results:
+        assert 0.0 < result.dice <= 1.0
+    copied = [r for r in summarise(results) if r.method == "copied mask"]
+    assert copied[0].mean == pytest.approx(0.476, abs=0.001)
