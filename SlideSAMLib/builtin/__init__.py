@@ -1,0 +1,1 @@
+"""The built-in model: small enough to ship, trained from scratch, prompts mixed in early."""

@@ -1,0 +1,117 @@
+"""The square region around a prompt that the built-in network sees, and resampling to and from it.
+
+A region is square in millimetres and is sampled on a GRID x GRID raster. Resampling is separable:
+one small matrix per axis, with a triangle kernel as wide as the coarser of the two rasters, so
+that shrinking does not alias and enlarging is linear. Outside the slice the edge is repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+GRID = 128  # raster of the network's input
+SMALLEST_SIDE = 24.0  # in voxels of the finer in-plane spacing: context around tiny objects
+
+
+@dataclass(frozen=True)
+class Region:
+    """Upper left edge (row, column) and side lengths, all in voxels of the slice.
+
+    Edges are not centres: the slice's first voxel spans -0.5 to 0.5.
+    """
+
+    row: float
+    column: float
+    rows: float
+    columns: float
+
+    def to_grid(self, x: float, y: float) -> tuple[float, float]:
+        """Voxel (x, y) -> grid (x, y); grid points are centres at 0 .. GRID - 1."""
+        return (
+            (x - self.column) * GRID / self.columns - 0.5,
+            (y - self.row) * GRID / self.rows - 0.5,
+        )
+
+    def box_to_grid(
+        self, box: tuple[float, float, float, float]
+    ) -> tuple[float, float, float, float]:
+        """A box with inclusive corners -> grid, so that it spans the same area."""
+        x0, y0 = self.to_grid(box[0] - 0.5, box[1] - 0.5)
+        x1, y1 = self.to_grid(box[2] + 0.5, box[3] + 0.5)
+        return (x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5)
+
+
+def region_around(
+    box: tuple[float, float, float, float], spacing: tuple[float, float], factor: float
+) -> Region:
+    """The region whose side is `factor` times the longer side of a box, about its centre.
+
+    box : (x0, y0, x1, y1) in voxels, inclusive; spacing : (row, column) in mm.
+    """
+    row_mm, column_mm = spacing
+    width = (box[2] - box[0] + 1) * column_mm
+    height = (box[3] - box[1] + 1) * row_mm
+    side = max(factor * max(width, height), SMALLEST_SIDE * min(row_mm, column_mm))
+    return region_at((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, spacing)
+
+
+def region_at(x: float, y: float, side_mm: float, spacing: tuple[float, float]) -> Region:
+    """The region of a side in mm about a point in voxels."""
+    rows, columns = side_mm / spacing[0], side_mm / spacing[1]
+    return Region(y - rows / 2, x - columns / 2, rows, columns)
+
+
+def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.Tensor:
+    """Weights (out, count) that sample `count` values at centres start + (g + 0.5) * step.
+
+    `start` is an edge in the coordinates of the input's centres; beyond the input its first or
+    last value is repeated.
+    """
+    centres = start + (torch.arange(out, dtype=torch.float64) + 0.5) * step
+    reach = max(step, 1.0)
+    taps = torch.arange(-int(reach) - 1, int(reach) + 3, dtype=torch.float64)
+    positions = centres.floor()[:, None] + taps
+    weights = (1 - (positions - centres[:, None]).abs() / reach).clamp(min=0)
+    weights /= weights.sum(1, keepdim=True)
+    matrix = torch.zeros(out, count, dtype=torch.float64)
+    matrix.scatter_add_(1, positions.long().clamp(0, count - 1), weights)
+    return matrix.float()
+
+
+def sample_region(images: torch.Tensor, region: Region, grid: int = GRID) -> torch.Tensor:
+    """Images (C, H, W) -> float32 (C, grid, grid) inside the region."""
+    height, width = images.shape[-2:]
+    rows = resampling_matrix(height, region.row, region.rows / grid, grid)
+    columns = resampling_matrix(width, region.column, region.columns / grid, grid)
+    return rows.to(images.device) @ images.float() @ columns.T.to(images.device)
+
+
+def paste_region(
+    values: torch.Tensor, region: Region, shape: tuple[int, int]
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Values (..., g, g) on the region -> (..., h, w) on the slice's voxels, and their corner.
+
+    Only the part of the region that lies inside the slice (H, W) is made. A region that misses
+    the slice altogether gives one voxel at its nearest corner.
+    """
+    grid = values.shape[-1]
+    first_row, row_count = _inside(region.row, region.rows, shape[0])
+    first_column, column_count = _inside(region.column, region.columns, shape[1])
+    rows = _back(grid, region.row, region.rows, first_row, row_count)
+    columns = _back(grid, region.column, region.columns, first_column, column_count)
+    out = rows.to(values.device) @ values.float() @ columns.T.to(values.device)
+    return out, (first_row, first_column)
+
+
+def _inside(start: float, length: float, size: int) -> tuple[int, int]:
+    """First voxel and number of voxels whose centres the region covers."""
+    first = min(max(int(-(-start // 1)), 0), size - 1)
+    last = min(max(int((start + length) // 1), first), size - 1)
+    return first, last - first + 1
+
+
+def _back(grid: int, start: float, length: float, first: int, count: int) -> torch.Tensor:
+    step = grid / length  # grid cells per voxel
+    return resampling_matrix(grid, (first - 0.5 - start) * step - 0.5, step, count)

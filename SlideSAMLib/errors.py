@@ -1,0 +1,17 @@
+"""Errors that a user can meet. Each message is one sentence: what is wrong and what to do."""
+
+
+class SlideSAMError(Exception):
+    """Base class of every error that SlideSAM raises on purpose."""
+
+
+class InputError(SlideSAMError, ValueError):
+    """The caller's data or arguments cannot be used (bad prompt, bad volume, bad range)."""
+
+
+class ModelError(SlideSAMError, RuntimeError):
+    """A model, its checkpoint or its device cannot be used."""
+
+
+class Cancelled(SlideSAMError):
+    """The work was cancelled on request; what was finished before stays valid."""

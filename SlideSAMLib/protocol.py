@@ -1,0 +1,114 @@
+"""What the sliding asks of a model, whatever network is inside. No torch here.
+
+A model has two stages. `encode` sees the image of a window and never a prompt, so its result can
+be cached and computed ahead. `predict` sees one encoded window and the prompts. SAM's networks do
+nearly all of their work in `encode`, the built-in network nearly all of it in `predict`.
+
+Slice order inside a window is always: before, centre, after (along the slide axis). A model that
+was trained for one sliding direction is told nothing about the direction: `known` says it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Three neighbouring slices as the models receive them.
+
+    slices : float32 (3, H, W), finite, clipped to the intensity window of the volume.
+    spacing : (slice gap, row height, column width) in mm.
+    intensity : (low, high), the window that the slices were clipped to, in image units.
+    key : identifies stack and centre for caches.
+    """
+
+    slices: np.ndarray
+    spacing: tuple[float, float, float]
+    intensity: tuple[float, float]
+    key: tuple
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPrompt:
+    """Prompts of one window; boxes and points lie on its centre slice, in voxels of the slice.
+
+    masks : float32 (3, H, W) in 0..1, what earlier windows said about the slices, or None.
+    known : which of the three masks mean something.
+    memory : what `remember` returned for the user's slice, or None.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
+    masks: np.ndarray | None = None
+    known: tuple[bool, bool, bool] = (False, False, False)
+    memory: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPrediction:
+    """Candidate masks of the three slices of a window.
+
+    logits : float32 (C, 3, h, w) at the resolution of the slice, > 0 inside. They cover the part
+        of the slice that starts at `corner` (row, column); everything else is background.
+    corner : (row, column) of logits[..., 0, 0] in the slice.
+    quality : float32 (C,), predicted IoU of each candidate, 0..1.
+    presence : float32 (3,), probability that the object is on each slice, or None.
+    shape : (H, W) of the slice.
+    """
+
+    logits: np.ndarray
+    corner: tuple[int, int]
+    quality: np.ndarray
+    shape: tuple[int, int]
+    presence: np.ndarray | None = None
+
+    def full(self, candidate: int, background: float = -20.0) -> np.ndarray:
+        """The logits of one candidate on the whole slices: float32 (3, H, W)."""
+        out = np.full((3, *self.shape), background, np.float32)
+        y, x = self.corner
+        height, width = self.logits.shape[-2:]
+        out[:, y : y + height, x : x + width] = self.logits[candidate]
+        return out
+
+
+@dataclass(frozen=True)
+class ModelTraits:
+    """What a model declares about itself; the sliding and the reports read it.
+
+    prompts : subset of {"box", "point", "negative", "mask"} that the model was trained for.
+    """
+
+    name: str
+    licence: str
+    input_size: int
+    region: str  # "slice": sees whole slices; "crop": sees a region around the prompt
+    resize: str  # "nearest" or "antialias"
+    intensity: str  # how a window is scaled, for people
+    prompts: frozenset[str] = field(default_factory=frozenset)
+    candidates: int = 3
+
+
+@runtime_checkable
+class SliceModel(Protocol):
+    """The one interface between the sliding and any network."""
+
+    traits: ModelTraits
+    device: str
+    precision: str
+
+    def encode(self, windows: Sequence[Window]) -> list[Any]:
+        """Encode windows in one batch; the results have `nbytes` and go to the cache."""
+
+    def predict(self, embedding: Any, prompt: WindowPrompt) -> WindowPrediction:
+        """Predict the candidates of one encoded window.
+
+        Candidate 0 is the model's single best answer where it has one."""
+
+    def remember(self, embedding: Any, mask: np.ndarray) -> Any:
+        """What to carry from a slice whose mask is trusted (bool (H, W), centre slice); or None."""

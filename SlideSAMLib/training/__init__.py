@@ -1,0 +1,1 @@
+"""Training of the built-in model: synthetic and real volumes, rollouts, the loop."""

@@ -1,0 +1,102 @@
+"""Intensities: painting synthetic slabs from labels, and disturbing real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from .shapes import smooth_noise
+
+
+def paint(labels: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A synthetic image (S, H, W) float32, roughly 0..1, for a slab of labels.
+
+    `target` (bool) is the object to be found: it differs from its surroundings by at least a
+    little, since nobody can segment what cannot be seen.
+    """
+    count = int(labels.max()) + 1
+    means = _means(count, rng)
+    image = means[labels]
+    if rng.random() < 0.4:  # some labels are made of two tissues
+        mixed = rng.random(count) < 0.4
+        halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng) > rng.uniform(-0.5, 0.8)
+        image = image + (mixed[labels] & halves) * rng.uniform(-0.25, 0.25)
+    image = _separate(image, target, rng)
+    texture = rng.uniform(0, 0.08, count).astype(np.float32)[labels]
+    if rng.random() < 0.7:
+        image = image + texture * _grain(labels.shape, rng)
+    if rng.random() < 0.15:
+        image = image + rng.choice([-1, 1]) * rng.uniform(0.1, 0.4) * _rim(target)
+    return acquire(image.astype(np.float32), rng)
+
+
+def _means(count: int, rng: np.random.Generator) -> np.ndarray:
+    kind = rng.random()
+    if kind < 0.4:
+        means = rng.uniform(0, 1, count)
+    elif kind < 0.7:  # few tissues, many organs
+        centres = rng.uniform(0, 1, rng.integers(3, 7))
+        means = rng.choice(centres, count) + rng.normal(0, 0.04, count)
+    else:  # CT: air, fat, soft tissues close together, contrast, bone
+        centres = np.array([0.0, 0.17, 0.4, 0.45, 0.5, 0.58, 0.9])
+        means = rng.choice(centres, count, p=[0.08, 0.17, 0.2, 0.2, 0.15, 0.1, 0.1])
+        means = means + rng.normal(0, 0.02, count)
+    if rng.random() < 0.6:
+        means[0] = rng.choice([0.0, rng.uniform(0, 1)])
+    return means.astype(np.float32)
+
+
+def _separate(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    ring = ndimage.binary_dilation(target, iterations=3) & ~target
+    if not ring.any() or not target.any():
+        return image
+    gap = float(image[target].mean() - image[ring].mean())
+    least = rng.uniform(0.06, 0.15)
+    if abs(gap) < least:
+        shift = rng.uniform(least, 0.35) * (1 if gap >= 0 else -1) - gap
+        image = image + shift * target
+    return image
+
+
+def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    sigma = rng.choice([0.0, 0.7, 1.2, 2.0])
+    if sigma:
+        noise = ndimage.gaussian_filter(noise, (0, sigma, sigma))
+        noise /= max(float(noise.std()), 1e-6)
+    return noise
+
+
+def _rim(target: np.ndarray) -> np.ndarray:
+    near = np.ones((1, 3, 3), bool)
+    return ndimage.binary_dilation(target, near, 1) & ~ndimage.binary_erosion(target, near, 1)
+
+
+def acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a scanner does: blur, bias, noise, gain that jumps between slices; float32."""
+    if rng.random() < 0.75:
+        sigma = rng.uniform(0.3, 1.3)
+        image = ndimage.gaussian_filter(image, (0, sigma, sigma))
+    if rng.random() < 0.35:
+        image = image * np.exp(rng.uniform(0, 0.35) * smooth_noise(image.shape, 2, rng))
+    if rng.random() < 0.8:
+        image = image + rng.uniform(0, 0.08) * _grain(image.shape, rng)
+    return image.astype(np.float32, copy=False)
+
+
+def disturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Changes that leave an image (real or synthetic) plausible: contrast, gain, inversion."""
+    if rng.random() < 0.15:
+        gain = 1 + rng.normal(0, 0.06, (len(image), 1, 1))
+        image = image * gain
+    image = np.clip(image, 0, 1)
+    if rng.random() < 0.35:
+        image = image ** np.exp(rng.normal(0, 0.35))
+    if rng.random() < 0.15:
+        image = 1 - image
+    if rng.random() < 0.5:
+        low, high = rng.uniform(0, 0.12), rng.uniform(0.85, 1)
+        image = low + (high - low) * image
+    if rng.random() < 0.3:
+        image = image + rng.uniform(0, 0.04) * _grain(image.shape, rng)
+    return np.clip(image, 0, 1).astype(np.float32)

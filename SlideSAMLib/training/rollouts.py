@@ -1,0 +1,225 @@
+"""Rollouts: slabs are slid over with the network's own masks, so that it meets its own mistakes.
+
+A pool holds one slab per place in the batch. Each training step predicts one window of each slab;
+then every slab moves on to its next window, prompted by the masks just predicted, or is replaced
+by a fresh one with a new user prompt. Every step is supervised by the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from ..builtin import features
+from ..builtin.features import Batch
+from ..builtin.network import OUTPUT_GRID
+from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
+from .slabs import DEPTH, Slab
+
+SQUARE = (1.0, 1.0)  # slabs have square pixels
+
+
+@dataclass
+class _Place:
+    slab: Slab
+    image: torch.Tensor  # (S, H, W)
+    mask: torch.Tensor
+    centre: int
+    region: Region | None = None
+    box: tuple | None = None
+    points: tuple = ()
+    signs: tuple = ()
+    known: torch.Tensor | None = None  # (3, H, W) probabilities, NaN-free
+    known_flags: tuple = (0, 0, 0)
+    memory: torch.Tensor | None = None
+
+
+@dataclass
+class Step:
+    """One supervised batch: inputs, soft targets (B, 3, g, g), validity (B, 3), first prompts."""
+
+    inputs: torch.Tensor
+    image: torch.Tensor
+    target: torch.Tensor
+    valid: torch.Tensor
+    first: torch.Tensor
+    ambiguous: torch.Tensor
+
+
+class Pool:
+    """B slabs on their way; `draw` gives a fresh Slab."""
+
+    def __init__(self, size: int, draw: Callable[[], Slab], rng: np.random.Generator) -> None:
+        self.draw, self.rng = draw, rng
+        self.places = [self._fresh() for _ in range(size)]
+
+    def step(self) -> Step:
+        """Inputs and targets of the present windows."""
+        batch = Batch.empty(len(self.places))
+        target = torch.zeros(len(self.places), 3, OUTPUT_GRID, OUTPUT_GRID)
+        valid = torch.ones(len(self.places), 3)
+        for n, place in enumerate(self.places):
+            self._fill(batch, n, place)
+            window = place.mask[place.centre - 1 : place.centre + 2]
+            target[n] = sample_region(window, place.region, OUTPUT_GRID)
+            exists = place.slab.valid[place.centre - 1 : place.centre + 2]
+            valid[n] = torch.from_numpy(exists.astype(np.float32))
+        self._batch = batch
+        first = torch.tensor([p.centre == 1 for p in self.places])
+        ambiguous = torch.tensor([p.box is None and p.known is None for p in self.places])
+        return Step(features.assemble(batch), batch.image, target, valid, first, ambiguous)
+
+    def advance(self, probabilities: torch.Tensor) -> None:
+        """Move every slab on; probabilities (B, 3, g, g) are the network's own answer."""
+        masks = F.interpolate(probabilities, size=(GRID, GRID), mode="bilinear")
+        memory = features.mask_histograms(self._batch.image[:, 1:2], masks[:, 1:2])
+        for n, place in enumerate(self.places):
+            if place.memory is None:
+                place.memory = memory[n]
+            if not self._move(place, probabilities[n]):
+                self.places[n] = self._fresh()
+
+    def _fill(self, batch: Batch, n: int, place: _Place) -> None:
+        window = slice(place.centre - 1, place.centre + 2)
+        batch.image[n] = sample_region(place.image[window], place.region)
+        if place.known is not None:
+            batch.masks[n] = sample_region(place.known, place.region)
+            batch.known[n] = torch.tensor(place.known_flags, dtype=torch.float32)
+        if place.box is not None:
+            batch.box[n] = torch.tensor(place.region.box_to_grid(place.box))
+            batch.has_box[n] = 1
+        for m, (x, y) in enumerate(place.points):
+            batch.points[n, m] = torch.tensor(place.region.to_grid(x, y))
+            batch.signs[n, m] = place.signs[m]
+        if place.memory is not None and place.centre > 1:
+            batch.memory[n] = place.memory
+            batch.has_memory[n] = 1
+
+    def _fresh(self) -> _Place:
+        slab = self.draw()
+        place = _Place(slab, torch.from_numpy(slab.image), torch.from_numpy(slab.mask).float(), 1)
+        mask, rng = slab.mask[1], self.rng
+        box = bounding_box(mask)
+        kind = rng.random()
+        if kind < 0.66:
+            place.box = jittered(box, mask.shape, rng, 0.08)
+            place.region = region_around(place.box, SQUARE, rng.uniform(1.4, 2.4))
+            if rng.random() < 0.1:
+                place.points, place.signs = user_points(mask, rng)
+        elif kind < 0.92:
+            place.points, place.signs = user_points(mask, rng)
+            place.region = self._point_region(place, box)
+        else:
+            place.known = torch.zeros(3, *mask.shape)
+            place.known[1] = torch.from_numpy(rough(mask, rng))
+            place.known_flags = (0, 1, 0)
+            place.region = region_around(box, SQUARE, rng.uniform(1.4, 2.4))
+            if rng.random() < 0.5:
+                place.box = jittered(box, mask.shape, rng, 0.08)
+        return place
+
+    def _point_region(self, place: _Place, box: tuple) -> Region:
+        """Nobody knows the size yet: from a little to a lot larger than the object."""
+        x, y = np.array(place.points[0]) + self.rng.normal(0, 0.03, 2)
+        half = (max(box[2] - box[0], box[3] - box[1]) + 1) / 2
+        factor = np.exp(self.rng.uniform(np.log(1.4), np.log(6)))
+        return region_around((x - half, y - half, x + half, y + half), SQUARE, factor)
+
+    def _move(self, place: _Place, probabilities: torch.Tensor) -> bool:
+        """Go to the next window; False where the rollout is over."""
+        rng, centre = self.rng, place.centre
+        truth = place.mask[centre - 1 : centre + 2]
+        nothing = truth[1].sum() < 1
+        if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
+            return False
+        values, (row, column) = paste_region(probabilities, place.region, truth.shape[1:])
+        known = torch.zeros_like(truth)
+        height, width = values.shape[1:]
+        known[:, row : row + height, column : column + width] = values.clamp(0, 1)
+        ahead = (known[2] > 0.5).numpy()
+        if ahead.sum() < 3:
+            return False
+        overlap = ((known[1] > 0.5) & (truth[1] > 0.5)).sum() / truth[1].sum()
+        if overlap < 0.3 and rng.random() < 0.7:
+            return False
+        if truth[2].sum() < 1 and rng.random() < 0.4:
+            return False
+        box = bounding_box(ahead)
+        place.centre = centre + 1
+        place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])
+        place.known_flags = (1, 1, 0)
+        place.points, place.signs = (), ()
+        place.box = grown(box, ahead.shape, rng.uniform(0, 0.06))
+        place.region = region_around(place.box, SQUARE, rng.uniform(1.5, 2.1))
+        kind = rng.random()
+        if kind < 0.15:
+            place.box = None
+        elif kind < 0.30:
+            place.known, place.known_flags = None, (0, 0, 0)
+        return True
+
+
+def bounding_box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1), inclusive corners."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+
+
+def jittered(box, shape, rng: np.random.Generator, most: float) -> tuple:
+    """Each side moved by up to `most` of its length, inwards or outwards, kept in the slice."""
+    width, height = box[2] - box[0] + 1, box[3] - box[1] + 1
+    moves = rng.uniform(-most, most, 4) * [width, height, width, height]
+    x0, y0, x1, y1 = np.asarray(box) + moves
+    return _clamped((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), shape)
+
+
+def grown(box, shape, share: float) -> tuple:
+    """The box enlarged on each side by a share of its length, kept in the slice."""
+    dx, dy = share * (box[2] - box[0] + 1), share * (box[3] - box[1] + 1)
+    return _clamped((box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy), shape)
+
+
+def _clamped(box, shape) -> tuple:
+    x0, y0, x1, y1 = box
+    return max(x0, 0.0), max(y0, 0.0), min(x1, shape[1] - 1.0), min(y1, shape[0] - 1.0)
+
+
+def user_points(mask: np.ndarray, rng: np.random.Generator) -> tuple[tuple, tuple]:
+    """1-3 points inside, the first well inside, and now and then some outside."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    points, signs = [], []
+    for n in range(1 + int(rng.random() < 0.3) + int(rng.random() < 0.15)):
+        inner = depth >= (rng.uniform(0.5, 1.0) if n == 0 else 0.2) * depth.max()
+        points.append(_pick(inner, rng))
+        signs.append(1)
+    if rng.random() < 0.3:
+        outside = ndimage.distance_transform_edt(~mask)
+        ring = (outside > 2) & (outside < 0.6 * max(depth.max(), 5) + 4)
+        for _ in range(int(rng.integers(1, 3))):
+            if ring.any():
+                points.append(_pick(ring, rng))
+                signs.append(0)
+    return tuple(points), tuple(signs)
+
+
+def _pick(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    n = rng.integers(len(rows))
+    return float(columns[n]), float(rows[n])
+
+
+def rough(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask as a hand or a neighbouring slice would give it: shifted, grown, ragged; 0..1."""
+    reach = float(np.sqrt(mask.sum()))
+    signed = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    noise = ndimage.gaussian_filter(rng.standard_normal(mask.shape), max(reach / 8, 1))
+    noise /= max(float(noise.std()), 1e-6)
+    signed = signed + rng.normal(0, 0.05) * reach + rng.uniform(0, 0.06) * reach * noise
+    signed = ndimage.shift(signed, rng.normal(0, 0.04, 2) * reach, order=1, mode="nearest")
+    soft = 1 / (1 + np.exp(-np.clip(2 * signed, -20, 20)))
+    return (soft if rng.random() < 0.5 else soft > 0.5).astype(np.float32)

@@ -1,0 +1,203 @@
+"""Synthetic label maps: bodies full of organs, vessels, bones and sheets that touch and branch."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+SHAPE = (80, 128, 128)  # K, J, I
+
+
+def smooth_noise(shape: tuple[int, ...], cells: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit deviation that varies over about shape / cells voxels; float32."""
+    coarse = tuple(max(2, round(cells * n / max(shape)) + 1) for n in shape)
+    zoom = [n / c for n, c in zip(shape, coarse, strict=True)]
+    field = ndimage.zoom(rng.standard_normal(coarse).astype(np.float32), zoom, order=1)
+    return field / max(float(field.std()), 1e-6)
+
+
+class _Canvas:
+    """A label map being painted, with one smooth warp for everything in it."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.labels = np.zeros(SHAPE, np.uint8)
+        self.used = 0
+        grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij")
+        warp = rng.uniform(0, 5)
+        self.grid = [g + warp * smooth_noise(SHAPE, 5, rng) for g in grid]
+        self.bumps = smooth_noise(SHAPE, rng.uniform(6, 16), rng)
+
+    def new_label(self) -> int:
+        self.used = min(self.used + 1, 250)
+        return self.used
+
+    def box(self, centre: np.ndarray, reach: float) -> tuple[slice, ...]:
+        reach += 8  # the warp moves surfaces
+        return tuple(
+            slice(max(int(c - reach), 0), max(min(int(c + reach) + 1, n), 0))
+            for c, n in zip(centre, SHAPE, strict=True)
+        )
+
+    def local(self, centre: np.ndarray, where: tuple[slice, ...]) -> np.ndarray:
+        return np.stack([g[where] - c for g, c in zip(self.grid, centre, strict=True)])
+
+    def paint(self, where: tuple[slice, ...], mask: np.ndarray, label: int) -> None:
+        self.labels[where][mask] = label
+
+
+def _rotation(rng: np.random.Generator) -> np.ndarray:
+    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
+    return q * np.sign(np.diag(r))
+
+
+def _centre(rng: np.random.Generator) -> np.ndarray:
+    return np.array([rng.uniform(0.05, 0.95) * n for n in SHAPE])
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float, size: int | None = None):
+    return np.exp(rng.uniform(np.log(low), np.log(high), size))
+
+
+def _implicit(canvas, centre, radii, rotation, power=2.0, bump=0.0):
+    """Where a warped superellipsoid is, and its implicit function (< 1 inside)."""
+    where = canvas.box(centre, float(max(radii)) * 1.5)
+    local = canvas.local(centre, where)
+    turned = np.tensordot(rotation, local, 1) / np.asarray(radii, np.float32)[:, None, None, None]
+    value = (np.abs(turned) ** power).sum(0)
+    return where, value + bump * canvas.bumps[where]
+
+
+def ellipsoid(canvas: _Canvas) -> None:
+    """A bumpy ellipsoid or rounded box, sometimes a wall around a lumen."""
+    rng = canvas.rng
+    size = _log_uniform(rng, 4, 28)
+    radii = size * np.exp(rng.normal(0, 0.3, 3))
+    power = rng.choice([2.0, 2.0, 3.0, 5.0])
+    where, value = _implicit(
+        canvas, _centre(rng), radii, _rotation(rng), power, rng.uniform(0, 0.35)
+    )
+    canvas.paint(where, value < 1, canvas.new_label())
+    if rng.random() < 0.3:
+        canvas.paint(where, value < rng.uniform(0.3, 0.75), canvas.new_label())
+
+
+def crescent(canvas: _Canvas) -> None:
+    """An ellipsoid without a shifted copy of itself: sheets and crescents along a boundary."""
+    rng = canvas.rng
+    radii = _log_uniform(rng, 8, 32) * np.exp(rng.normal(0, 0.25, 3))
+    rotation, centre = _rotation(rng), _centre(rng)
+    where, value = _implicit(canvas, centre, radii, rotation, 2.0, 0.1)
+    shift = rng.standard_normal(3)
+    shift *= rng.uniform(0.15, 0.6) * radii.min() / np.linalg.norm(shift)
+    local = np.tensordot(rotation, canvas.local(centre + shift, where), 1)
+    cut = ((local / radii.astype(np.float32)[:, None, None, None]) ** 2).sum(0)
+    canvas.paint(where, (value < 1) & (cut > rng.uniform(0.8, 1.0)), canvas.new_label())
+
+
+def _curve(rng: np.random.Generator, start: np.ndarray, length: float) -> np.ndarray:
+    """Points one voxel apart along a smooth random walk (N, 3)."""
+    direction = rng.standard_normal(3)
+    direction /= np.linalg.norm(direction)
+    turn, points = rng.uniform(0.02, 0.16), [start]
+    drift = rng.standard_normal(3)
+    for _ in range(int(length)):
+        drift = 0.92 * drift + 0.4 * rng.standard_normal(3)
+        direction = direction + turn * drift
+        direction /= np.linalg.norm(direction)
+        points.append(points[-1] + direction)
+    return np.array(points)
+
+
+def _paint_tube(canvas, points, radii, label) -> None:
+    step = max(1, int(min(radii) / 2))
+    for point, radius in zip(points[::step], radii[::step], strict=True):
+        if not all(-8 < c < n + 8 for c, n in zip(point, SHAPE, strict=True)):
+            continue
+        where = canvas.box(point, radius)
+        if all(s.stop > s.start for s in where):
+            canvas.paint(where, (canvas.local(point, where) ** 2).sum(0) < radius**2, label)
+
+
+def tube(canvas: _Canvas) -> None:
+    """A vessel, bowel or cord: a tube with a changing radius, sometimes branching or with a wall."""
+    rng = canvas.rng
+    radius = _log_uniform(rng, 2, 11)
+    points = _curve(rng, _centre(rng), rng.uniform(30, 130))
+    radii = radius * np.exp(0.25 * np.sin(np.linspace(0, rng.uniform(1, 9), len(points))))
+    label = canvas.new_label()
+    _paint_tube(canvas, points, radii, label)
+    if rng.random() < 0.35:
+        for _ in range(rng.integers(1, 4)):
+            start = points[rng.integers(len(points))]
+            branch = _curve(rng, start, rng.uniform(15, 60))
+            thin = np.full(len(branch), max(radius * rng.uniform(0.4, 0.8), 1.5))
+            _paint_tube(canvas, branch, thin, label)
+    elif rng.random() < 0.25 and radius > 4:
+        _paint_tube(canvas, points, radii * rng.uniform(0.5, 0.8), canvas.new_label())
+
+
+def column(canvas: _Canvas) -> None:
+    """A row of alike bodies that nearly touch: vertebrae, teeth, ribs, lobules."""
+    rng = canvas.rng
+    size = _log_uniform(rng, 5, 14)
+    radii = size * np.array([rng.uniform(0.5, 1.0), 1.0, rng.uniform(0.8, 1.3)])
+    count = int(rng.integers(3, 8))
+    step = 2 * radii[0] * rng.uniform(1.0, 1.25)
+    centre, rotation = _centre(rng), _rotation(rng)
+    if rng.random() < 0.6:
+        rotation = np.eye(3)
+    axis = rotation[0]  # rows of the rotation are the body's own directions
+    bend = rng.normal(0, 0.12, 3)
+    disc = canvas.new_label() if rng.random() < 0.5 else 0
+    for n in range(count):
+        axis = axis + bend
+        axis = axis / np.linalg.norm(axis)
+        if disc and n:
+            between = centre - axis * step / 2
+            thin = radii * np.array([0.3, 0.9, 0.9])
+            where, value = _implicit(canvas, between, thin, rotation, 3.0)
+            canvas.paint(where, value < 1, disc)
+        where, value = _implicit(canvas, centre, radii, rotation, 4.0, 0.15)
+        canvas.paint(where, value < 1, canvas.new_label())
+        centre = centre + axis * step
+
+
+def blob(canvas: _Canvas) -> None:
+    """An irregular lesion: thresholded noise inside a ball."""
+    rng = canvas.rng
+    centre, radius = _centre(rng), _log_uniform(rng, 6, 24)
+    where = canvas.box(centre, radius)
+    shape = tuple(s.stop - s.start for s in where)
+    if min(shape) < 3:
+        return
+    distance = (canvas.local(centre, where) ** 2).sum(0) / radius**2
+    noise = smooth_noise(shape, rng.uniform(3, 8), rng)
+    canvas.paint(where, noise * rng.uniform(0.2, 0.6) + distance < 0.9, canvas.new_label())
+
+
+PAINTERS = (ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube, column, blob)
+
+
+def label_map(seed: int) -> np.ndarray:
+    """A label map (K, J, I) uint8 of 1 mm voxels; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    canvas = _Canvas(rng)
+    regions = int(rng.integers(1, 6))
+    if regions > 1:
+        levels = np.sort(rng.uniform(-1.2, 1.2, regions - 1))
+        background = smooth_noise(SHAPE, rng.uniform(2, 7), rng)
+        canvas.labels[:] = np.digitize(background, levels).astype(np.uint8)
+    canvas.used = regions
+    if rng.random() < 0.6:  # a body in air
+        centre = np.array(SHAPE) / 2 + rng.normal(0, 5, 3)
+        radii = np.array([200, rng.uniform(35, 75), rng.uniform(45, 80)])
+        _, value = _implicit(canvas, centre, radii, np.eye(3), 2.5, 0.1)
+        where = canvas.box(centre, float(radii.max()) * 1.5)
+        outside = value > 1
+        canvas.labels[where][outside] = 0
+        skin = canvas.new_label()
+        canvas.paint(where, (value <= 1) & (value > rng.uniform(0.75, 0.95)), skin)
+    for _ in range(int(rng.integers(10, 38))):
+        PAINTERS[rng.integers(len(PAINTERS))](canvas)
+    return canvas.labels

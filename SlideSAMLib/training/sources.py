@@ -1,0 +1,116 @@
+"""Where training objects come from: shapes made here, label maps, real volumes, regions in them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+from ..intensity import automatic_window
+from . import shapes
+from .slabs import Labelled, labelled
+
+
+@dataclass
+class Source:
+    """A family of volumes and its share of the training windows."""
+
+    name: str
+    weight: float
+    volumes: list[Labelled]
+
+
+def synthetic(count: int, seed: int) -> list[Labelled]:
+    """Label maps of invented shapes; slabs of them are painted."""
+    maps = (shapes.label_map(seed * 100_003 + n) for n in range(count))
+    return [labelled(labels, None, (1.0, 1.0, 1.0), whole=0.2) for labels in maps]
+
+
+def read_manifest(path: Path) -> list[dict]:
+    """The cases of a data manifest, with absolute `image` and `label` paths."""
+    try:
+        cases = json.loads(path.read_text())["cases"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"The manifest {path} cannot be read: {error}.") from None
+    for case in cases:
+        for role in ("image", "label"):
+            if role in case:
+                case[role] = path.parent / case[role]
+    return cases
+
+
+def _read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    image = sitk.ReadImage(str(path))
+    spacing = tuple(reversed(image.GetSpacing()))  # ITK's i, j, k -> k, j, i
+    return sitk.GetArrayFromImage(image), spacing
+
+
+def scaled(image: np.ndarray) -> np.ndarray:
+    """The image as the models see it: its automatic intensity window as 0..1, float16."""
+    low, high = automatic_window(image)
+    return ((np.clip(image, low, high) - low) / (high - low)).astype(np.float16)
+
+
+def label_maps(cases: list[dict]) -> list[Labelled]:
+    """Label maps without images, to be painted; values are packed to 0..n."""
+    out = []
+    for case in cases:
+        labels, spacing = _read(case["label"])
+        values = np.unique(labels)
+        packed = np.searchsorted(values, labels).astype(np.uint8)
+        out.append(labelled(packed, None, spacing, smallest=300))
+    return out
+
+
+def real(cases: list[dict]) -> list[Labelled]:
+    """Real volumes with their labels."""
+    out = []
+    for case in cases:
+        image, spacing = _read(case["image"])
+        labels, _ = _read(case["label"])
+        volume = labelled(labels.astype(np.uint16), scaled(image), spacing, smallest=60)
+        if volume.targets:
+            out.append(volume)
+    return out
+
+
+def regions(cases: list[dict], seed: int) -> list[Labelled]:
+    """Real volumes with regions of even intensity as objects: edges of real images, no labels."""
+    out = []
+    for n, case in enumerate(cases):
+        image, spacing = _read(case["image"])
+        pixels = scaled(image)
+        rng = np.random.default_rng(seed + n)
+        labels = even_regions(pixels.astype(np.float32), spacing, rng)
+        volume = labelled(labels, pixels, spacing, smallest=300, whole=0.1)
+        biggest = labels.size // 6
+        counts = np.bincount(labels.ravel())
+        volume.targets = [v for v in volume.targets if counts[v] < biggest]
+        if volume.targets:
+            out.append(volume)
+    return out
+
+
+def even_regions(image: np.ndarray, spacing, rng: np.random.Generator) -> np.ndarray:
+    """Connected pieces of even intensity in a smoothed image, uint16 (K, J, I); 0 = none.
+
+    Otsu's thresholds split the intensities into a few bands; an opening drops the thin shells
+    that partial volume leaves between two tissues.
+    """
+    volume = sitk.GetImageFromArray(image)
+    volume.SetSpacing([float(s) for s in reversed(spacing)])  # k, j, i -> ITK's i, j, k
+    smooth = sitk.SmoothingRecursiveGaussian(volume, float(min(spacing) * rng.uniform(0.5, 1.0)))
+    bands = sitk.OtsuMultipleThresholds(smooth, numberOfThresholds=int(rng.integers(2, 5)))
+    labels = np.zeros(image.shape, np.uint16)
+    flat = max(spacing) > 1.8 * min(spacing)
+    radius = [1, 1, 0 if flat else 1]  # i, j, k: thick slices are not opened across
+    for value in range(1, int(sitk.GetArrayViewFromImage(bands).max()) + 1):
+        band = sitk.BinaryMorphologicalOpening(bands == value, radius)
+        pieces = sitk.RelabelComponent(sitk.ConnectedComponent(band), 300)
+        found = sitk.GetArrayFromImage(pieces).astype(np.int64)
+        labels = np.where(found > 0, found + int(labels.max()), labels)
+    return labels.astype(np.uint16)
