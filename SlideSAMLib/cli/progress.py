@@ -1,8 +1,8 @@
-"""A progress bar of finished slices on stderr."""
+"""Progress bars on stderr, on a terminal only; they leave nothing behind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ class Progress(Protocol):
 
 @contextmanager
 def slice_bar(text: str) -> Iterator[Progress]:
-    """A bar that is shown on a terminal only and leaves nothing behind."""
+    """A bar of finished slices."""
     from tqdm import tqdm
 
     with tqdm(desc=text, unit="slice", leave=False, disable=None) as bar:
@@ -24,5 +24,19 @@ def slice_bar(text: str) -> Iterator[Progress]:
             bar.total = total
             bar.set_postfix_str(f"slice {finished.index}, confidence {finished.confidence:.2f}")
             bar.update(max(done - bar.n, 0))
+
+        yield show
+
+
+@contextmanager
+def byte_bar(text: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of received bytes."""
+    from tqdm import tqdm
+
+    with tqdm(desc=text, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
         yield show
