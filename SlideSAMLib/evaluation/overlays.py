@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 TRUTH, PREDICTION, PROMPT = "#2fd36f", "#ff4fa0", "#ffd23f"
 MARGIN = 0.35  # of the longer side of what is shown, around truth and prediction
-PANEL = 2.2  # inches
+PANEL = 2.2  # width of one slice, inches
+TITLE = 7.5  # least width of the picture, inches, so that the title fits
 DPI = 80
 
 
@@ -50,7 +51,8 @@ def draw(
     row_mm, column_mm = subject.spacing[1:]
     height, width = (rows.stop - rows.start) * row_mm, (columns.stop - columns.start) * column_mm
     ratio = float(np.clip(height / width, 0.5, 2.0))
-    figure = Figure(figsize=(PANEL * len(slices), PANEL * ratio + 0.7), dpi=DPI)
+    size = (max(PANEL * len(slices), TITLE), PANEL * ratio + 0.5)
+    figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
     low, high = _grey_range(subject.image[slices][:, rows, columns])
     for panel, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
@@ -122,9 +124,23 @@ def _grey_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _save(figure, path: Path) -> None:
+    """Write the figure with a palette, which makes a third of the size."""
     from PIL import Image
 
     figure.canvas.draw()
-    # A palette is enough for grey and three colours, and makes a third of the size.
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-    picture.quantize(128).save(path, optimize=True)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette().ravel().tolist())
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _palette() -> np.ndarray:
+    """256 colours (uint8 RGB): greys, and the three line colours blended into a few of them."""
+    grey = np.linspace(0, 255, 112)[:, None].repeat(3, axis=1)
+    lines = np.array(
+        [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (TRUTH, PREDICTION, PROMPT)]
+    )
+    share = np.array([1.0, 0.75, 0.5, 0.25])[None, :, None, None]
+    ground = np.linspace(0, 255, 12)[None, None, :, None]
+    blended = lines[:, None, None, :] * share + ground * (1 - share)
+    return np.concatenate([grey, blended.reshape(-1, 3)]).round().astype(np.uint8)
