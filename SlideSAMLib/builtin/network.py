@@ -8,6 +8,8 @@ three branches, one per slice.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -110,9 +112,7 @@ class BuiltinNetwork(nn.Module):
             nn.Sequential(*(Residual(width) for _ in range(depth)))
             for width, depth in zip(widths, depths, strict=True)
         )
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 2, 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
         width = widths[-1]
         cells = GRID // 2 ** len(widths)
         self.position = nn.Parameter(torch.randn(1, cells * cells, width) * 0.02)

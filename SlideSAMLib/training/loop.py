@@ -23,9 +23,19 @@ from .mixture import Mixture
 from .rollouts import Pool
 
 COLUMNS = (
-    "step minutes rate loss box_centre box_ahead point_centre point_ahead slide_centre "
-    "slide_ahead presence_present presence_absent"
-).split()
+    "step",
+    "minutes",
+    "rate",
+    "loss",
+    "box_centre",
+    "box_ahead",
+    "point_centre",
+    "point_ahead",
+    "slide_centre",
+    "slide_ahead",
+    "presence_present",
+    "presence_absent",
+)
 
 
 class _Average:

@@ -120,7 +120,7 @@ def _paint_tube(canvas, points, radii, label) -> None:
 
 
 def tube(canvas: _Canvas) -> None:
-    """A vessel, bowel or cord: a tube with a changing radius, sometimes branching or with a wall."""
+    """A vessel, bowel or cord: a tube of changing radius, sometimes branching or with a wall."""
     rng = canvas.rng
     radius = _log_uniform(rng, 2, 11)
     points = _curve(rng, _centre(rng), rng.uniform(30, 130))

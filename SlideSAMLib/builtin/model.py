@@ -1,0 +1,250 @@
+"""The built-in network behind the protocol of the sliding (protocol.SliceModel).
+
+Encoding only scales the slices. Predicting cuts a region around the prompt, asks the network and
+puts its masks back on the slice. With a box or a mask the region follows from it. With points
+alone nobody knows the size of what is meant: regions of several sizes are asked in one batch, the
+steadiest answer wins, and is asked once more on a region of its own size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..devices import choose_device, choose_precision, precision_name
+from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
+from . import features
+from .features import MAX_POINTS, Batch
+from .network import BuiltinNetwork
+from .regions import GRID, Region, paste_region, region_around, region_at, sample_region
+from .weights import read_network
+
+FACTOR = 1.8  # side of the region over the longer side of the box
+POINT_SIDES = (0.1, 0.18, 0.32, 0.56)  # sides tried for points, as shares of the slice's side
+LIMIT = 12.0  # logits are clipped to +- this
+
+TRAITS = ModelTraits(
+    name="builtin",
+    licence="Apache-2.0",
+    input_size=GRID,
+    region="crop",
+    resize="antialias",
+    intensity="the volume's intensity window as 0..1, then percentiles of the region",
+    prompts=frozenset({"box", "point", "negative", "mask"}),
+    candidates=4,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltinEmbedding:
+    """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm."""
+
+    slices: torch.Tensor
+    spacing: tuple[float, float]
+
+    @property
+    def nbytes(self) -> int:
+        return self.slices.nbytes
+
+
+class BuiltinModel:
+    """The built-in model; see `protocol.SliceModel` for the methods."""
+
+    traits = TRAITS
+
+    def __init__(self, network: BuiltinNetwork, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        self.device, self.precision = str(device), precision_name(dtype)
+
+    def encode(self, windows: Sequence[Window]) -> list[BuiltinEmbedding]:
+        """Scale the windows' slices; there is nothing to compute ahead."""
+        out = []
+        for window in windows:
+            low, high = window.intensity
+            scaled = (window.slices - low) / max(high - low, 1e-6)
+            slices = torch.from_numpy(scaled.astype(np.float16)).to(self._device)
+            out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:])))
+        return out
+
+    @torch.inference_mode()
+    def predict(self, embedding: BuiltinEmbedding, prompt: WindowPrompt) -> WindowPrediction:
+        """Four candidates on the region of the prompt; candidate 0 is the best answer."""
+        # The network was trained to slide one way only: what is known lies before.
+        turned = prompt.known[2] and not prompt.known[0]
+        request = _Request(embedding, prompt, turned)
+        if prompt.box is not None or any(prompt.known):
+            answer = self._ask(request, [request.region()])
+            pick = 0
+        else:
+            answer, pick = self._ask_points(request)
+        logits = answer.logits[pick].clamp(-LIMIT, LIMIT)
+        presence = answer.presence[pick]
+        if turned:
+            logits, presence = logits.flip(1), presence.flip(0)
+        shape = tuple(embedding.slices.shape[1:])
+        pasted, corner = paste_region(logits, answer.regions[pick], shape)
+        return WindowPrediction(
+            logits=pasted.float().cpu().numpy(),
+            corner=corner,
+            quality=answer.quality[pick].float().cpu().numpy(),
+            shape=shape,
+            presence=presence.float().cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> torch.Tensor | None:
+        """Histograms (2, BINS) inside and around the object on the centre slice."""
+        if not mask.any():
+            return None
+        region = region_around(_bounds(mask), embedding.spacing, FACTOR)
+        image = sample_region(embedding.slices[1:2], region)
+        inside = sample_region(torch.from_numpy(mask[None]).to(self._device), region)
+        return features.mask_histograms(image[None], inside[None])[0]
+
+    def _ask(self, request: _Request, regions: list[Region]) -> _Answer:
+        batch = Batch.empty(len(regions), self._device)
+        for n, region in enumerate(regions):
+            request.fill(batch, n, region)
+        inputs = features.assemble(batch).contiguous(memory_format=torch.channels_last)
+        half = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=half):
+            logits, quality, presence = self._network(inputs)
+        return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid())
+
+    def _ask_points(self, request: _Request) -> tuple[_Answer, int]:
+        answer = self._ask(request, request.point_regions())
+        order = answer.point_scores().argsort(descending=True)
+        for pick in order.tolist():
+            box = request.box_of(answer.logits[pick, 0, 1], answer.regions[pick])
+            if box is not None:
+                closer = request.with_box(box)
+                return self._ask(closer, [closer.region()]), 0
+        return answer, int(order[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the network said about each region: logits (N, 4, 3, g, g) and ratings."""
+
+    regions: list[Region]
+    logits: torch.Tensor
+    quality: torch.Tensor
+    presence: torch.Tensor
+
+    def point_scores(self) -> torch.Tensor:
+        """How steady candidate 0 is on the centre slice, (N,): area(p > 0.7) / area(p > 0.3).
+
+        Masks that fill their region say that the region is too small for what is meant.
+        """
+        p = self.logits[:, 0, 1].sigmoid()
+        steady = (p > 0.7).float().sum((1, 2)) / (p > 0.3).float().sum((1, 2)).clamp(min=1)
+        border = torch.ones_like(p, dtype=torch.bool)
+        border[:, 2:-2, 2:-2] = False
+        cut = ((p > 0.5) & border).float().sum((1, 2)) / border[0].sum()
+        return steady + 0.3 * self.quality[:, 0] - 2 * cut
+
+
+class _Request:
+    """A window's prompt in terms of regions; `turned` reverses the order of the slices."""
+
+    def __init__(
+        self, embedding: BuiltinEmbedding, prompt: WindowPrompt, turned: bool, box=None
+    ) -> None:
+        self.embedding, self.prompt, self.turned = embedding, prompt, turned
+        self.box = prompt.box if box is None else box
+        self.slices = embedding.slices.flip(0) if turned else embedding.slices
+        self.shape = tuple(embedding.slices.shape[1:])
+        self.masks, self.known = prompt.masks, prompt.known
+        if turned and self.masks is not None:
+            self.masks, self.known = self.masks[::-1].copy(), self.known[::-1]
+
+    def with_box(self, box: tuple[float, float, float, float]) -> _Request:
+        """The same request with a box."""
+        return _Request(self.embedding, self.prompt, self.turned, box)
+
+    def region(self) -> Region:
+        """The region around the box, or around the known mask of the centre."""
+        box = self.box
+        if box is None:
+            inside = self.masks[1] > 0.5 if self.known[1] else self.masks.max(0) > 0.5
+            box = _bounds(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
+        points = np.array(self._positive() or [box[:2]])
+        low, high = points.min(0), points.max(0)  # points outside their box still count
+        around = (
+            min(box[0], low[0]),
+            min(box[1], low[1]),
+            max(box[2], high[0]),
+            max(box[3], high[1]),
+        )
+        return region_around(around, self.embedding.spacing, FACTOR)
+
+    def point_regions(self) -> list[Region]:
+        """Regions of several sizes about the positive points."""
+        row, column = self.embedding.spacing
+        points = np.array(self._positive())
+        x, y = (points.min(0) + points.max(0)) / 2
+        spread = float((np.ptp(points, axis=0) * [column, row]).max())
+        whole = max(self.shape[0] * row, self.shape[1] * column)
+        least = max(1.5 * spread, 16 * min(row, column))
+        sides = sorted({max(share * whole, least) for share in POINT_SIDES})
+        return [region_at(x, y, side, (row, column)) for side in sides]
+
+    def box_of(self, logits: torch.Tensor, region: Region) -> tuple | None:
+        """The bounding box in voxels of a mask (g, g) on a region; None where it is empty."""
+        pasted, (row, column) = paste_region(logits, region, self.shape)
+        mask = (pasted > 0).cpu().numpy()
+        if mask.sum() < 3:
+            return None
+        x0, y0, x1, y1 = _bounds(mask)
+        return (x0 + column, y0 + row, x1 + column, y1 + row)
+
+    def fill(self, batch: Batch, n: int, region: Region) -> None:
+        """Write this request, seen through a region, into place n of a batch."""
+        device = batch.image.device
+        batch.image[n] = sample_region(self.slices, region)
+        if self.masks is not None and any(self.known):
+            masks = torch.from_numpy(np.ascontiguousarray(self.masks)).to(device)
+            batch.masks[n] = sample_region(masks, region)
+            batch.known[n] = torch.tensor(self.known, dtype=torch.float32)
+        if self.box is not None:
+            batch.box[n] = torch.tensor(region.box_to_grid(self.box))
+            batch.has_box[n] = 1
+        pairs = list(zip(self.prompt.points, self.prompt.labels, strict=True))
+        pairs.sort(key=lambda pair: -pair[1])  # positive ones first: they matter more
+        for m, ((x, y), label) in enumerate(pairs[:MAX_POINTS]):
+            batch.points[n, m] = torch.tensor(region.to_grid(x, y))
+            batch.signs[n, m] = label
+        if self.prompt.memory is not None:
+            batch.memory[n] = self.prompt.memory.to(device)
+            batch.has_memory[n] = 1
+
+    def _positive(self) -> list[tuple[float, float]]:
+        pairs = zip(self.prompt.points, self.prompt.labels, strict=True)
+        return [point for point, label in pairs if label == 1]
+
+
+def _bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+
+
+def load_builtin(
+    path: str | os.PathLike, device: str = "auto", precision: str = "auto"
+) -> BuiltinModel:
+    """Load the built-in model from a file.
+
+    Precision 'auto' is float32 on CPUs: at one small window a time, half precision gains nothing
+    there. Raises InputError for a device or precision that is not there, ModelError for a file
+    that cannot be used.
+    """
+    where = choose_device(device)
+    if precision == "auto" and where.type == "cpu":
+        precision = "float32"
+    dtype = choose_precision(precision, where)
+    return BuiltinModel(read_network(Path(path)), where, dtype)
