@@ -100,7 +100,7 @@ def _prompt(panel, result: StructureResult) -> None:
 
     if result.box is not None:
         x0, y0, x1, y1 = result.box
-        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=PROMPT, linewidth=1)
+        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=PROMPT, linewidth=1.3)
         panel.add_patch(box)
     for x, y in result.points:
         panel.plot(x, y, marker="+", color=PROMPT, markersize=9, markeredgewidth=1.6)

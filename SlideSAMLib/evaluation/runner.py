@@ -203,14 +203,14 @@ class Worker:
             self._cache.clear()
             content = case.load()
             try:
-                stack = Stack(content.volume, content.axis, content.spacing, key=case.id)
+                stack = Stack(content.volume, content.axis, content.spacing)
             except InputError as error:
                 raise InputError(f"Case {case.id}: {error}") from None
             self._read = (case, content, stack)
         return self._read[1]
 
     def _slide(self, subject: Subject, protocol: str) -> StructureResult:
-        """One run of the model. Not `api.segment`, whose stacks share no embeddings."""
+        """One run of the model. Not `api.segment`, which would encode every window anew."""
         from ..sliding import Slider
 
         stack = self._read[2]
