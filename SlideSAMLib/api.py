@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def segment(
     axis: int = 0,
     first: int | None = None,
     last: int | None = None,
-    model: SliceModel | str | None = None,
+    model: SliceModel | str | os.PathLike | None = None,
     window: Sequence[float] | None = None,
     settings: SlideSettings | None = None,
     cache: EmbeddingCache | None = None,
@@ -82,7 +83,7 @@ def segment(
     """
     start = time.perf_counter()
     stack = Stack(volume, axis=axis, spacing=spacing, window=window)
-    prompts = [prompts] if isinstance(prompts, SlicePrompt) else list(prompts)
+    prompts = [prompts] if isinstance(prompts, SlicePrompt) else prompts
     model = _loaded(model)
     slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
     stacked = np.zeros(stack.shape, bool)
@@ -107,8 +108,8 @@ def segment(
     )
 
 
-def _loaded(model: SliceModel | str | None) -> SliceModel:
-    if model is not None and not isinstance(model, str):
+def _loaded(model: SliceModel | str | os.PathLike | None) -> SliceModel:
+    if model is not None and not isinstance(model, str | os.PathLike):
         return model
     from .models import load_model
 

@@ -17,7 +17,8 @@ def value_range(volume: np.ndarray) -> tuple[float, float] | None:
     Works plane by plane, so that no second copy of the volume ever exists.
     """
     low, high = np.inf, -np.inf
-    for plane in volume:
+    outermost = int(np.argmax(np.abs(volume.strides)))  # planes that lie together in memory
+    for plane in np.moveaxis(volume, outermost, 0):  # any order of axes will do
         values = plane if plane.dtype.kind in "biu" else plane[np.isfinite(plane)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))

@@ -28,6 +28,8 @@ def merge_prompts(prompts: Iterable[SlicePrompt]) -> dict[int, SlicePrompt]:
     Raises InputError where there is no prompt, or one that is not a SlicePrompt.
     """
     merged: dict[int, SlicePrompt] = {}
+    if not isinstance(prompts, Iterable):
+        raise InputError(f"Prompts must be a list of SlicePrompt objects, not {prompts!r}.")
     for prompt in prompts:
         if not isinstance(prompt, SlicePrompt):
             raise InputError(

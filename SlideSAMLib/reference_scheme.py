@@ -19,7 +19,7 @@ to the result; boxes are cut to the slice; a prompt on the first or last slice i
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ import numpy as np
 from .errors import InputError
 from .next_prompt import Box, mask_box
 from .prompts import SlicePrompt
-from .protocol import WindowPrediction, WindowPrompt
+from .protocol import WindowPrompt
 from .slide_types import FinishedSlice
 from .stops import Stop
 
@@ -201,7 +201,12 @@ class _Way:
                 return
             if self.slider.cancelled():
                 return
-            self.newest = _window(self.slider, following, WindowPrompt(box=box))
+            ahead = range(
+                following + self.direction,
+                high + 1 if self.direction > 0 else low - 1,
+                self.direction,
+            )
+            self.newest = _window(self.slider, following, WindowPrompt(box=box), ahead)
             if _doubtful(self.newest):
                 self.stop = Stop.LOW_QUALITY
                 return
@@ -213,8 +218,10 @@ class _Way:
         return Stop.END_OF_VOLUME if outside else Stop.LIMIT_REACHED
 
 
-def _window(slider: Slider, centre: int, prompt: WindowPrompt) -> _Result:
-    prediction: WindowPrediction = slider.predictor.predict(centre, prompt)
+def _window(
+    slider: Slider, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
+) -> _Result:
+    prediction = slider.predictor.predict(centre, prompt, ahead)
     number = best_candidate(prediction.quality)
     return _Result(prediction.full(number), float(prediction.quality[number]))
 

@@ -98,6 +98,7 @@ class Session:
         self._choices: dict[int, list[Choice]] = {}
         self._chosen: dict[int, int] = {}
         self._limits: tuple[int | None, int | None] = (None, None)
+        self._sides = SIDES["both"]
 
     # Prompts
 
@@ -181,25 +182,25 @@ class Session:
         The result of earlier runs is removed first, on the far side of the prompts only where
         `direction` leads there. Stopping the iteration, or `cancelled`, keeps what was yielded.
 
-        first, last : limits, inclusive; `correct` keeps to them.
+        first, last : limits, inclusive.
         direction : "both", "backward" or "forward", beyond the outermost prompts.
+        `correct` keeps to both.
 
         Raises InputError for no prompt, limits that cannot be used and unknown directions.
         """
         if direction not in SIDES:
             raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
         slider = self._slider(self.prompts.values(), first, last, SIDES[direction], cancelled)
-        self._limits = (first, last)
+        self._limits, self._sides = (first, last), slider.sides
         stretch = _stretch(self.prompts, slider.sides)
         self._drop(index for index in list(self._masks) if index in stretch)
-        gaps = _gap_names(self.prompts)
-        self.stops = {k: v for k, v in self.stops.items() if k in SIDES and k not in slider.sides}
+        self.stops = {side: stop for side, stop in self.stops.items() if side in SIDES}
         try:
             for finished in slider.run():
                 self._keep(finished)
                 yield finished
         finally:
-            self.stops.update({k: v for k, v in slider.stops.items() if k in gaps | set(SIDES)})
+            self.stops.update(slider.stops)
 
     def correct(
         self, prompt: SlicePrompt, cancelled: Callable[[], bool] | None = None
@@ -216,7 +217,8 @@ class Session:
         self.set_prompt(prompt)
         below = max((i for i in self.prompts if i < prompt.index), default=None)
         above = min((i for i in self.prompts if i > prompt.index), default=None)
-        sides = [side for side, end in (("backward", below), ("forward", above)) if end is None]
+        outermost = (("backward", below), ("forward", above))
+        sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
         used = [prompt, *(self.prompts[end] for end in ends)]
         slider = self._slider(used, *self._limits, sides, cancelled)

@@ -133,7 +133,7 @@ class Slider:
         self.settings = settings or SlideSettings()
         self.first, self.last = checked_limits(stack, first, last)
         self.total = None if first is None or last is None else self.last - self.first + 1
-        self.prompts = list(prompts)
+        self.prompts = list(prompts) if isinstance(prompts, Iterable) else prompts
         self.merged = merge_prompts(self.prompts)
         check_prompts(self.merged.values(), stack, self.first, self.last)
         self.predictor = WindowPredictor(stack, model, cache, self.settings.encode_batch)

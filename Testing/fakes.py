@@ -176,3 +176,20 @@ def ball_volume(
     distance = sum(((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True))
     mask = distance <= 1.0
     return np.where(mask, inside, outside).astype(dtype), mask
+
+
+def block_volume(
+    shape: tuple[int, int, int] = (15, 30, 34),
+    slices: tuple[int, int] = (3, 11),
+    rows: tuple[int, int] = (8, 19),
+    columns: tuple[int, int] = (10, 24),
+    dtype: Any = np.int16,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bright block (100) on a dark ground (0): (volume, bool mask), both (K, J, I).
+
+    First and last slice, row and column of the block, inclusive.
+    """
+    mask = np.zeros(shape, bool)
+    ranges = (slices, rows, columns)
+    mask[tuple(slice(low, high + 1) for low, high in ranges)] = True
+    return np.where(mask, 100, 0).astype(dtype), mask

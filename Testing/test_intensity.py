@@ -1,0 +1,68 @@
+"""The automatic intensity window."""
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.intensity import CT_WINDOW, automatic_window, value_range
+
+
+def test_negative_air_means_ct():
+    rng = np.random.default_rng(0)
+    volume = rng.normal(40, 30, (20, 30, 30)).astype(np.int16)
+    volume[:, :10] = -1000
+    assert automatic_window(volume) == CT_WINDOW
+    assert automatic_window(volume.astype(np.float64)) == CT_WINDOW
+
+
+def test_other_data_get_robust_percentiles():
+    rng = np.random.default_rng(1)
+    volume = rng.uniform(0, 1000, (30, 30, 30)).astype(np.float32)
+    volume[0, 0, 0] = 1e9
+    low, high = automatic_window(volume)
+    assert low == pytest.approx(5, abs=3)
+    assert high == pytest.approx(995, abs=3)
+
+
+def test_far_negative_data_without_soft_tissue_are_not_ct():
+    rng = np.random.default_rng(2)
+    volume = rng.uniform(-30000, -10000, (10, 20, 20)).astype(np.int16)
+    low, high = automatic_window(volume)
+    assert -30000 <= low < high <= -10000
+
+
+def test_mr_with_slightly_negative_values_is_not_ct():
+    rng = np.random.default_rng(3)
+    volume = rng.normal(100, 60, (10, 20, 20))
+    assert automatic_window(volume) != CT_WINDOW
+
+
+def test_nearly_empty_image_gets_its_full_range():
+    volume = np.zeros((20, 40, 40), np.uint8)
+    volume[10, 20, 20] = 200
+    assert automatic_window(volume) == (0.0, 200.0)
+
+
+def test_values_that_are_not_finite_are_ignored():
+    volume = np.linspace(0, 100, 1000).reshape(10, 10, 10)
+    expected = automatic_window(volume)
+    volume[0, 0, :2] = (np.nan, -np.inf)
+    volume[9, 9, 9] = np.inf
+    low, high = automatic_window(volume)
+    assert (low, high) == pytest.approx(expected, abs=0.5)
+    assert value_range(volume) == pytest.approx((0.2, 99.9), abs=0.01)
+    assert value_range(np.full((2, 2, 2), np.nan)) is None
+    assert automatic_window(np.full((2, 2, 2), np.nan)) == (0.0, 0.0)
+
+
+def test_large_volumes_are_sampled_the_same_way_every_time():
+    rng = np.random.default_rng(4)
+    volume = rng.integers(0, 1000, (160, 160, 160), np.int16)
+    window = automatic_window(volume)
+    assert window == automatic_window(volume.copy())
+    assert window == pytest.approx((5, 995), abs=3)
+
+
+def test_order_of_the_axes_in_memory_does_not_matter():
+    volume = np.random.default_rng(5).normal(size=(4, 5, 6))
+    assert value_range(volume.transpose(2, 0, 1)) == value_range(volume)
+    assert value_range(volume[::-1]) == (volume.min(), volume.max())

@@ -1,0 +1,131 @@
+"""A volume seen along its slide axis."""
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.errors import InputError
+from SlideSAMLib.stack import Stack
+
+VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "spacing"),
+    [(0, (4, 5, 6), (3, 2, 1)), (1, (5, 4, 6), (2, 3, 1)), (2, (6, 4, 5), (1, 3, 2))],
+)
+def test_slices_are_those_of_take(axis, shape, spacing):
+    stack = Stack(VOLUME, axis=axis, spacing=(3, 2, 1), window=(0, 119))
+    assert (stack.slices, stack.height, stack.width) == stack.shape == shape
+    assert stack.spacing == spacing
+    assert stack.voxel_area == spacing[1] * spacing[2]
+    for index in range(stack.slices):
+        found = stack.slice(index)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, VOLUME.take(index, axis))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_to_volume_is_the_way_back(axis):
+    stack = Stack(VOLUME, axis=axis)
+    stacked = stack.from_volume(VOLUME)
+    assert stacked.shape == stack.shape
+    assert np.array_equal(stack.to_volume(stacked), VOLUME)
+
+
+def test_windows_repeat_the_edge_slices():
+    stack = Stack(VOLUME, window=(0, 119))
+    assert np.array_equal(stack.window(0).slices, VOLUME[[0, 0, 1]])
+    assert np.array_equal(stack.window(2).slices, VOLUME[[1, 2, 3]])
+    assert np.array_equal(stack.window(3).slices, VOLUME[[2, 3, 3]])
+    single = Stack(VOLUME[:1], window=(0, 119))
+    assert np.array_equal(single.window(0).slices, VOLUME[[0, 0, 0]])
+    window = stack.window(2)
+    assert window.slices.dtype == np.float32
+    assert window.intensity == (0, 119)
+    assert window.spacing == (1, 1, 1)
+
+
+def test_slices_are_clipped_and_finite():
+    volume = VOLUME.astype(np.float64)
+    volume[1, 2, 3], volume[1, 2, 4], volume[1, 2, 5] = np.nan, 1e300, -np.inf
+    found = Stack(volume, window=(20, 60)).slice(1)
+    assert found.dtype == np.float32
+    assert found.min() == 20
+    assert found.max() == 60
+    assert list(found[2, 3:]) == [20, 60, 20]
+
+
+def test_the_volume_is_neither_copied_nor_changed():
+    volume = VOLUME.copy()
+    volume.flags.writeable = False
+    stack = Stack(volume, axis=2)
+    stack.window(1)
+    assert np.shares_memory(stack.from_volume(volume), volume)
+    assert np.array_equal(volume, VOLUME)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.int64, np.float16])
+def test_any_real_type_will_do(dtype):
+    volume = (VOLUME % 2).astype(dtype)
+    assert Stack(volume, window=(0, 1)).slice(0).max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"),
+    [
+        (np.ones((4, 4)), "3D"),
+        (np.ones((4, 4, 4, 3)), "3D"),
+        (np.ones((0, 4, 4)), "empty"),
+        (np.ones((4, 4, 4), complex), "real numbers"),
+        (np.full((2, 2, 2), "a"), "real numbers"),
+        (np.ones((4, 4, 4)), "constant"),
+        (np.full((4, 4, 4), np.nan), "no finite voxel"),
+        (np.full((4, 4, 4), np.inf), "no finite voxel"),
+    ],
+)
+def test_unusable_volumes_are_refused(volume, words):
+    with pytest.raises(InputError, match=words):
+        Stack(volume)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"axis": 3},
+        {"axis": -1},
+        {"axis": True},
+        {"axis": "k"},
+        {"spacing": (1, 1)},
+        {"spacing": (1, 0, 1)},
+        {"spacing": (1, np.nan, 1)},
+        {"spacing": None},
+        {"window": (5, 5)},
+        {"window": (9, 5)},
+        {"window": (0, np.inf)},
+        {"window": (0, 1, 2)},
+        {"window": 7},
+    ],
+)
+def test_unusable_arguments_are_refused(fields):
+    with pytest.raises(InputError):
+        Stack(VOLUME, **fields)
+
+
+def test_a_slice_outside_is_refused():
+    for index in (-1, 4):
+        with pytest.raises(InputError, match="0 to 3"):
+            Stack(VOLUME).slice(index)
+
+
+def test_keys_tell_apart_what_encodes_differently():
+    named = [
+        Stack(VOLUME, key="a"),
+        Stack(VOLUME, key="b"),
+        Stack(VOLUME, axis=1, key="a"),
+        Stack(VOLUME, window=(0, 50), key="a"),
+        Stack(VOLUME, spacing=(2, 1, 1), key="a"),
+    ]
+    assert len({stack.key for stack in named}) == len(named)
+    assert Stack(VOLUME, key="a").key == named[0].key
+    assert Stack(VOLUME).key != Stack(VOLUME).key
+    assert named[0].window(1).key != named[0].window(2).key
