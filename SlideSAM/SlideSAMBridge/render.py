@@ -172,7 +172,7 @@ def middle(segmentation_node: Any) -> np.ndarray:
 def _start() -> offscreen.Session:
     if not offscreen.use_software_window():
         raise RuntimeError(
-            "There is no GL library to draw with: install libegl1, libegl-mesa0 and libgl1-mesa-dri."
+            "There is no GL library to draw with: install libegl1, libegl-mesa0, libgl1-mesa-dri."
         )
     return offscreen.start()
 

@@ -1,0 +1,310 @@
+"""The SlideSAM module of 3D Slicer: segment with prompts on one slice.
+
+This file is what Slicer loads at start-up; it imports neither torch nor SlideSAMLib. The work is
+done in the package SlideSAMBridge (scene) and in SlideSAMLib (algorithm).
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from SlideSAMBridge import library, segmenting, segments
+from SlideSAMBridge.editing import Editor
+
+EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
+
+
+class SlideSAM(ScriptedLoadableModule):
+    """What Slicer shows about the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = "SlideSAM"  # a name, not to be translated
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations"]
+        parent.contributors = ["The SlideSAM developers"]
+        parent.helpText = _(
+            "Mark an organ on one slice with points or a box; a window of three slices slides "
+            "through the volume and segments it in 3D."
+        )
+        parent.acknowledgementText = _(
+            "Slide-SAM was published by Quan Quan and colleagues; it builds on Segment Anything "
+            "by Meta AI. The weights that come with this module were trained for it."
+        )
+
+
+class SlideSAMWidget(ScriptedLoadableModuleWidget):
+    """A panel that says what is installed and how to call the module from Python."""
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        self.statusLabel = qt.QLabel()
+        self.statusLabel.objectName = "SlideSAMStatus"
+        self.statusLabel.wordWrap = True
+        self.layout.addWidget(self.statusLabel)
+        self.usageLabel = qt.QLabel()
+        self.usageLabel.objectName = "SlideSAMUsage"
+        self.usageLabel.wordWrap = True
+        self.usageLabel.textInteractionFlags = qt.Qt.TextSelectableByMouse
+        self.usageLabel.text = _(
+            "SlideSAM is used from the Python console. Load a volume, make a segmentation, and "
+            "call, with a point [R, A, S] in mm inside the organ:"
+        ) + (
+            "<pre>import SlideSAM\n"
+            "logic = SlideSAM.SlideSAMLogic()\n"
+            "logic.segment(volumeNode, segmentationNode,\n"
+            '              points=[[r, a, s]], orientation="Axial")</pre>'
+        )
+        self.layout.addWidget(self.usageLabel)
+        self.layout.addStretch(1)
+        self.enter()
+
+    def enter(self):
+        """Each time the panel is shown: PyTorch may have been installed meanwhile."""
+        self.statusLabel.text = library.status()
+
+
+class SlideSAMLogic(ScriptedLoadableModuleLogic):
+    """Segmenting from Python; needs no main window.
+
+    lastResult : the SlideSAMLib.SlideResult of the last successful `segment`: confidence by slice,
+        stop reasons, times. Its slices count from the first slice of the volume.
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        library.make_importable()
+        self.lastResult = None
+        self._editor = None  # the private one, made when it is needed
+        self._models = {}
+
+    def segment(
+        self,
+        volumeNode,
+        segmentationNode,
+        segmentId=None,
+        points=None,
+        labels=None,
+        box=None,
+        orientation="Axial",
+        model="builtin",
+        *,
+        first=None,
+        last=None,
+        window=None,
+        mode="add",
+        editorNode=None,
+        editorLogic=None,
+        device="auto",
+        precision="auto",
+        settings=None,
+        progress=None,
+        cancelled=None,
+    ):
+        """Segment one object and write it into a segment; returns the segment's id.
+
+        Positions are RAS in mm of the world, so transforms of volume and segmentation count.
+
+        :param volumeNode: scalar volume; neither it nor its voxels are changed.
+        :param segmentationNode: where to write. Without a geometry it gets the volume's.
+        :param segmentId: id (not name) of the segment to write to; None makes a new one.
+        :param points: [[r, a, s], ...]; points on several slices are used together.
+        :param labels: 1 (positive, the default) or 0 (negative) for each point.
+        :param box: two opposite corners [[r, a, s], [r, a, s]] on one slice.
+        :param orientation: which slices: "Axial", "Sagittal" or "Coronal" (those nearest to the
+            anatomical plane, also in an oblique scan), "I", "J" or "K" (axis of the
+            segmentation's geometry), or a slice view node, which must show whole slices.
+        :param model: a name or file that SlideSAMLib.load_model knows, or a loaded model.
+        :param first: the slide stops there, as does `last`: slice indices of the segmentation's
+            geometry along the slide axis, inclusive; None is no limit.
+        :param window: (low, high) intensity window in image units; None chooses one.
+        :param mode: "add" to the segment, or "replace" what it has.
+        :param editorNode: a vtkMRMLSegmentEditorNode whose masking, overwrite mode and editable
+            intensity range are respected. None: the Segment Editor module's, if it edits this
+            segmentation; otherwise everything may be edited and no other segment loses a voxel.
+        :param editorLogic: the vtkSlicerSegmentEditorLogic of a Segment Editor widget that shows
+            these nodes. The result is then one step of that widget's undo, with the settings of
+            its own node. None: use `undo` and `redo` of this logic.
+        :param device: "auto", "cpu", "cuda" or "mps"; `precision` is "auto", "float32",
+            "bfloat16" or "float16". For models given by name.
+        :param settings: a SlideSAMLib.SlideSettings.
+        :param progress: called as progress(done, total, finished) after every slice;
+            `finished.index` is a slice index as for `first`.
+        :param cancelled: asked before every window; True ends the work and keeps what is finished.
+        :raises ValueError: something in the call cannot be used.
+        :raises RuntimeError: PyTorch is missing, the model cannot be used, or nothing was found.
+            In both cases the scene is as it was.
+        """
+        if mode not in ("add", "replace"):
+            raise ValueError(f"The mode must be 'add' or 'replace', not {mode!r}.")
+        if editorLogic is not None and editorNode is not None:
+            raise ValueError(
+                "Give editorNode or editorLogic, not both: the logic has its own node."
+            )
+        segmenting.check_nodes(volumeNode, segmentationNode, segmentId)
+        request = segmenting.Request(
+            points=points,
+            labels=labels,
+            box=box,
+            orientation=orientation,
+            segment_id=segmentId,
+            first=first,
+            last=last,
+            window=window,
+            replace=mode == "replace",
+            settings=settings,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+        def load():
+            return self._loadedModel(model, device, precision)
+
+        if editorLogic is not None:
+            editor, isNew = Editor.around(editorLogic), False
+        else:
+            editor, isNew = self._privateEditor()
+            editor.take_settings(editorNode or _openEditorNode(segmentationNode))
+        try:
+            segmentId, self.lastResult = segmenting.segment(
+                editor, volumeNode, segmentationNode, load, request
+            )
+        except BaseException:
+            if isNew:
+                editor.release()
+            raise
+        return segmentId
+
+    def undo(self):
+        """Take back what the last `segment` without `editorLogic` wrote, a new segment too.
+
+        The steps are kept for the segmentation that was written last. The Segment Editor's own
+        undo does not know of them.
+        """
+        if not self.canUndo():
+            raise RuntimeError("There is nothing to undo.")
+        self._editor.undo()
+
+    def redo(self):
+        """Write again what `undo` took back."""
+        if not self.canRedo():
+            raise RuntimeError("There is nothing to redo.")
+        self._editor.redo()
+
+    def canUndo(self):
+        return self._editor is not None and self._editor.can_undo()
+
+    def canRedo(self):
+        return self._editor is not None and self._editor.can_redo()
+
+    def prompts(self, segmentationNode, segmentId):
+        """The marks that a segment was made with, as SlideSAMBridge.marks.Marks; None if none."""
+        return segments.saved_marks(segmentationNode, segmentId)
+
+    def _loadedModel(self, model, device, precision):
+        if not isinstance(model, str | Path):
+            return model
+        key = (str(model), device, precision)
+        if key not in self._models:
+            # One at a time: models are large.
+            self._models = {key: library.load_model(model, device, precision)}
+        return self._models[key]
+
+    def _privateEditor(self):
+        """The editor of this logic, and whether it was made just now."""
+        if self._editor is not None and self._editor.alive:
+            return self._editor, False
+        self._editor = Editor.private(slicer.mrmlScene, slicer.app.applicationLogic())
+        return self._editor, True
+
+
+def _openEditorNode(segmentationNode):
+    """The node of the Segment Editor module, if it edits this segmentation."""
+    node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+    return node if node is not None and node.GetSegmentationNode() is segmentationNode else None
+
+
+class SlideSAMTest(ScriptedLoadableModuleTest):
+    """Self-test; the built-in model takes part where its weights and PyTorch are there."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        for test in (
+            self.test_segment,
+            self.test_box_and_undo,
+            self.test_refusals,
+            self.test_builtin_model,
+        ):
+            self.setUp()
+            test()
+        self.delayDisplay("SlideSAM: all tests passed")
+
+    def test_segment(self):
+        """A point in an oblique, transformed volume gives exactly the object's voxels."""
+        scene = self._scene(transformed=True)
+        before = slicer.util.arrayFromVolume(scene.volume).copy()
+        segmentId = SlideSAMLogic().segment(
+            scene.volume, scene.segmentation, points=[scene.centre], model=scene.model
+        )
+        self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(scene.volume), before))
+        segment = scene.segmentation.GetSegmentation().GetSegment(segmentId)
+        self.assertEqual(segment.GetName(), "Slide-SAM 1")
+
+    def test_box_and_undo(self):
+        """A box on each orientation finds the object; undo takes the segment away again."""
+        scene = self._scene()
+        logic = SlideSAMLogic()
+        for axis in "IJK":
+            segmentId = logic.segment(
+                scene.volume,
+                scene.segmentation,
+                box=scene.box(axis),
+                orientation=axis,
+                model=scene.model,
+            )
+            self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+            logic.undo()
+            self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_refusals(self):
+        """Wrong calls say so and leave no segment behind."""
+        scene = self._scene()
+        logic = SlideSAMLogic()
+        with self.assertRaises(ValueError):
+            logic.segment(scene.volume, scene.segmentation, model=scene.model)
+        with self.assertRaises(ValueError):
+            logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
+        self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_builtin_model(self):
+        """The built-in model finds a bright ball from one box."""
+        missing = library.missing_for_builtin()
+        if missing:
+            logging.info("SlideSAM: the test of the built-in model is skipped. %s", missing)
+            return
+        scene = self._scene()
+        segmentId = SlideSAMLogic().segment(
+            scene.volume, scene.segmentation, box=scene.box("K"), orientation="K"
+        )
+        mask = scene.mask(segmentId)
+        dice = 2 * (mask & scene.truth).sum() / (mask.sum() + scene.truth.sum())
+        self.assertGreater(dice, 0.6)
+
+    def _scene(self, transformed=False):
+        from SlideSAMBridge.selftest import TestScene
+
+        library.make_importable()
+        return TestScene(slicer.mrmlScene, transformed)

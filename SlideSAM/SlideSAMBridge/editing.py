@@ -1,0 +1,245 @@
+"""The one place that reads the segmentation's lattice and writes into a segmentation.
+
+Everything goes through Slicer's vtkSlicerSegmentEditorLogic, so mask mode, overwrite mode and
+editable intensity range act as in the Segment Editor, and transforms and oversampling are its own.
+
+What undo means:
+
+- An editor made with `Editor.around(editor_logic)` writes with the logic of a Segment Editor
+  widget. One undo state is saved there, and the widget's Undo takes the whole result back.
+- An editor made with `Editor.private(scene)` has a logic of its own, with a hidden editor node.
+  Its `undo` and `redo` step through what this editor wrote to the segmentation it was pointed at
+  last; pointing it at another segmentation drops that history. A Segment Editor widget that shows
+  the same segmentation does not know of these states: its Undo restores the whole segmentation
+  as it was at its own last state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import lattice as lattices
+from .lattice import Lattice
+
+UNDO_STATES = 10
+NODE_NAME = "SlideSAM editor"
+GEOMETRY = "Reference image geometry"
+
+
+class Editor:
+    """Reads from and writes to one segmentation through a segment editor logic."""
+
+    def __init__(self, logic: Any, node: Any, owned: bool) -> None:
+        self.logic = logic
+        self.node = node
+        self._owned = owned
+
+    @classmethod
+    def private(cls, scene: Any, app_logic: Any) -> Editor:
+        """An editor with a logic and a hidden, unsaved editor node of its own."""
+        import slicer
+
+        node = slicer.vtkMRMLSegmentEditorNode()
+        node.SetName(NODE_NAME)
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        scene.AddNode(node)
+        logic = slicer.vtkSlicerSegmentEditorLogic()
+        logic.SetMRMLApplicationLogic(app_logic)
+        logic.SetMRMLScene(scene)
+        logic.SetSegmentEditorNode(node)
+        logic.SetMaximumNumberOfUndoStates(UNDO_STATES)
+        return cls(logic, node, owned=True)
+
+    @classmethod
+    def around(cls, editor_logic: Any) -> Editor:
+        """An editor that writes with the logic of a Segment Editor widget.
+
+        Raises ValueError where that logic has no editor node yet.
+        """
+        node = editor_logic.GetSegmentEditorNode()
+        if node is None:
+            raise ValueError("The segment editor logic has no editor node: set one first.")
+        return cls(editor_logic, node, owned=False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the editor node is still in a scene; closing a scene takes it out."""
+        return self.node.GetScene() is not None
+
+    def release(self) -> None:
+        """Take a private editor node out of the scene; its undo states go with it."""
+        if self._owned and self.alive:
+            self.logic.SetSegmentEditorNode(None)
+            self.node.GetScene().RemoveNode(self.node)
+
+    def point_at(self, segmentation_node: Any, volume_node: Any) -> None:
+        """Choose segmentation and source volume.
+
+        Raises ValueError where the editor belongs to a widget that shows something else.
+        """
+        if self._owned:
+            # The segmentation first: the logic keeps the volume with it.
+            self.node.SetAndObserveSegmentationNode(segmentation_node)
+            self.node.SetAndObserveSourceVolumeNode(volume_node)
+        elif self.node.GetSegmentationNode() is not segmentation_node:
+            raise ValueError(
+                "The segment editor logic edits another segmentation: choose it there."
+            )
+        elif self.node.GetSourceVolumeNode() is not volume_node:
+            raise ValueError("The segment editor logic has another source volume: choose it there.")
+
+    def take_settings(self, editor_node: Any | None) -> None:
+        """Copy masking, overwrite and intensity range from a Segment Editor's node.
+
+        None means neutral: edit everywhere, and take no voxel from another segment.
+        A widget's own editor keeps the settings of its own node.
+        """
+        import slicer
+
+        if not self._owned:
+            return
+        if editor_node is None:
+            editor_node = slicer.vtkMRMLSegmentEditorNode()
+            editor_node.SetOverwriteMode(editor_node.OverwriteNone)
+        self.node.SetMaskMode(editor_node.GetMaskMode())
+        self.node.SetMaskSegmentID(editor_node.GetMaskSegmentID())
+        self.node.SetOverwriteMode(editor_node.GetOverwriteMode())
+        self.node.SetSourceVolumeIntensityMaskRange(
+            *editor_node.GetSourceVolumeIntensityMaskRange()
+        )
+        self.node.SetSourceVolumeIntensityMask(editor_node.GetSourceVolumeIntensityMask())
+
+    def source(self) -> tuple[np.ndarray, Lattice]:
+        """The source volume on the lattice of the labels: a copy (K, J, I), and that lattice.
+
+        Raises RuntimeError where the logic cannot work it out.
+        """
+        if not self.logic.UpdateAlignedSourceVolume():
+            raise RuntimeError("The volume cannot be brought onto the segmentation's geometry.")
+        image = self.logic.GetAlignedSourceVolume()
+        lattice = lattices.of_image(image, self.node.GetSegmentationNode())
+        # A copy, because the logic refills the image at the next edit with an intensity range.
+        return image_array(image).copy(), lattice
+
+    def lattice(self) -> Lattice:
+        """The lattice of the labels as it is now."""
+        if not self.logic.UpdateReferenceGeometryImage():
+            raise RuntimeError("The segmentation has no geometry.")
+        image = self.logic.GetReferenceGeometryImage()
+        return lattices.of_image(image, self.node.GetSegmentationNode())
+
+    def editable(self, volume: np.ndarray, lattice: Lattice) -> np.ndarray:
+        """The voxels that masking and intensity range let an edit change: bool (K, J, I).
+
+        `volume` is the source volume on `lattice`.
+        """
+        allowed = np.ones(lattice.shape, bool)
+        if self.node.GetMaskMode() != self.node.GetSegmentationNode().EditAllowedEverywhere:
+            if not self.logic.UpdateMaskLabelmap():
+                raise RuntimeError("The editable area of the Segment Editor cannot be worked out.")
+            image = self.logic.GetMaskLabelmap()
+            masked = lattices.of_image(image, self.node.GetSegmentationNode())
+            allowed[lattice.slices(masked)] = image_array(image) == 0
+        if self.node.GetSourceVolumeIntensityMask():
+            low, high = self.node.GetSourceVolumeIntensityMaskRange()
+            allowed &= (volume >= low) & (volume <= high)
+        return allowed
+
+    def save_state(self) -> None:
+        """Save one undo state. Call it once per action, after all checks."""
+        if not self.logic.SaveStateForUndo():
+            raise RuntimeError("The state of the segmentation cannot be saved for undo.")
+
+    def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
+        """Add a mask (K, J, I) on `lattice` to a segment, or put it in the segment's place."""
+        part = _bounding_part(mask, lattice)
+        image = label_image(mask[lattice.slices(part)], part)
+        mode = (
+            self.logic.ModificationModeSet if replace else self.logic.ModificationModeAdd
+        )  # members of the logic's own enum: an int is refused
+        segmentation_node = self.node.GetSegmentationNode()
+        self.logic.ModifySegmentByLabelmap(segmentation_node, segment_id, image, mode, True, False)
+
+    def can_undo(self) -> bool:
+        return self.alive and bool(self.logic.CanUndo())
+
+    def can_redo(self) -> bool:
+        return self.alive and bool(self.logic.CanRedo())
+
+    def undo(self) -> None:
+        self.logic.Undo()
+
+    def redo(self) -> None:
+        self.logic.Redo()
+
+
+class Preparation:
+    """What a segmentation needs before an edit, and the way back when nothing is written."""
+
+    def __init__(self, segmentation_node: Any, volume_node: Any) -> None:
+        self._node = segmentation_node
+        self._segmentation = segmentation_node.GetSegmentation()
+        self._role = segmentation_node.GetReferenceImageGeometryReferenceRole()
+        self._geometry = self._segmentation.GetConversionParameter(GEOMETRY)
+        self._reference = segmentation_node.GetNodeReferenceID(self._role)
+        self._representation = self._segmentation.GetSourceRepresentationName()
+        if not self._geometry:
+            segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        if self._segmentation.GetNumberOfSegments() == 0:
+            self._segmentation.SetSourceRepresentationName("Binary labelmap")
+
+    def revert(self) -> None:
+        """Put geometry, its reference and the source representation back."""
+        self._segmentation.SetConversionParameter(GEOMETRY, self._geometry)
+        self._node.SetNodeReferenceID(self._role, self._reference)
+        if self._segmentation.GetNumberOfSegments() == 0:
+            self._segmentation.SetSourceRepresentationName(self._representation)
+
+
+def segment_mask(segmentation_node: Any, segment_id: str, lattice: Lattice) -> np.ndarray:
+    """The voxels of a segment on a lattice that its labelmap shares: bool (K, J, I)."""
+    image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    mask = np.zeros(lattice.shape, bool)
+    extent = np.array(image.GetExtent())
+    first, last = np.maximum(extent[0::2], lattice.first), np.minimum(extent[1::2], lattice.last)
+    if np.any(first > last):
+        return mask
+    part = lattice.cropped(np.stack([first, last], axis=1).ravel())
+    stored = lattice.cropped(extent)
+    value = segmentation_node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
+    mask[lattice.slices(part)] = image_array(image)[stored.slices(part)] == value
+    return mask
+
+
+def image_array(image: Any) -> np.ndarray:
+    """The voxels of a vtkImageData as a view (K, J, I)."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    i, j, k = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k, j, i)
+
+
+def label_image(mask: np.ndarray, lattice: Lattice) -> Any:
+    """A mask (K, J, I) as vtkOrientedImageData in the frame of the segmentation."""
+    import slicer
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(*lattice.extent)
+    image.SetImageToWorldMatrix(lattices.to_matrix(lattice.ijk_to_local))
+    voxels = np.ascontiguousarray(mask, np.uint8).ravel()  # i runs fastest, as VTK stores it
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True))
+    return image
+
+
+def _bounding_part(mask: np.ndarray, lattice: Lattice) -> Lattice:
+    """The smallest part of the lattice that holds all voxels of the mask."""
+    extent: list[int] = []
+    for axis, start in zip((2, 1, 0), lattice.first.tolist(), strict=True):  # I, J, K
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        extent += [start + int(used[0]), start + int(used[-1])]
+    return lattice.cropped(extent)

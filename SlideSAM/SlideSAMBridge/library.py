@@ -1,0 +1,102 @@
+"""Where SlideSAMLib is, and what is missing when it cannot work. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+# In an installed extension SlideSAMLib lies beside SlideSAM.py, whose folder Slicer has put on the
+# path; in the source tree it lies one folder further up.
+_MODULE_FOLDER = Path(__file__).resolve().parents[1]
+_PLACES = (_MODULE_FOLDER, _MODULE_FOLDER.parent)
+
+TORCH_MISSING = (
+    "PyTorch is not installed in this Slicer: install the PyTorch extension in the Extensions "
+    "Manager, restart Slicer, and let its PyTorch Utils module install torch."
+)
+
+
+def make_importable() -> None:
+    """Put the folder that holds SlideSAMLib on `sys.path`, unless it can be imported already.
+
+    Raises RuntimeError where SlideSAMLib is nowhere.
+    """
+    if importlib.util.find_spec("SlideSAMLib") is not None:
+        return
+    for place in _PLACES:
+        if (place / "SlideSAMLib" / "__init__.py").is_file():
+            # At the end: nothing else in that folder may hide a module of Slicer.
+            sys.path.append(str(place))
+            return
+    raise RuntimeError(
+        "The folder SlideSAMLib is missing beside the SlideSAM module: install the extension again."
+    )
+
+
+def torch_version() -> str | None:
+    """The version of the torch that is installed, without importing it; None where there is none.
+
+    Reading the version off the package does not need the seconds that `import torch` takes.
+    """
+    from importlib import metadata
+
+    if importlib.util.find_spec("torch") is None:
+        return None
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def missing_for_builtin() -> str:
+    """What keeps the built-in model from running, as one sentence; "" where nothing does."""
+    if torch_version() is None:
+        return TORCH_MISSING
+    from SlideSAMLib.catalogue import model_info
+
+    if not model_info("builtin").installed:
+        return "The weights of the built-in model are missing: install the extension again."
+    return ""
+
+
+def status() -> str:
+    """One line on what is installed, for a panel."""
+    try:
+        make_importable()
+        missing = missing_for_builtin()
+    except RuntimeError as error:
+        return str(error)
+    return missing or f"Ready: PyTorch {torch_version()}, built-in model."
+
+
+def load_model(model: str | Path, device: str = "auto", precision: str = "auto") -> Any:
+    """A model of SlideSAMLib by name or file.
+
+    Raises
+    ------
+    RuntimeError
+        PyTorch or another Python package is missing, or the model's file cannot be used.
+    ValueError
+        There is no model of this name, or no such device or precision.
+    """
+    import SlideSAMLib
+
+    try:
+        return SlideSAMLib.load_model(model, device=device, precision=precision)
+    except ImportError as error:
+        raise missing_package(error) from error
+
+
+def missing_package(error: ImportError) -> RuntimeError:
+    """What to tell a user whose Slicer lacks a package."""
+    package = (error.name or str(error)).split(".")[0]
+    if package == "torch":
+        return RuntimeError(TORCH_MISSING)
+    # The import name and the name to install differ for one package only.
+    name = {"segment_anything": "segment-anything"}.get(package, package)
+    return RuntimeError(
+        f"The Python package {name} is missing: run slicer.util.pip_install('{name}') in the "
+        "Python console."
+    )

@@ -1,0 +1,235 @@
+"""From marks in the scene to a written segment: the whole job, in order.
+
+Check, bring the volume onto the lattice, place the marks, run the model, look whether the scene is
+still the same, and only then write, as one undo step. Whatever goes wrong before the write leaves
+the scene as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import lattice as lattices
+from . import marks as marking
+from . import segments
+from .editing import Editor, Preparation
+from .lattice import Lattice
+from .library import missing_package
+from .orientation import AXES, slide_axis
+
+CHANGED = "The scene changed while the segmentation ran, so nothing was written: start it again."
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to segment; every index is a voxel index of the segmentation's lattice.
+
+    points, box : world RAS in mm. labels : 1 or 0 for each point.
+    orientation : see `orientation.slide_axis`.
+    segment_id : the segment to write to, or None for a new one.
+    first, last : limits of the slide as slice indices along the slide axis, inclusive.
+    window : (low, high) intensity window in image units, or None.
+    replace : put the result in the segment's place instead of adding it.
+    settings : SlideSAMLib.SlideSettings, or None.
+    progress : called as progress(done, total, finished) after every slice.
+    cancelled : asked before every window; True ends the work, and what is finished is written.
+    """
+
+    points: Sequence[Sequence[float]] | None = None
+    labels: Sequence[int] | None = None
+    box: Sequence[Sequence[float]] | None = None
+    orientation: Any = "Axial"
+    segment_id: str | None = None
+    first: int | None = None
+    last: int | None = None
+    window: Sequence[float] | None = None
+    replace: bool = False
+    settings: Any = None
+    progress: Callable[[int, int | None, Any], None] | None = None
+    cancelled: Callable[[], bool] | None = None
+
+
+def segment(
+    editor: Editor,
+    volume_node: Any,
+    segmentation_node: Any,
+    load: Callable[[], Any],
+    request: Request,
+) -> tuple[str, Any]:
+    """Segment one object and write it; returns (segment id, SlideSAMLib.SlideResult).
+
+    `load` gives the model; it is called when all that was marked is known to be usable. The slices
+    of the result count from the first slice of the volume on the lattice.
+
+    Raises
+    ------
+    ValueError
+        A node, a mark, the orientation or a limit cannot be used.
+    RuntimeError
+        Nothing was found, all of it is masked, the work was cancelled before the first slice, the
+        scene changed meanwhile, or a package is missing.
+    """
+    check_nodes(volume_node, segmentation_node, request.segment_id)
+    editor.point_at(segmentation_node, volume_node)
+    preparation = Preparation(segmentation_node, volume_node)
+    try:
+        volume, lattice = editor.source()
+        part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
+        marks, result = _run(volume[lattice.slices(part)], part, load, request)
+        mask = np.zeros(lattice.shape, bool)
+        mask[lattice.slices(part)] = result.mask
+        _check_unchanged(editor, volume_node, segmentation_node, lattice, request.segment_id)
+        if not (mask & editor.editable(volume, lattice)).any():
+            raise RuntimeError(_why_nothing(result))
+    except BaseException:
+        # Also on a keyboard interrupt: the half of the job that was done has to go.
+        preparation.revert()
+        raise
+    return _write(editor, segmentation_node, mask, lattice, marks, request), result
+
+
+def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None) -> None:
+    """Raise ValueError unless the nodes can be used and the segment exists."""
+    if not _is_a(volume_node, "vtkMRMLScalarVolumeNode"):
+        raise ValueError("The volume node must be a scalar volume (vtkMRMLScalarVolumeNode).")
+    name = f"'{volume_node.GetName()}'"
+    if _is_a(volume_node, "vtkMRMLLabelMapVolumeNode"):
+        raise ValueError(f"{name} is a label map: give the image it was drawn on.")
+    image = volume_node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise ValueError(f"The volume {name} has no image data: load it first.")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise ValueError(
+            f"The volume {name} has {image.GetNumberOfScalarComponents()} values per voxel: turn "
+            "it into a scalar volume first (module Vector to Scalar Volume)."
+        )
+    if not _is_a(segmentation_node, "vtkMRMLSegmentationNode"):
+        raise ValueError("The segmentation node must be a vtkMRMLSegmentationNode.")
+    if segmentation_node.GetScene() is None or volume_node.GetScene() is None:
+        raise ValueError("The volume and the segmentation must be in the scene.")
+    lattices.local_to_ras(volume_node)  # refuse transforms that are not linear
+    lattices.local_to_ras(segmentation_node)
+    segmentation = segmentation_node.GetSegmentation()
+    if segment_id is not None and segmentation.GetSegment(segment_id) is None:
+        raise ValueError(f"There is no segment with the id '{segment_id}' (an id is not a name).")
+    representation = segmentation.GetSourceRepresentationName()
+    if segmentation.GetNumberOfSegments() > 0 and representation != "Binary labelmap":
+        raise ValueError(
+            f"The segments of '{segmentation_node.GetName()}' are stored as {representation}: make "
+            "Binary labelmap the source representation in the Segmentations module."
+        )
+
+
+def _is_a(node: Any, class_name: str) -> bool:
+    return hasattr(node, "IsA") and bool(node.IsA(class_name))
+
+
+def _run(
+    volume: np.ndarray, part: Lattice, load: Callable[[], Any], request: Request
+) -> tuple[marking.Marks, Any]:
+    """Place the marks on the part of the lattice that has image, and run the model."""
+    import SlideSAMLib
+
+    axis = slide_axis(request.orientation, part)
+    marks = marking.from_ras(part, axis, request.points, request.labels, request.box)
+    offset = int(part.first[axis])
+    first, last = _limits(request, part, axis)
+    prompts = marking.to_prompts(marks, part)
+
+    def report(done: int, total: int | None, finished: Any) -> None:
+        # Outside of here slices count along the lattice, not from the start of the part.
+        shifted = dataclasses.replace(finished, index=finished.index + offset)
+        request.progress(done, total, shifted)
+
+    try:
+        result = SlideSAMLib.segment(
+            volume,
+            prompts,
+            spacing=part.spacing,
+            axis=2 - axis,  # (I, J, K) to the array axes (K, J, I)
+            first=first,
+            last=last,
+            model=load(),
+            window=request.window,
+            settings=request.settings,
+            progress=None if request.progress is None else report,
+            cancelled=request.cancelled,
+        )
+    except ImportError as error:
+        raise missing_package(error) from error
+    return marks, result
+
+
+def _limits(request: Request, part: Lattice, axis: int) -> tuple[int | None, int | None]:
+    """First and last slice counted from the start of the part."""
+    low, high = int(part.first[axis]), int(part.last[axis])
+    for name, value in (("first", request.first), ("last", request.last)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or int(value) != value or not low <= value <= high:
+            raise ValueError(
+                f"The {name} slice must be a whole number from {low} to {high} along "
+                f"{AXES[axis]}, not {value!r}."
+            )
+    if request.first is not None and request.last is not None and request.first > request.last:
+        raise ValueError(
+            f"The first slice {request.first} is behind the last slice {request.last}."
+        )
+    return (
+        None if request.first is None else int(request.first) - low,
+        None if request.last is None else int(request.last) - low,
+    )
+
+
+def _check_unchanged(
+    editor: Editor,
+    volume_node: Any,
+    segmentation_node: Any,
+    lattice: Lattice,
+    segment_id: str | None,
+) -> None:
+    """Raise RuntimeError unless the result still fits: a progress callback may run the GUI."""
+    if not editor.alive or segmentation_node.GetScene() is None or volume_node.GetScene() is None:
+        raise RuntimeError(CHANGED)
+    try:
+        check_nodes(volume_node, segmentation_node, segment_id)
+        editor.point_at(segmentation_node, volume_node)
+        now = editor.lattice()
+    except ValueError as error:
+        raise RuntimeError(CHANGED) from error
+    if now.extent != lattice.extent or not np.array_equal(now.ijk_to_ras, lattice.ijk_to_ras):
+        raise RuntimeError(CHANGED)
+
+
+def _why_nothing(result: Any) -> str:
+    if result.mask.any():
+        return (
+            "Nothing was written: the masking settings of the Segment Editor (editable area or "
+            "intensity range) leave out everything that was found."
+        )
+    if "cancelled" in result.stops.values():
+        return "Cancelled before the first slice was finished, so nothing was written."
+    return "Nothing was found at the marked place: mark it with a box, or with more points."
+
+
+def _write(
+    editor: Editor,
+    segmentation_node: Any,
+    mask: np.ndarray,
+    lattice: Lattice,
+    marks: marking.Marks,
+    request: Request,
+) -> str:
+    segmentation_node.CreateDefaultDisplayNodes()  # does nothing where there is one
+    editor.save_state()
+    segment_id = request.segment_id
+    if segment_id is None:
+        segment_id = segments.add_segment(segmentation_node)
+    editor.write(segment_id, mask, lattice, request.replace)
+    segments.save_marks(segmentation_node, segment_id, marks)
+    return segment_id

@@ -1,0 +1,72 @@
+"""Segments: making one with a name and a colour of its own, and what is saved with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import marks as marking
+
+NAME = "Slide-SAM"
+# Colours that stand out on a grey image, and from each other.
+PALETTE = (
+    (0.90, 0.62, 0.00),
+    (0.34, 0.71, 0.91),
+    (0.00, 0.75, 0.45),
+    (0.95, 0.90, 0.25),
+    (0.85, 0.37, 0.10),
+    (0.80, 0.47, 0.75),
+    (0.20, 0.40, 0.95),
+    (0.95, 0.30, 0.45),
+    (0.55, 0.90, 0.20),
+    (0.40, 0.85, 0.80),
+)
+
+
+def add_segment(segmentation_node: Any) -> str:
+    """Add an empty segment "Slide-SAM n" in a colour unlike the others; returns its id."""
+    segmentation = segmentation_node.GetSegmentation()
+    others = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
+    name = unused_name([segment.GetName() for segment in others])
+    color = distinct_color([segment.GetColor() for segment in others])
+    return segmentation.AddEmptySegment("", name, color)
+
+
+def unused_name(names: Sequence[str]) -> str:
+    """ "Slide-SAM n" with the smallest n that is not taken."""
+    number = 1
+    while f"{NAME} {number}" in names:
+        number += 1
+    return f"{NAME} {number}"
+
+
+def distinct_color(used: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """The colour of the palette that is farthest from all that are used (RGB in 0..1)."""
+    if not used:
+        return PALETTE[0]
+    distance = np.linalg.norm(np.array(PALETTE)[:, None] - np.array(used)[None], axis=2).min(1)
+    return PALETTE[int(np.argmax(distance))]
+
+
+def save_marks(segmentation_node: Any, segment_id: str, marks: marking.Marks) -> None:
+    """Keep the marks with the segment, in the scene and in .seg.nrrd files."""
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    segment.SetTag(marking.TAG, marks.to_json())
+
+
+def saved_marks(segmentation_node: Any, segment_id: str) -> marking.Marks | None:
+    """The marks that made a segment, or None where none are kept with it.
+
+    Raises ValueError where there is no such segment, or the saved text is damaged.
+    """
+    import vtk
+
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    if segment is None:
+        raise ValueError(f"There is no segment with the id '{segment_id}'.")
+    text = vtk.reference("")
+    if not segment.GetTag(marking.TAG, text):
+        return None
+    return marking.from_json(str(text.get()))

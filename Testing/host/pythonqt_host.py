@@ -1,0 +1,188 @@
+"""A thin host that runs Segment Editor effect files without Slicer.
+
+`install` puts the stand-in modules where `import` finds them. `Editor` loads an effect file by the
+rules of setPythonSource, observes the views with Slicer's priority and turns `return True` into an
+abort flag.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+from . import module_host, pythonqt_rules
+from .scripted_effect import AbstractScriptedSegmentEditorEffect, ScriptedEffect, SliceWidget
+
+
+def install() -> Any:
+    """Put all stand-in modules where `import` finds them; returns the QApplication."""
+    app = pythonqt_rules.install()
+    module_host.install()
+    effects = types.ModuleType("SegmentEditorEffects")
+    effects.AbstractScriptedSegmentEditorEffect = AbstractScriptedSegmentEditorEffect
+    effects.__all__ = ["AbstractScriptedSegmentEditorEffect"]
+    sys.modules["SegmentEditorEffects"] = effects
+    slicer.qSlicerSegmentEditorAbstractEffect = ScriptedEffect
+    return app
+
+
+class Editor:
+    """What qMRMLSegmentEditorWidget does for effects: loads, activates and feeds them."""
+
+    # The names that Slicer looks up, once, on the new Python object.
+    API = (
+        "icon",
+        "helpText",
+        "clone",
+        "activate",
+        "deactivate",
+        "setupOptionsFrame",
+        "createCursor",
+        "processInteractionEvents",
+        "processViewNodeEvents",
+        "setMRMLDefaults",
+        "referenceGeometryChanged",
+        "sourceVolumeNodeChanged",
+        "masterVolumeNodeChanged",
+        "layoutChanged",
+        "interactionNodeModified",
+        "updateGUIFromMRML",
+        "updateMRMLFromGUI",
+        "cleanup",
+    )
+    EVENTS = (
+        "LeftButtonPressEvent",
+        "LeftButtonReleaseEvent",
+        "LeftButtonDoubleClickEvent",
+        "RightButtonPressEvent",
+        "RightButtonReleaseEvent",
+        "RightButtonDoubleClickEvent",
+        "MiddleButtonPressEvent",
+        "MiddleButtonReleaseEvent",
+        "MiddleButtonDoubleClickEvent",
+        "MouseMoveEvent",
+        "MouseWheelForwardEvent",
+        "MouseWheelBackwardEvent",
+        "MouseWheelLeftEvent",
+        "MouseWheelRightEvent",
+        "KeyPressEvent",
+        "KeyReleaseEvent",
+        "EnterEvent",
+        "LeaveEvent",
+    )
+
+    def __init__(self, session: Any, segmentationNode: Any, volumeNode: Any, views: list) -> None:
+        self.node = session.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+        self.logic = slicer.vtkSlicerSegmentEditorLogic()
+        self.logic.SetMRMLApplicationLogic(session.app_logic)
+        self.logic.SetMRMLScene(session.scene)
+        self.logic.SetSegmentEditorNode(self.node)
+        self.node.SetAndObserveSegmentationNode(segmentationNode)
+        self.node.SetAndObserveSourceVolumeNode(volumeNode)
+        self.widgets = [SliceWidget(view) for view in views]
+        self.effects: dict[str, ScriptedEffect] = {}
+        self.active: ScriptedEffect | None = None
+        self.errors: list[str] = []
+        self._tags: list[tuple[Any, int]] = []
+        self.node.AddObserver(self.node.EffectParameterModified, lambda *_: self._update_gui())
+
+    def addEffect(self, path: Path) -> ScriptedEffect:
+        """Load an effect file as setPythonSource does.
+
+        Module name = folder name, class name = file name; a class that is already in sys.modules
+        wins, otherwise the file (not a package) becomes that module.
+        """
+        path = Path(path).resolve()
+        class_name = path.stem if path.stem.endswith("Effect") else path.stem + "Effect"
+        module = sys.modules.get(path.parent.name)
+        if module is None or not hasattr(module, class_name):
+            spec = importlib.util.spec_from_file_location(path.parent.name, path)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.parent.name] = module
+            spec.loader.exec_module(module)
+        effect = ScriptedEffect(self)
+        effect._self = getattr(module, class_name)(effect)
+        setattr(slicer, path.parent.name, effect._self)
+        effect._methods = {
+            n: getattr(effect._self, n) for n in self.API if hasattr(effect._self, n)
+        }
+        self.effects[effect.name] = effect
+        self._call(effect, "setMRMLDefaults")
+        self._call(effect, "setupOptionsFrame")
+        effect._frame.setVisible(False)
+        return effect
+
+    def _call(self, effect: ScriptedEffect, method: str, *args: Any) -> Any:
+        function = effect._methods.get(method)
+        if function is None:
+            return None
+        try:
+            return function(*args)
+        except Exception:  # printed and swallowed, as in Slicer; tests look at `errors`
+            self.errors.append(traceback.format_exc())
+            traceback.print_exc()
+            return None
+
+    def _update_gui(self) -> None:
+        for effect in self.effects.values():
+            if effect._active:
+                self._call(effect, "updateGUIFromMRML")
+
+    def setActiveEffectByName(self, name: str) -> None:
+        """Switch effects in Slicer's order; "" switches off."""
+        old, new = self.active, self.effects.get(name)
+        if old is new:
+            return
+        if old is not None:
+            old._frame.setVisible(False)
+            old._active = False
+            self._call(old, "deactivate")
+            for observed, tag in self._tags:
+                observed.RemoveObserver(tag)
+            self._tags = []
+        self.node.SetActiveEffectName("" if new is None else new.name)
+        if new is not None:
+            for widget in self.widgets:
+                self._observe(widget)
+            new._frame.setVisible(True)
+            new._active = True
+            self._call(new, "updateGUIFromMRML")  # before activate()
+            self._call(new, "activate")
+        self.active = new
+
+    def _observe(self, widget: SliceWidget) -> None:
+        interactor = widget._view.interactor
+        tags: dict[str, int] = {}
+
+        def on_event(caller: Any, event: str) -> None:
+            if self.active is None:
+                return
+            event_id = vtk.vtkCommand.GetEventIdFromString(event)
+            result = self._call(self.active, "processInteractionEvents", caller, event_id, widget)
+            if result is not None and type(result) is not bool:
+                self.errors.append("processInteractionEvents is expected to return a boolean")
+            if result is True:
+                caller.GetCommand(tags[event]).SetAbortFlag(1)
+
+        def on_view_node(caller: Any, event: str) -> None:
+            if self.active is not None:
+                modified = vtk.vtkCommand.ModifiedEvent
+                self._call(self.active, "processViewNodeEvents", caller, modified, widget)
+
+        for event in self.EVENTS:
+            tags[event] = interactor.AddObserver(event, on_event, 1.0)
+            self._tags.append((interactor, tags[event]))
+        node = widget.mrmlSliceNode()
+        self._tags.append((node, node.AddObserver("ModifiedEvent", on_view_node, 1.0)))
+
+    def close(self) -> None:
+        self.setActiveEffectByName("")
+        for effect in self.effects.values():
+            self._call(effect, "cleanup")

@@ -1,0 +1,257 @@
+"""What a Segment Editor effect is given: its C++ object, its base class, and slice widgets.
+
+Every edit goes to the real vtkSlicerSegmentEditorLogic. What Slicer refuses is refused here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from PySide6 import QtGui
+
+from .pythonqt_rules import qt
+
+
+class SliceWidget:
+    """What an effect may ask of a qMRMLSliceWidget; wraps views.SliceView."""
+
+    def __init__(self, view: Any) -> None:
+        self._view = view
+
+    def className(self) -> str:
+        return "qMRMLSliceWidget"
+
+    def sliceLogic(self) -> Any:
+        return self._view.logic
+
+    def mrmlSliceNode(self) -> Any:
+        return self._view.node
+
+    def sliceView(self) -> SliceWidget:
+        return self
+
+    def scheduleRender(self) -> None:
+        """Nothing is shown, so nothing has to be drawn soon."""
+
+    def forceRender(self) -> None:
+        self._view.window.Render()
+
+    def renderWindow(self) -> Any:
+        return self._view.window
+
+
+class ScriptedEffect:
+    """The C++ side of an effect: parameters, options, images, edits, actors."""
+
+    ModificationModeSet = 0
+    ModificationModeAdd = 1
+    ModificationModeRemove = 2
+    ModificationModeRemoveAll = 3
+    NotConfirmed, ConfirmedWithoutDialog, ConfirmedWithDialog = range(3)
+    # `scriptedEffect.name = ...` is a Qt property; anything else is refused.
+    _PROPERTIES = (
+        "name",
+        "title",
+        "perSegment",
+        "requireSegments",
+        "showEffectCursorInSliceView",
+        "showEffectCursorInThreeDView",
+    )
+
+    def __init__(self, editor: Any) -> None:
+        self.__dict__.update(
+            name="",
+            title="",
+            perSegment=True,
+            requireSegments=True,
+            showEffectCursorInSliceView=True,
+            showEffectCursorInThreeDView=False,
+            _editor=editor,
+            _frame=qt.QFrame(),
+            _self=None,
+            _active=False,
+        )
+        qt.QFormLayout(self._frame)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name not in self._PROPERTIES:
+            raise AttributeError(f"'{name}' does not exist on qSlicerSegmentEditorScriptedEffect")
+        self.__dict__[name] = value
+
+    def self(self) -> Any:
+        return self._self
+
+    # Parameters: strings in node attributes, doubles keep six significant digits.
+
+    def parameterSetNode(self) -> Any:
+        return self._editor.node
+
+    def parameter(self, name: str) -> str:
+        node = self.parameterSetNode()
+        own = node.GetAttribute(f"{self.name}.{name}")
+        return (node.GetAttribute(name) if own is None else own) or ""
+
+    def integerParameter(self, name: str) -> int:
+        try:
+            return int(self.parameter(name))
+        except ValueError:
+            return 0  # logged, not raised, in Slicer
+
+    def doubleParameter(self, name: str) -> float:
+        try:
+            return float(self.parameter(name))
+        except ValueError:
+            return 0.0
+
+    def setParameter(self, name: str, value: Any) -> None:
+        self.setCommonParameter(f"{self.name}.{name}", value)
+
+    def setCommonParameter(self, name: str, value: Any) -> None:
+        text = f"{value:.6g}" if type(value) is float else str(value)
+        node = self.parameterSetNode()
+        if node.GetAttribute(name) == text:
+            return
+        was = node.GetDisableModifiedEvent()
+        node.SetDisableModifiedEvent(1)
+        node.SetAttribute(name, text)
+        node.SetDisableModifiedEvent(was)
+        node.InvokeCustomModifiedEvent(node.EffectParameterModified)
+
+    def setParameterDefault(self, name: str, value: Any) -> None:
+        if not self.parameterDefined(name):
+            self.setParameter(name, value)
+
+    def parameterDefined(self, name: str) -> bool:
+        return bool(self.parameterSetNode().GetAttribute(f"{self.name}.{name}"))
+
+    # Options
+
+    def optionsFrame(self) -> Any:
+        return self._frame
+
+    def addOptionsWidget(self, widget: Any) -> None:
+        self._frame.layout().addRow(widget)
+
+    def addLabeledOptionsWidget(self, text: str, widget: Any) -> Any:
+        label = qt.QLabel(text)
+        self._frame.layout().addRow(label, widget)
+        return label
+
+    # Images: always the same objects, refreshed by the logic on each call.
+
+    def _updated(self, update: Any, image: Any) -> Any:
+        return image if update() else None
+
+    def defaultModifierLabelmap(self) -> Any:
+        logic = self._editor.logic
+        return self._updated(logic.ResetModifierLabelmapToDefault, logic.GetModifierLabelmap())
+
+    def modifierLabelmap(self) -> Any:
+        return self._editor.logic.GetModifierLabelmap()
+
+    def maskLabelmap(self) -> Any:
+        logic = self._editor.logic
+        return self._updated(logic.UpdateMaskLabelmap, logic.GetMaskLabelmap())
+
+    def sourceVolumeImageData(self) -> Any:
+        logic = self._editor.logic
+        return self._updated(logic.UpdateAlignedSourceVolume, logic.GetAlignedSourceVolume())
+
+    def selectedSegmentLabelmap(self) -> Any:
+        logic = self._editor.logic
+        return self._updated(
+            logic.UpdateSelectedSegmentLabelmap, logic.GetSelectedSegmentLabelmap()
+        )
+
+    def referenceGeometryImage(self) -> Any:
+        logic = self._editor.logic
+        return self._updated(logic.UpdateReferenceGeometryImage, logic.GetReferenceGeometryImage())
+
+    # Editing
+
+    def saveStateForUndo(self) -> None:
+        self._editor.logic.SaveStateForUndo()
+
+    def modifySelectedSegmentByLabelmap(self, labelmap: Any, mode: int, *rest: Any) -> None:
+        node = self.parameterSetNode()
+        segment = node.GetSelectedSegmentID() or ""
+        self.modifySegmentByLabelmap(node.GetSegmentationNode(), segment, labelmap, mode, *rest)
+
+    def modifySegmentByLabelmap(
+        self, segmentationNode: Any, segmentId: str, labelmap: Any, mode: int, *rest: Any
+    ) -> None:
+        left = list(rest)
+        has_extent = bool(left) and not isinstance(left[0], bool)
+        extent = left.pop(0) if has_extent else [0, -1, 0, -1, 0, -1]
+        bypass = left.pop(0) if left else False
+        if left or len(extent) != 6:
+            raise ValueError("Could not find matching overload for given arguments")
+        logic = self._editor.logic
+        modes = (  # the logic wants its enum type, not an int
+            logic.ModificationModeSet,
+            logic.ModificationModeAdd,
+            logic.ModificationModeRemove,
+            logic.ModificationModeRemoveAll,
+        )
+        member = next(m for m in modes if int(m) == int(mode))
+        logic.ModifySegmentByLabelmap(
+            segmentationNode, segmentId, labelmap, member, list(extent), self.perSegment, bypass
+        )
+
+    def confirmCurrentSegmentVisible(self) -> int:
+        return self.ConfirmedWithoutDialog
+
+    def selectEffect(self, name: str) -> None:
+        self._editor.setActiveEffectByName(name)
+
+    def active(self) -> bool:
+        return self._active
+
+    # Views
+
+    def viewNode(self, viewWidget: Any) -> Any:
+        return viewWidget.mrmlSliceNode()
+
+    def renderWindow(self, viewWidget: Any) -> Any:
+        return viewWidget.renderWindow()
+
+    def renderer(self, viewWidget: Any) -> Any:
+        return viewWidget._view.renderer
+
+    def addActor2D(self, viewWidget: Any, actor: Any) -> None:
+        self.renderer(viewWidget).AddViewProp(actor)
+
+    def removeActor2D(self, viewWidget: Any, actor: Any) -> None:
+        self.renderer(viewWidget).RemoveViewProp(actor)
+
+    def xyToRas(self, xy: Any, viewWidget: Any) -> Any:
+        ras = [0.0] * 3
+        node = viewWidget.mrmlSliceNode()
+        slicer.vtkSlicerSegmentEditorLogic.XyToRas([xy.x(), xy.y()], ras, node)
+        return QtGui.QVector3D(*ras)  # single precision, as in Slicer
+
+    def xyToIjk(self, xy: Any, viewWidget: Any, image: Any, parentTransformNode: Any = None) -> Any:
+        ijk = [0] * 3
+        slicer.vtkSlicerSegmentEditorLogic.XyToIjk(
+            [xy.x(), xy.y()], ijk, viewWidget.mrmlSliceNode(), image, parentTransformNode
+        )
+        return QtGui.QVector3D(*ijk)
+
+
+class AbstractScriptedSegmentEditorEffect:
+    """Stand-in for the base class that Slicer ships in SegmentEditorEffects."""
+
+    def __init__(self, scriptedEffect: Any) -> None:
+        self.scriptedEffect = scriptedEffect
+
+    def xyToRas(self, xy: Any, viewWidget: Any) -> list[float]:
+        v = self.scriptedEffect.xyToRas(qt.QPoint(xy[0], xy[1]), viewWidget)
+        return [v.x(), v.y(), v.z()]
+
+    def xyToIjk(
+        self, xy: Any, viewWidget: Any, image: Any, parentTransformNode: Any = None
+    ) -> list[int]:
+        point = qt.QPoint(xy[0], xy[1])
+        v = self.scriptedEffect.xyToIjk(point, viewWidget, image, parentTransformNode)
+        return [int(v.x()), int(v.y()), int(v.z())]

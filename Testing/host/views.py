@@ -1,0 +1,40 @@
+"""Slice and 3D views with simulated mouse and keys, on the off-screen views of the bridge.
+
+Positions are render window pixels with the origin at the bottom left, which is what
+`GetEventPosition` gives in Slicer and what XYToRAS takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from SlideSAMBridge import offscreen
+
+ThreeDView = offscreen.ThreeDView
+
+
+class SliceView(offscreen.SliceView):
+    """A slice view that can be clicked."""
+
+    def event(
+        self, name: str, xy: Sequence[float], ctrl: int = 0, shift: int = 0, key: str = ""
+    ) -> None:
+        """Send one VTK event, for example "LeftButtonPressEvent"."""
+        x, y = round(xy[0]), round(xy[1])
+        self.interactor.SetEventInformation(x, y, ctrl, shift, key[:1] or "\0", 0, key or None)
+        self.interactor.InvokeEvent(name)
+
+    def click(self, xy: Sequence[float], ctrl: int = 0, shift: int = 0) -> None:
+        self.event("MouseMoveEvent", xy, ctrl, shift)
+        self.event("LeftButtonPressEvent", xy, ctrl, shift)
+        self.event("LeftButtonReleaseEvent", xy, ctrl, shift)
+
+    def drag(self, start: Sequence[float], end: Sequence[float], steps: int = 5) -> None:
+        """Press at `start`, move in `steps`, release at `end`."""
+        self.event("EnterEvent", start)
+        self.event("MouseMoveEvent", start)
+        self.event("LeftButtonPressEvent", start)
+        for step in range(1, steps + 1):
+            t = step / steps
+            self.event("MouseMoveEvent", [a + t * (b - a) for a, b in zip(start, end, strict=True)])
+        self.event("LeftButtonReleaseEvent", end)

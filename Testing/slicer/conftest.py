@@ -1,0 +1,64 @@
+"""Set-up of the Slicer tests: environment before the first `import vtk`, skips, the session."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE_FOLDER = ROOT / "SlideSAM"
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+if str(MODULE_FOLDER) not in sys.path:
+    sys.path.append(str(MODULE_FOLDER))
+
+from SlideSAMBridge import offscreen  # noqa: E402  (the folder had to be on the path first)
+
+HAS_GL = offscreen.use_software_window()
+MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
+if MISSING:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_report_header() -> str:
+    if MISSING:
+        return f"Slicer tests: left out, {' and '.join(MISSING)} cannot be imported"
+    return f"Slicer tests: run with slicer-core, GL library {'found' if HAS_GL else 'missing'}"
+
+
+@pytest.fixture(scope="session")
+def qt_application():
+    """The stand-ins for Qt and scripted modules, once per process."""
+    from Testing.host import pythonqt_host
+
+    return pythonqt_host.install()
+
+
+@pytest.fixture
+def session(qt_application):
+    """A fresh scene with slicer.app, slicer.mrmlScene and slicer.modules."""
+    from Testing.host import headless
+
+    started = headless.start()
+    yield started
+    headless.stop(started)
+
+
+@pytest.fixture(scope="session")
+def slidesam(qt_application):
+    """The unchanged module file, loaded as Slicer loads it."""
+    from Testing.host import module_host
+
+    return module_host.load(MODULE_FOLDER / "SlideSAM.py")[0]
+
+
+@pytest.fixture(scope="session")
+def gl():
+    """Skips where nothing can be drawn; asked in a process of its own, because VTK crashes."""
+    if not HAS_GL:
+        pytest.skip("no EGL or OSMesa library to draw with")
+    probe = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.Render()"
+    if subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=120).returncode:
+        pytest.skip("the GL library cannot draw off-screen here")
