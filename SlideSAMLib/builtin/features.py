@@ -142,7 +142,7 @@ def _mask_weights(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _weights(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (B, 3, _CELL, _CELL) of the two histograms: from known masks, else box, else points."""
+    """Weights (B, 3, _CELL, _CELL) of the histograms: from known masks, else box, else points."""
     masks = F.avg_pool2d(batch.masks, 2) * batch.known[:, :, None, None]
     mask_in, mask_out = _mask_weights(masks)
     box_in, box_out = _box_weights(batch)

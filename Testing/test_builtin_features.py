@@ -1,0 +1,95 @@
+"""The prompt channels and appearance statistics of the built-in network."""
+
+from __future__ import annotations
+
+import torch
+
+from SlideSAMLib.builtin import features
+from SlideSAMLib.builtin.features import BINS, CHANNELS, Batch
+from SlideSAMLib.builtin.regions import GRID
+
+RATIO = slice(6, 9)  # channels of the log-likelihood ratio
+FILL, POSITIVE, NEGATIVE = 18, 19, 20
+
+
+def disc(batch: Batch, bright: float = 0.8, dark: float = 0.3) -> torch.Tensor:
+    """Put a bright disc into every slice; returns it as bool (GRID, GRID)."""
+    line = torch.arange(GRID) - GRID / 2
+    inside = line[:, None] ** 2 + line[None] ** 2 < 30**2
+    batch.image[:] = torch.where(inside, bright, dark)
+    return inside
+
+
+def with_box(batch: Batch) -> Batch:
+    batch.box[:] = torch.tensor([34.0, 34.0, 93.0, 93.0])
+    batch.has_box[:] = 1
+    return batch
+
+
+def test_the_number_of_channels_is_what_the_network_expects():
+    assert features.assemble(with_box(Batch.empty(2))).shape == (2, CHANNELS, GRID, GRID)
+
+
+def test_a_box_tells_the_object_from_its_surroundings_on_all_three_slices():
+    batch = with_box(Batch.empty(1))
+    inside = disc(batch)
+    ratio = features.assemble(batch)[0, RATIO]
+    assert (ratio[:, inside].mean(1) > 0.5).all()
+    assert (ratio[:, ~inside].mean(1) < -0.2).all()
+
+
+def test_a_point_does_so_too():
+    batch = Batch.empty(1)
+    inside = disc(batch)
+    batch.points[0, 0] = torch.tensor([64.0, 64.0])
+    batch.signs[0, 0] = 1
+    ratio = features.assemble(batch)[0, RATIO]
+    assert ratio[:, inside].mean() > ratio[:, ~inside].mean() + 0.5
+
+
+def test_a_negative_point_tells_what_does_not_belong():
+    batch = Batch.empty(1)
+    disc(batch)
+    batch.image[:, :, :, 100:] = 0.8  # a second object that looks the same
+    batch.points[0, 0], batch.points[0, 1] = torch.tensor([64.0, 64.0]), torch.tensor([115.0, 64.0])
+    batch.signs[0, :2] = torch.tensor([1.0, -1.0])
+    unmarked = features.assemble(batch)[0, RATIO][1, 64, 64]
+    batch.signs[0, 1] = 0
+    marked = features.assemble(batch)[0, RATIO][1, 64, 64]
+    assert marked < unmarked
+
+
+def test_known_masks_outweigh_the_box():
+    batch = with_box(Batch.empty(1))
+    inside = disc(batch)
+    batch.masks[0, 0] = (~inside).float()
+    batch.known[0, 0] = 1
+    ratio = features.assemble(batch)[0, RATIO]
+    assert ratio[1][~inside].mean() > ratio[1][inside].mean()
+
+
+def test_the_memory_holds_the_look_of_the_users_slice():
+    batch = with_box(Batch.empty(1))
+    inside = disc(batch)
+    memory = features.mask_histograms(batch.image[:, 1:2], inside.float()[None, None])
+    assert memory.shape == (1, 2, BINS)
+    batch.image[:] = 0.3  # the object has faded
+    without = features.assemble(batch)[0, RATIO].mean()
+    batch.memory[:], batch.has_memory[:] = memory, 1
+    assert features.assemble(batch)[0, RATIO].mean() < without
+
+
+def test_prompts_are_drawn_where_they_are():
+    batch = with_box(Batch.empty(1))
+    batch.points[0, :2] = torch.tensor([[20.0, 40.0], [90.0, 100.0]])
+    batch.signs[0, :2] = torch.tensor([1.0, 0.0])
+    out = features.assemble(batch)[0]
+    assert out[FILL, 60, 60] == 1
+    assert out[FILL, 20, 20] == 0
+    assert out[POSITIVE].argmax() == 40 * GRID + 20
+    assert out[NEGATIVE].argmax() == 100 * GRID + 90
+
+
+def test_even_images_give_finite_inputs():
+    batch = with_box(Batch.empty(1))
+    assert features.assemble(batch).isfinite().all()

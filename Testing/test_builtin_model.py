@@ -1,0 +1,137 @@
+"""The built-in model behind the sliding's protocol, with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
+from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
+
+SMALL = {"widths": (8, 16, 16, 32), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 4}
+
+
+@pytest.fixture(scope="module")
+def network() -> BuiltinNetwork:
+    torch.manual_seed(0)
+    network = BuiltinNetwork(**SMALL)
+    for parameter in network.parameters():  # zero-initialised layers would hide mistakes
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def model(network) -> BuiltinModel:
+    return BuiltinModel(network, torch.device("cpu"), torch.float32)
+
+
+def window(shape=(60, 80), spacing=(3.0, 1.0, 1.0)) -> Window:
+    rng = np.random.default_rng(1)
+    return Window(rng.uniform(0, 100, (3, *shape)).astype(np.float32), spacing, (0, 100), ("w",))
+
+
+def test_it_keeps_the_protocol(model):
+    assert isinstance(model, SliceModel)
+    (embedding,) = model.encode([window()])
+    assert embedding.nbytes == 3 * 60 * 80 * 2
+    answer = model.predict(embedding, WindowPrompt(box=(20, 20, 50, 40)))
+    assert answer.logits.shape[:2] == (model.traits.candidates, 3)
+    assert answer.quality.shape == (4,)
+    assert answer.presence.shape == (3,)
+    assert answer.full(0).shape == (3, 60, 80)
+    assert (0 <= answer.quality).all() and (answer.quality <= 1).all()
+
+
+def test_both_directions_are_treated_alike(model):
+    """What is known after the centre is the mirror image of what is known before it."""
+    forward = window()
+    backward = Window(forward.slices[::-1].copy(), forward.spacing, forward.intensity, ("b",))
+    masks = np.zeros((3, 60, 80), np.float32)
+    masks[0, 20:40, 20:50] = masks[1, 22:40, 20:50] = 1
+    one, two = model.encode([forward, backward])
+    box = (20.0, 22.0, 49.0, 39.0)
+    there = model.predict(one, WindowPrompt(box=box, masks=masks, known=(True, True, False)))
+    back = model.predict(
+        two, WindowPrompt(box=box, masks=masks[::-1].copy(), known=(False, True, True))
+    )
+    assert np.allclose(there.logits, back.logits[:, ::-1], atol=1e-4)
+    assert np.allclose(there.presence, back.presence[::-1], atol=1e-5)
+
+
+def test_slices_are_not_mixed_up(model):
+    """Shifting the image and the prompt shifts the answer: voxels land where they belong."""
+    first = window(shape=(90, 90))
+    slices = np.roll(first.slices, (7, 11), axis=(1, 2))
+    one, two = model.encode([first, Window(slices, first.spacing, first.intensity, ("s",))])
+    a = model.predict(one, WindowPrompt(box=(30, 30, 45, 45)))
+    b = model.predict(two, WindowPrompt(box=(41, 37, 56, 52)))
+    assert (b.corner[0] - a.corner[0], b.corner[1] - a.corner[1]) == (7, 11)
+    assert np.allclose(a.logits, b.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        WindowPrompt(points=((30.0, 20.0),), labels=(1,)),
+        WindowPrompt(points=((30.0, 20.0), (70.0, 50.0)), labels=(1, 0)),
+        WindowPrompt(box=(0, 0, 79, 59), points=((0.0, 0.0),), labels=(1,)),
+        WindowPrompt(box=(79, 59, 79.4, 59.4)),
+    ],
+)
+def test_every_kind_of_prompt_gives_an_answer(model, prompt):
+    (embedding,) = model.encode([window()])
+    answer = model.predict(embedding, prompt)
+    assert np.isfinite(answer.logits).all()
+    row, column = answer.corner
+    assert row + answer.logits.shape[2] <= 60
+    assert column + answer.logits.shape[3] <= 80
+
+
+def test_a_mask_alone_is_a_prompt(model):
+    masks = np.zeros((3, 60, 80), np.float32)
+    masks[1, 10:30, 10:30] = 1
+    (embedding,) = model.encode([window()])
+    answer = model.predict(embedding, WindowPrompt(masks=masks, known=(False, True, False)))
+    row, column = answer.corner
+    assert row <= 10 and column <= 10
+
+
+def test_the_memory_of_nothing_is_none(model):
+    (embedding,) = model.encode([window()])
+    assert model.remember(embedding, np.zeros((60, 80), bool)) is None
+    mask = np.zeros((60, 80), bool)
+    mask[20:30, 20:30] = True
+    memory = model.remember(embedding, mask)
+    box = (20.0, 20.0, 29.0, 29.0)
+    plain = model.predict(embedding, WindowPrompt(box=box))
+    anchored = model.predict(embedding, WindowPrompt(box=box, memory=memory))
+    assert not np.allclose(plain.logits, anchored.logits)
+
+
+def test_weights_survive_a_file(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_weights(network.state_dict(), network.config, path)
+    again = read_network(path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value.half().float()), name
+    assert load_builtin(path, "cpu").precision == "float32"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_do_not_fit_are_named(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    values = network.state_dict()
+    values["stem.weight"] = values["stem.weight"][:, :5]
+    write_weights(values, network.config, path)
+    with pytest.raises(ModelError, match=r"stem\.weight"):
+        read_network(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_network(path)
+    with pytest.raises(InputError):
+        load_builtin(path, device="gpu")
