@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -214,7 +215,8 @@ def record_hash(info: ModelInfo, sha256: str | None) -> None:
         partial.write_text(json.dumps(records, indent=1))
         os.replace(partial, target)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -116,7 +117,7 @@ def convert(
     try:
         save_file(tensors, str(partial), metadata=metadata)
         os.replace(partial, target)
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
