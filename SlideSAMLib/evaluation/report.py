@@ -249,7 +249,9 @@ def _notes(results: Sequence[StructureResult]) -> str:
     ]
     pieces = sum(count > 1 for count in {(r.case, r.value): r.pieces for r in results}.values())
     if pieces:
-        lines.append(f"Structures in several pieces: {pieces}; no slide can reach all of them.")
+        lines.append(
+            f"Structures in several pieces: {pieces}; one prompt may not reach all of them."
+        )
     return "## Notes\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

@@ -42,11 +42,11 @@ class Subject:
 
     @cached_property
     def pieces(self) -> int:
-        """Number of 3D pieces of the structure; voxels that share a face belong together."""
+        """Number of 3D pieces of the structure; voxels that share a corner belong together."""
         from scipy import ndimage
 
         used = ndimage.find_objects(self.truth.view(np.uint8))[0]
-        return int(ndimage.label(self.truth[used])[1])
+        return int(ndimage.label(self.truth[used], np.ones((3, 3, 3)))[1])
 
     def result(
         self,
