@@ -23,3 +23,15 @@ def data_folder() -> Path:
     if not (folder / "manifest.json").is_file():
         pytest.skip("no real volumes: set SLIDESAM_TEST_DATA to the folder of manifest.json")
     return folder
+
+
+@pytest.fixture
+def threshold_model(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a registered model that segments bright parts and needs no weights."""
+    from SlideSAMLib import models
+    from Testing.fakes import ThresholdModel
+
+    # The registry is restored after the test.
+    monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
+    models.register_model("threshold", lambda device, precision: ThresholdModel(threshold=100))
+    return "threshold"

@@ -295,7 +295,7 @@ def _describe(prompt: SlicePrompt) -> str:
     parts = ["a box"] if prompt.box is not None else []
     for number, word in ((points, "point"), (negative, "negative point")):
         if number:
-            parts.append(f"{number} {word}{'s' if number > 1 else ''}")
+            parts.append(f"one {word}" if number == 1 else f"{number} {word}s")
     return "Prompt: " + " and ".join(parts)
 
 

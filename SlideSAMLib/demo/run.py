@@ -55,7 +55,7 @@ def run(
     result = segment_command.segment_image(args, image, prompts)
     report = segment_command.make_report(args, image, prompts, result)
     if reference is not None:
-        report["dice"] = round(dice(result.mask, reference), 4)
+        report["dice"] = round(dice(result.mask, reference), 6)
     files = _write_files(args, image, prompts, result, report, name, reference)
     missing = _write_surface(args.output, name) if result.mask.any() else "the mask is empty"
     if missing is None:

@@ -1,0 +1,251 @@
+"""`slidesam segment` and the frame of the command, with a model that needs no weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SlideSAMLib.cli import outputs
+from Testing.cli_tools import (
+    BOX,
+    DIRECTION,
+    ORIGIN,
+    SPACING,
+    assert_refused,
+    noisy_ball,
+    read_mask,
+    run_command,
+    write_image,
+)
+from Testing.fakes import ThresholdModel
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    volume, mask = noisy_ball()
+    return write_image(tmp_path / "image.nii.gz", volume), mask
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", ".seg.nrrd"])
+def test_a_box_becomes_a_label_map_on_the_image(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    suffix: str,
+) -> None:
+    image, mask = ball
+    output = tmp_path / f"out{suffix}"
+    outcome = run_command(capsys, "segment", image, output, *BOX, "--model", threshold_model)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    expected = mask.copy()
+    expected[[4, 16]] = False  # the poles, one voxel each, are below the smallest area
+    assert f"{expected.sum()} voxels on slices 5 to 15" in outcome.out
+    assert np.array_equal(read_mask(output), expected)
+    written = sitk.ReadImage(str(output))
+    assert written.GetSpacing() == pytest.approx(SPACING)
+    assert written.GetOrigin() == pytest.approx(ORIGIN)
+    assert written.GetDirection() == pytest.approx(DIRECTION)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["image.nii.gz", output.name])
+
+
+@pytest.mark.parametrize(
+    ("axis", "index", "x", "y"),
+    [("k", 10, 22, 20), ("j", 20, 22, 10), ("i", 22, 20, 10)],
+)
+def test_x_and_y_are_the_remaining_itk_indices(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    axis: str,
+    index: int,
+    x: int,
+    y: int,
+) -> None:
+    # The ball's centre is i = 22, j = 20, k = 10; a click beside it would find nothing.
+    image, mask = ball
+    words = ["--axis", axis, "--slice", index, "--point", x, y, "--model", threshold_model]
+    outcome = run_command(capsys, "segment", image, tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    found = read_mask(tmp_path / "out.nrrd")
+    assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.97
+
+
+def test_negative_points_and_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold_model: str
+) -> None:
+    volume, mask = noisy_ball()
+    volume[:, 2:6, 2:6] = 150  # a second bright thing
+    image = write_image(tmp_path / "image.nrrd", volume)
+    box = ["--slice", 10, "--box", 0, 0, 43, 39, "--first", 8, "--last", 11]
+    words = [*box, "--negative-point", 3, 4, "--model", threshold_model]
+    outcome = run_command(capsys, "segment", image, tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    found = read_mask(tmp_path / "out.nrrd")
+    assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [8, 9, 10, 11]
+    assert np.array_equal(found[10], mask[10])
+
+
+def test_prompts_from_a_file_and_the_report(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+) -> None:
+    image, mask = ball
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"slice": 6, "points": [[22, 20]]}, {"slice": 14, "box": [10,8,34,32]}]')
+    report_file = tmp_path / "report.json"
+    words = ["--prompts", prompts, "--report", report_file, "--model", threshold_model]
+    words += ["--window", "-20", "220.5"]
+    outcome = run_command(capsys, "segment", image, tmp_path / "out.mha", *words)
+    assert outcome.code == 0, outcome.err
+    report = json.loads(report_file.read_text())
+    assert report["model"] == "threshold"
+    assert (report["device"], report["precision"], report["axis"]) == ("cpu", "float32", "k")
+    assert report["intensity"] == [-20, 220.5]
+    assert [p["slice"] for p in report["prompts"]] == [6, 14]
+    assert {"encode", "predict", "total"} <= set(report["seconds"])
+    assert {"backward", "forward"} <= set(report["stops"])
+    found = read_mask(tmp_path / "out.mha")
+    per_slice = {entry["index"]: entry["voxels"] for entry in report["slices"]}
+    assert per_slice == {index: int(found[index].sum()) for index in per_slice}
+    assert sum(per_slice.values()) == report["voxels"] == found.sum()
+    assert all(0 <= entry["confidence"] <= 1 for entry in report["slices"])
+    assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.97
+
+
+def test_a_mask_without_a_voxel_is_said(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+) -> None:
+    words = ["--slice", 1, "--point", 2, 3, "--model", threshold_model]
+    outcome = run_command(capsys, "segment", ball[0], tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0
+    assert outcome.err.startswith("warning: ")
+    assert not read_mask(tmp_path / "out.nrrd").any()
+
+
+def test_an_interrupt_leaves_the_old_output(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out.nrrd"
+    output.write_text("old")
+    calls = []
+
+    def interrupted(self: ThresholdModel, *args: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, *args)
+
+    predict = ThresholdModel.predict
+    monkeypatch.setattr(ThresholdModel, "predict", interrupted)
+    outcome = run_command(capsys, "segment", ball[0], output, *BOX, "--model", threshold_model)
+    assert outcome.code == 130
+    assert outcome.err == "interrupted: no output was written\n"
+    assert output.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["image.nii.gz", "out.nrrd"]
+
+
+def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    def fails(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outputs.write_together(
+            {tmp_path / "a.txt": lambda path: path.write_text("whole"), tmp_path / "b.txt": fails}
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_get_ordinary_permissions(tmp_path: Path) -> None:
+    outputs.write_together({tmp_path / "a.txt": lambda path: path.write_text("whole")})
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~mask
+
+
+def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from SlideSAMLib.cli.main import main\n"
+        "codes = main(['--help']), main(['--version']), main(['segment', '--help'])\n"
+        "heavy = {'torch', 'scipy', 'SimpleITK'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy or any(codes) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "segment" in done.stdout and "SlideSAM 0." in done.stdout
+
+
+def test_sub_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("segment", "models", "evaluate", "train", "demo"):
+        outcome = run_command(capsys, name, "--help")
+        assert outcome.code == 0, name
+        assert f"usage: slidesam {name}" in outcome.out
+
+
+def test_python_m_ends_with_one_line_and_code_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "SlideSAMLib", "segment", "no-such-file.nii.gz", "out.nrrd", *BOX],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: There is no file no-such-file.nii.gz.\n"
+
+
+def test_control_c_in_a_process(tmp_path: Path, repository_root: Path) -> None:
+    image = write_image(tmp_path / "image.nrrd", noisy_ball()[0])
+    code = (
+        "import sys, time\n"
+        "from SlideSAMLib import models\n"
+        "from SlideSAMLib.cli.main import main\n"
+        "def load(device, precision):\n"
+        "    print('loading', flush=True)\n"
+        "    time.sleep(60)\n"
+        "models.register_model('slow', load)\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["segment", str(image), str(tmp_path / "out.nrrd"), *BOX, "--model", "slow"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository_root,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted: no output was written\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["image.nrrd"]
+
+
+def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(run_command(capsys), "no command")
+    assert_refused(run_command(capsys, "finetune"), "invalid choice", "finetune")
+    assert_refused(run_command(capsys, "segment"), "IMAGE, OUTPUT")
+    assert_refused(run_command(capsys, "segment", "a", "b.nrrd", "--bogus"), "--bogus")
+    assert_refused(run_command(capsys, "models"), "ACTION")
