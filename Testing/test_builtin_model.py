@@ -44,7 +44,7 @@ def test_it_keeps_the_protocol(model):
     assert answer.quality.shape == (4,)
     assert answer.presence.shape == (3,)
     assert answer.full(0).shape == (3, 60, 80)
-    assert (0 <= answer.quality).all() and (answer.quality <= 1).all()
+    assert (answer.quality >= 0).all() and (answer.quality <= 1).all()
 
 
 def test_both_directions_are_treated_alike(model):

@@ -29,15 +29,16 @@ def window_loss(
     open_ended = step.ambiguous.float()
     main = per_candidate[:, 0] * (1 - 0.4 * open_ended)
     best = per_candidate[:, 1:].min(1).values * (0.25 + 0.45 * open_ended)
-    rating = F.mse_loss(quality.sigmoid(), iou(logits.detach(), step.target))
+    rating = F.mse_loss(quality.sigmoid(), iou(logits.detach(), step))
     there = (step.target.amax((-2, -1)) > 0.5).float()
     seen = F.binary_cross_entropy_with_logits(presence, there, weight=step.valid)
     return (main + best).mean() + 0.5 * rating + 0.3 * seen
 
 
-def iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """IoU over the three slices of each candidate: (B, C)."""
-    mask, truth = logits > 0, target[:, None] > 0.5
+def iou(logits: torch.Tensor, step: Step) -> torch.Tensor:
+    """IoU of each candidate over the slices that exist: (B, C)."""
+    exists = step.valid[:, None, :, None, None] > 0
+    mask, truth = (logits > 0) & exists, (step.target[:, None] > 0.5) & exists
     both = (mask & truth).sum((2, 3, 4)).float()
     either = (mask | truth).sum((2, 3, 4)).float()
     return (both + 1) / (either + 1)

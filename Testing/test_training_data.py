@@ -1,0 +1,158 @@
+"""Synthetic volumes, slabs cut from volumes, and rollouts over slabs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from SlideSAMLib.errors import InputError
+from SlideSAMLib.training import appearance, rollouts, shapes, slabs, sources
+from SlideSAMLib.training.rollouts import Pool
+from SlideSAMLib.training.slabs import DEPTH, Slab
+
+
+@pytest.fixture(scope="module")
+def volume() -> slabs.Labelled:
+    return slabs.labelled(shapes.label_map(3), None, (1.0, 1.0, 1.0))
+
+
+def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
+    """A bright cylinder on dark ground that ends behind slice `last`."""
+    line = np.arange(64) - 32
+    disc = line[:, None] ** 2 + line[None] ** 2 < radius**2
+    mask = np.repeat(disc[None], DEPTH, 0)
+    mask[last + 1 :] = False
+    return Slab(np.where(mask, 0.8, 0.2).astype(np.float32), mask, np.ones(DEPTH, bool))
+
+
+def test_label_maps_depend_on_their_seed_alone():
+    one, again, other = shapes.label_map(5), shapes.label_map(5), shapes.label_map(6)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert one.shape == shapes.SHAPE
+    assert len(np.unique(one)) > 8
+
+
+def test_slabs_hold_one_object_marked_on_slice_1(volume):
+    rng = np.random.default_rng(0)
+    found = [slabs.cut(volume, rng) for _ in range(12)]
+    assert sum(slab is not None for slab in found) >= 10
+    for slab in filter(None, found):
+        assert slab.image.shape == slab.mask.shape
+        assert len(slab.image) == len(slab.valid) == DEPTH
+        assert slab.mask[1].sum() >= 15
+        assert slab.valid[1]
+        assert slab.image.dtype == np.float32
+        assert slab.image.min() >= 0 and slab.image.max() <= 1
+
+
+def test_slabs_of_thick_slices_are_cut_across_the_slices():
+    labels = np.zeros((12, 60, 60), np.uint8)
+    labels[3:9, 20:40, 20:40] = 1
+    thick = slabs.labelled(labels, labels.astype(np.float16), (6.0, 1.0, 1.0))
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        slab = slabs.cut(thick, rng)
+        areas = slab.mask.sum((1, 2))
+        assert set(np.flatnonzero(areas)) <= set(range(DEPTH))
+        assert areas[areas > 0].min() > 0.6 * areas.max()  # a box: its sections are alike
+
+
+def test_painted_objects_can_be_seen(volume):
+    rng = np.random.default_rng(2)
+    labels = np.ones((3, 40, 40), np.int64)
+    target = np.zeros((3, 40, 40), bool)
+    target[:, 10:30, 10:30] = True
+    for _ in range(10):
+        image = appearance._separate(np.full(labels.shape, 0.5, np.float32), target, rng)
+        assert abs(image[target].mean() - image[~target].mean()) > 0.05
+
+
+def test_even_regions_follow_the_edges_of_an_image():
+    image = np.full((20, 40, 40), 0.2, np.float32)
+    image[5:15, 10:30, 10:30] = 0.9
+    labels = sources.even_regions(image, (1.0, 1.0, 1.0), np.random.default_rng(0))
+    inside = labels[10, 20, 20]
+    assert inside > 0
+    share = ((labels == inside) & (image > 0.5)).sum() / (image > 0.5).sum()
+    assert share > 0.6  # its rim is lost to smoothing and opening
+    assert ((labels == inside) & (image < 0.5)).sum() < 0.2 * (image > 0.5).sum()
+
+
+def test_a_rollout_walks_on_with_the_networks_own_masks():
+    pool = Pool(1, ball_slab, np.random.default_rng(0))
+    centres = []
+    for _ in range(DEPTH - 2):
+        step = pool.step()
+        centres.append(pool.places[0].centre)
+        assert bool(step.first[0]) == (centres[-1] == 1)
+        pool.advance(step.target)
+    assert centres == list(range(1, DEPTH - 1))
+    pool.step()
+    pool.advance(torch.zeros_like(step.target))  # nothing found: a fresh slab
+    assert pool.places[0].centre == 1
+
+
+def test_a_rollout_ends_behind_the_object():
+    pool = Pool(1, lambda: ball_slab(last=3), np.random.default_rng(4))
+    highest = 0
+    for _ in range(40):
+        step = pool.step()
+        highest = max(highest, pool.places[0].centre)
+        pool.advance(torch.ones_like(step.target))  # never stops by itself
+    assert highest <= 4
+
+
+def test_later_windows_get_masks_memory_and_a_box():
+    pool = Pool(8, ball_slab, np.random.default_rng(0))
+    step = pool.step()
+    pool.advance(step.target)
+    pool.step()
+    batch = pool._batch
+    assert batch.has_memory.all()
+    assert batch.known[:, 2].sum() == 0  # the slice ahead is never known
+    assert batch.known[:, 1].sum() >= 4
+    assert batch.has_box.sum() >= 4
+
+
+def test_targets_lie_where_the_image_shows_the_object():
+    pool = Pool(4, ball_slab, np.random.default_rng(0))
+    step = pool.step()
+    small = torch.nn.functional.avg_pool2d(step.image, 2)
+    assert small[step.target > 0.9].min() > small[step.target < 0.1].max() - 0.35
+
+
+def test_hand_drawn_boxes_stay_within_their_jitter():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        box = rollouts.jittered((20.0, 30.0, 59.0, 49.0), (100, 100), rng, 0.08)
+        assert np.all(np.abs(np.subtract(box, (20, 30, 59, 49))) <= [3.2, 1.6, 3.2, 1.6])
+
+
+def test_points_lie_where_they_say():
+    mask = ball_slab().mask[1]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        points, signs = rollouts.user_points(mask, rng)
+        assert signs[0] == 1
+        for (x, y), sign in zip(points, signs, strict=True):
+            assert mask[int(y), int(x)] == bool(sign)
+
+
+def test_real_volumes_come_from_a_manifest(tmp_path):
+    image = np.random.default_rng(0).integers(0, 900, (10, 30, 30)).astype(np.int16)
+    label = np.zeros(image.shape, np.uint8)
+    label[2:8, 5:25, 5:25] = 4
+    for name, array in (("a_image", image), ("a_label", label)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
+    case = {"id": "a", "image": "a_image.nii.gz", "label": "a_label.nii.gz"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"cases": [case]}))
+    (volume,) = sources.real(sources.read_manifest(tmp_path / "manifest.json"))
+    assert volume.targets == [4]
+    assert volume.image.max() <= 1
+    with pytest.raises(InputError, match="cannot be read"):
+        sources.read_manifest(tmp_path / "none.json")

@@ -1,0 +1,144 @@
+"""The training loop: it learns, logs, resumes, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
+
+from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.weights import read_network
+from SlideSAMLib.errors import InputError
+from SlideSAMLib.training.command import run
+from SlideSAMLib.training.config import read_config
+from SlideSAMLib.training.losses import figures, window_loss
+from SlideSAMLib.training.rollouts import Step
+
+SMALL = {"widths": [8, 16, 16, 32], "depths": [0, 1, 1, 1], "blocks": 1, "heads": 4}
+
+
+def write(path, **values):
+    path.write_text(yaml.safe_dump(values))
+    return argparse.Namespace(config=path, resume=False)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        "output": str(tmp_path / "run"),
+        "steps": 4,
+        "batch": 2,
+        "shapes": 1,
+        "log_every": 2,
+        "precision": "32-true",
+        "sources": {"shapes": 1.0},
+        "network": SMALL,
+    }
+
+
+def curve(tmp_path):
+    with (tmp_path / "run" / "curve.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_logs_its_curve_writes_weights_and_resumes(tmp_path, settings):
+    arguments = write(tmp_path / "run.yaml", **settings)
+    assert run(arguments) == 0
+    assert [row["step"] for row in curve(tmp_path)] == ["2", "4"]
+    network = read_network(tmp_path / "run" / "weights.safetensors")
+    assert network.config["widths"] == SMALL["widths"]
+
+    with pytest.raises(InputError, match="--resume"):
+        run(arguments)
+    arguments = write(tmp_path / "run.yaml", **settings | {"steps": 6})
+    arguments.resume = True
+    assert run(arguments) == 0
+    assert [row["step"] for row in curve(tmp_path)] == ["2", "4", "6"]
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, settings):
+    results = []
+    for name in ("one", "two"):
+        settings["output"] = str(tmp_path / name)
+        run(write(tmp_path / f"{name}.yaml", **settings))
+        results.append(read_network(tmp_path / name / "weights.safetensors").state_dict())
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key]), key
+
+
+def test_there_must_be_something_to_resume(tmp_path, settings):
+    arguments = write(tmp_path / "run.yaml", **settings)
+    arguments.resume = True
+    with pytest.raises(InputError, match="no checkpoint"):
+        run(arguments)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 5}, "output"),
+        ({"output": "x", "speed": 3}, "unknown settings: speed"),
+        ({"output": "x", "steps": 0}, "must be positive"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, values, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=message):
+        read_config(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def example(count: int = 4) -> Step:
+    target = torch.zeros(count, 3, 64, 64)
+    target[:, :2, 20:40, 20:40] = 1  # the object ends before the third slice
+    flags = torch.tensor([True, False] * (count // 2))
+    image = torch.zeros(count, 3, 128, 128)
+    return Step(image, image, target, torch.ones(count, 3), flags, flags)
+
+
+def answer(step: Step, scale: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = scale * (2 * step.target - 1)[:, None].expand(-1, 4, -1, -1, -1)
+    there = torch.tensor([1.0, 1.0, -1.0]) * scale
+    return logits, torch.full((4, 4), scale), there.expand(4, 3)
+
+
+def test_better_answers_cost_less():
+    step = example()
+    right, vague, wrong = (float(window_loss(*answer(step, s), step)) for s in (9.0, 0.5, -9.0))
+    assert right < 0.05 < vague < wrong
+
+
+def test_slices_that_do_not_exist_do_not_count():
+    step = example()
+    step.valid[:, 0] = 0
+    logits, quality, presence = (value.clone() for value in answer(step, 9.0))
+    before = window_loss(logits, quality, presence, step)
+    logits[:, :, 0] *= -1
+    presence[:, 0] *= -1
+    after = window_loss(logits, quality, presence, step)
+    assert float(after) == pytest.approx(float(before), abs=1e-6)
+
+
+def test_figures_tell_the_kinds_of_prompt_apart():
+    step = example()
+    logits, _, presence = answer(step, 9.0)
+    found = figures(logits, presence, step)
+    assert found["point_centre"] == pytest.approx(1.0)
+    assert found["slide_ahead"] == pytest.approx(1.0)
+    assert found["presence_absent"] == 1.0
+    assert "box_centre" not in found
+
+
+def test_an_untrained_network_says_nothing_about_an_empty_image():
+    network = BuiltinNetwork(**SMALL)
+    logits, quality, presence = network(torch.zeros(2, 21, 128, 128))
+    assert logits.shape == (2, 4, 3, 64, 64)
+    assert quality.shape == (2, 4)
+    assert presence.shape == (2, 3)
