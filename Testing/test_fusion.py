@@ -1,0 +1,133 @@
+"""Fusing the views of a slice, choosing a candidate, and the confidence."""
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.candidates import rank
+from SlideSAMLib.fusion import (
+    Patch,
+    SliceRecord,
+    View,
+    blend,
+    dice,
+    fuse,
+    overlap,
+    patch_of_mask,
+    stability,
+)
+from SlideSAMLib.protocol import WindowPrediction
+from SlideSAMLib.slide_types import SlideSettings
+
+
+def _patch(corner, shape, value):
+    return Patch(corner, np.full(shape, value, np.float32))
+
+
+def test_fusing_is_the_weighted_mean_of_clipped_logits():
+    views = [View(_patch((0, 0), (2, 2), 20.0), 1.0), View(_patch((0, 0), (2, 2), -4.0), 0.5)]
+    assert np.allclose(fuse(views, 8.0).logits, (8.0 - 2.0) / 1.5)
+
+
+def test_a_view_has_no_vote_where_it_did_not_look():
+    views = [View(_patch((2, 3), (2, 2), 5.0), 1.0), View(_patch((3, 4), (3, 3), -1.0), 1.0)]
+    fused = fuse(views, 8.0)
+    assert fused.corner == (2, 3)
+    assert fused.logits.shape == (4, 4)
+    assert fused.logits[0, 0] == 5.0  # only the first looked
+    assert fused.logits[1, 1] == 2.0  # both did
+    assert fused.logits[3, 3] == -1.0  # only the second looked
+    assert fused.logits[0, 3] < -10  # nobody looked
+
+
+def test_views_without_weight_do_not_count():
+    first, second = _patch((0, 0), (1, 1), 3.0), _patch((0, 0), (1, 1), -3.0)
+    assert fuse([View(first, 1.0), View(second, 0.0)], 8.0) is first
+    assert fuse([View(second, 0.0)], 8.0) is second
+
+
+def test_overlap_of_patches_in_different_places():
+    first, second = _patch((0, 0), (4, 4), 1.0), _patch((2, 2), (4, 4), 1.0)
+    assert overlap(first, second) == (16, 16, 4)
+    assert dice(first, second) == pytest.approx(0.25)
+    assert dice(first, _patch((9, 9), (2, 2), 1.0)) == 0.0
+    empty = _patch((0, 0), (2, 2), -1.0)
+    assert dice(empty, empty) == 1.0
+    assert dice(first, empty) == 0.0
+
+
+def test_patches_spread_over_the_slice():
+    patch = _patch((1, 2), (2, 3), 2.0)
+    mask = patch.mask((5, 6))
+    assert mask.sum() == patch.voxels == 6
+    assert mask[1:3, 2:5].all()
+    assert patch.probability((5, 6))[1, 2] == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert patch.probability((5, 6)).dtype == np.float32
+    assert np.array_equal(patch_of_mask(mask, 8.0).mask((5, 6)), mask)
+
+
+def test_stability_compares_sure_with_possible_area():
+    logits = np.array([[3.0, 0.1, -0.1, -3.0]], np.float32)
+    assert stability(Patch((0, 0), logits)) == pytest.approx(1 / 3)
+    assert stability(Patch((0, 0), -np.abs(logits) - 3)) == 0.0
+
+
+def test_confidence_is_the_geometric_mean_of_what_is_known():
+    record = SliceRecord(SlideSettings(), quality=0.81)
+    record.add(_patch((0, 0), (4, 4), 5.0), 1.0, central=True)
+    assert record.confidence() == pytest.approx(0.9)  # stability 1, quality 0.81
+    record.presence = 0.9
+    assert record.confidence() == pytest.approx((0.81 * 0.9) ** (1 / 3))
+    record.add(_patch((0, 0), (2, 4), 5.0), 0.0)  # Dice 2/3 with the central view
+    assert record.confidence() == pytest.approx((0.81 * 0.9 * 2 / 3) ** (1 / 4))
+
+
+def test_confidence_of_an_empty_mask_is_zero():
+    record = SliceRecord(SlideSettings(), quality=0.9)
+    record.add(_patch((0, 0), (4, 4), -5.0), 1.0, central=True)
+    assert record.confidence() == 0.0
+
+
+def test_blending_weighs_the_nearer_front_more():
+    records = [SliceRecord(SlideSettings(), quality=q) for q in (0.9, 0.5)]
+    for record, value in zip(records, (4.0, -2.0), strict=True):
+        record.add(_patch((0, 0), (2, 2), value), 1.0, central=True)
+    near_first = blend(*records, 3, 1)
+    assert np.allclose(near_first.fused().logits, 2.5)
+    assert near_first.quality == pytest.approx(0.8)
+    assert near_first.presence is None
+    assert np.allclose(blend(*records, 1, 3).fused().logits, -0.5)
+
+
+def _prediction(masks, quality):
+    logits = np.where(np.asarray(masks), 5.0, -5.0).astype(np.float32)
+    return WindowPrediction(logits, (0, 0), np.array(quality, np.float32), logits.shape[-2:])
+
+
+def _three(columns):
+    """A window whose three masks fill the first columns of a 10 x 10 slice."""
+    mask = np.zeros((3, 10, 10), bool)
+    mask[:, :, :columns] = True
+    return mask
+
+
+def test_the_first_candidate_wins_between_equals():
+    prediction = _prediction([_three(5)] * 3, [0.8, 0.8, 0.8])
+    assert [choice.number for choice in rank(prediction, {}, SlideSettings())] == [0, 1, 2]
+
+
+def test_quality_decides_without_history_and_agreement_with_it():
+    prediction = _prediction([_three(2), _three(9), _three(4)], [0.5, 0.9, 0.8])
+    settings = SlideSettings(first_bonus=0.0)
+    assert rank(prediction, {}, settings)[0].number == 1
+    known = {0: Patch((0, 0), np.where(_three(4)[0], 5.0, -5.0).astype(np.float32))}
+    best = rank(prediction, known, settings)[0]
+    assert best.number == 2
+    assert best.agreement == pytest.approx(1.0)
+    others = {choice.number: choice.agreement for choice in rank(prediction, known, settings)}
+    assert others[1] == pytest.approx(4 / 9)
+
+
+def test_detached_choices_own_their_logits():
+    prediction = _prediction([_three(5)] * 2, [0.8, 0.7])
+    choice = rank(prediction, {}, SlideSettings())[0].detached()
+    assert not any(np.shares_memory(p.logits, prediction.logits) for p in choice.patches)

@@ -1,0 +1,330 @@
+"""What an interactive user does, without a GUI."""
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.errors import InputError
+from SlideSAMLib.prompts import SlicePrompt
+from SlideSAMLib.session import Session
+from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.stack import Stack
+from SlideSAMLib.stops import Stop
+from SlideSAMLib.window import EmbeddingCache
+from Testing.fakes import ThresholdModel, block_volume
+
+BOX = (10, 8, 24, 19)
+PROMPT = SlicePrompt(6, box=BOX)
+
+
+def _session(volume=None, model=None, axis=0, **options):
+    volume = block_volume()[0] if volume is None else volume
+    stack = Stack(volume, axis=axis, window=(0, 100))
+    return Session(stack, model or ThresholdModel(), **options)
+
+
+def _two_parts():
+    """Two blocks side by side that a thin bridge joins on the slices 8 to 11."""
+    volume, left = block_volume((18, 30, 40), (2, 15), (8, 19), (4, 14))
+    right = block_volume((18, 30, 40), (2, 15), (8, 19), (22, 34))[1]
+    volume[right] = 100
+    return volume, left, right
+
+
+def test_preview_shows_three_slices_and_encodes_one_window():
+    volume, truth = block_volume()
+    session = _session(volume)
+    session.set_prompt(PROMPT)
+    preview = session.preview(6)
+    assert session.model.encoded == [[6]]
+    assert set(preview.masks) == {5, 6, 7}
+    assert all(np.array_equal(mask, truth[index]) for index, mask in preview.masks.items())
+    assert 0.9 < preview.confidence <= 1
+    assert not session.mask.any()
+    session.preview(6)
+    assert len(session.model.predicted) == 1
+
+
+def test_preview_at_the_edge_shows_two_slices():
+    session = _session(block_volume(slices=(0, 14))[0])
+    session.set_prompt(SlicePrompt(0, box=BOX))
+    assert set(session.preview(0).masks) == {0, 1}
+
+
+def test_a_changed_prompt_makes_a_new_preview_without_encoding():
+    session = _session()
+    session.set_prompt(PROMPT)
+    session.preview(6)
+    session.set_prompt(SlicePrompt(6, box=(0, 0, 5, 5)))
+    assert not session.preview(6).masks[6].any()
+    assert session.model.encoded == [[6]]
+
+
+def test_preview_needs_a_prompt():
+    session = _session()
+    session.set_prompt(PROMPT)
+    session.remove_prompt(6)
+    session.remove_prompt(6)
+    with pytest.raises(InputError, match="no prompt"):
+        session.preview(6)
+
+
+def test_prompts_outside_are_refused_at_once():
+    session = _session()
+    with pytest.raises(InputError):
+        session.set_prompt(SlicePrompt(15, box=BOX))
+    assert not session.prompts
+
+
+def test_candidates_cycle_and_the_chosen_one_is_run():
+    volume, truth = block_volume()
+    session = _session(volume)
+    session.set_prompt(PROMPT)
+    offered = session.candidates(6)
+    assert [c.candidate for c in offered] == [0, 1, 2]
+    assert offered[1].masks[6].sum() < offered[0].masks[6].sum() < offered[2].masks[6].sum()
+    assert session.next_candidate(6).candidate == 1
+    assert session.preview(6).candidate == 1
+    list(session.run())
+    assert np.array_equal(session.slice_mask(6), offered[1].masks[6])
+    assert [session.next_candidate(6).candidate for _ in range(2)] == [2, 0]
+    list(session.run())
+    assert np.array_equal(session.mask, truth)
+    with pytest.raises(InputError, match="no candidate 7"):
+        session.choose(6, 7)
+    session.set_prompt(PROMPT)
+    assert session.preview(6).candidate == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_run_fills_the_mask_in_the_order_of_the_volume(axis):
+    volume, truth = block_volume()
+    order = {0: (0, 1, 2), 1: (1, 0, 2), 2: (1, 2, 0)}[axis]
+    session = _session(volume.transpose(order), axis=axis)  # the slide axis lies at `axis`
+    session.set_prompt(PROMPT)
+    list(session.run())
+    assert np.array_equal(session.mask, truth.transpose(order))
+    assert session.mask.flags.c_contiguous
+    assert set(session.confidence) == set(range(3, 12))
+    assert session.stops == {"backward": Stop.NOTHING_LEFT, "forward": Stop.NOTHING_LEFT}
+
+
+@pytest.mark.parametrize(("direction", "slices"), [("backward", (3, 6)), ("forward", (6, 11))])
+def test_run_in_one_direction(direction, slices):
+    session = _session()
+    session.set_prompt(PROMPT)
+    list(session.run(direction=direction))
+    assert sorted(session.confidence) == list(range(slices[0], slices[1] + 1))
+    assert set(session.stops) == {direction}
+
+
+def test_one_direction_keeps_what_lies_in_the_other():
+    session = _session()
+    session.set_prompt(PROMPT)
+    list(session.run(direction="backward"))
+    list(session.run(direction="forward"))
+    assert sorted(session.confidence) == list(range(3, 12))
+    assert session.stops == {"backward": Stop.NOTHING_LEFT, "forward": Stop.NOTHING_LEFT}
+
+
+def test_run_again_replaces_the_result():
+    session = _session()
+    session.set_prompt(PROMPT)
+    list(session.run())
+    list(session.run(first=5, last=7))
+    assert sorted(session.confidence) == [5, 6, 7]
+
+
+def test_unusable_runs_are_refused_and_change_nothing():
+    session = _session()
+    with pytest.raises(InputError, match="no prompt"):
+        list(session.run())
+    session.set_prompt(PROMPT)
+    list(session.run())
+    for options in ({"direction": "up"}, {"first": 9, "last": 3}, {"first": 7}):
+        with pytest.raises(InputError):
+            list(session.run(**options))
+    assert sorted(session.confidence) == list(range(3, 12))
+
+
+def test_cancelled_runs_keep_the_finished_slices():
+    session = _session()
+    session.set_prompt(PROMPT)
+    calls = iter(range(100))
+    list(session.run(cancelled=lambda: next(calls) >= 3))
+    assert sorted(session.confidence) == [5, 6, 7]
+    assert set(session.stops.values()) == {Stop.CANCELLED}
+
+
+def test_a_run_that_is_left_keeps_the_finished_slices():
+    session = _session()
+    session.set_prompt(PROMPT)
+    run = session.run()
+    next(run)
+    run.close()
+    assert sorted(session.confidence) == [6]
+    assert set(session.stops.values()) == {Stop.CANCELLED}
+
+
+def test_a_snapshot_brings_the_result_back():
+    session = _session()
+    session.set_prompt(PROMPT)
+    list(session.run())
+    before, snapshot = session.mask, session.snapshot()
+    list(session.run(first=6, last=6))
+    assert session.mask.sum() < before.sum()
+    session.restore(snapshot)
+    assert np.array_equal(session.mask, before)
+    assert session.stops["forward"] == Stop.NOTHING_LEFT
+
+
+def test_correcting_with_one_negative_point():
+    volume, left, right = _two_parts()
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    list(session.run())
+    assert np.array_equal(session.mask, left | right)
+    correction = session.correction(10, [(28, 12)], [0])
+    list(session.correct(correction))
+    assert np.array_equal(session.mask[10:], left[10:])
+    assert np.array_equal(session.mask[:5], (left | right)[:5])
+    assert sorted(session.prompts) == [4, 10]
+    assert session.stops["4-10"] == Stop.MET_NEXT_PROMPT
+
+
+def test_a_correction_touches_its_stretch_only():
+    """Between the prompts 4, 8 and 12 the one at 8 changes: 4 and 12 and beyond stay."""
+    volume, left, _ = _two_parts()
+    model = ThresholdModel()
+    session = _session(volume, model)
+    for index in (4, 8, 12):
+        session.set_prompt(SlicePrompt(index, box=(4, 8, 34, 19)))
+    list(session.run())
+    before = {index: session.slice_mask(index) for index in session.confidence}
+    model.predicted.clear()
+    changed = list(session.correct(SlicePrompt(8, box=(4, 8, 14, 19))))
+    assert {f.index for f in changed} == {5, 6, 7, 8, 9, 10, 11}
+    assert {centre for centre, _ in model.predicted} == set(range(4, 13))
+    assert np.array_equal(session.slice_mask(8), left[8])
+    for index in (*range(2, 5), *range(12, 16)):
+        assert session.slice_mask(index) is before[index]
+    assert set(session.stops) == {"backward", "forward", "4-8", "8-12"}
+
+
+def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached():
+    volume, left, right = _two_parts()
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    list(session.run())
+    assert session.slice_mask(15) is not None
+    list(session.correct(SlicePrompt(12, box=(30, 0, 38, 4))))  # there is nothing there
+    assert session.stops["forward"] == Stop.NOTHING_LEFT
+    assert session.slice_mask(13) is None
+    assert np.array_equal(session.mask[:12], (left | right)[:12])
+
+
+def test_a_cancelled_correction_keeps_what_it_did_not_reach():
+    volume, left, right = _two_parts()
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    list(session.run())
+    calls = iter(range(100))
+    prompt = SlicePrompt(10, box=(4, 8, 14, 19))
+    list(session.correct(prompt, cancelled=lambda: next(calls) >= 3))
+    assert np.array_equal(session.slice_mask(10), left[10])
+    assert np.array_equal(session.slice_mask(15), (left | right)[15])
+    assert session.stops["4-10"] == Stop.CANCELLED
+
+
+def test_corrections_keep_to_limits_and_direction():
+    session = _session()
+    session.set_prompt(PROMPT)
+    list(session.run(first=5, last=9, direction="forward"))
+    list(session.correct(SlicePrompt(8, box=BOX)))
+    assert sorted(session.confidence) == [6, 7, 8, 9]
+    with pytest.raises(InputError, match="limits"):
+        list(session.correct(SlicePrompt(10, box=BOX)))
+    assert sorted(session.prompts) == [6, 8]
+
+
+def test_a_correction_adds_to_prompt_and_mask():
+    volume, truth = block_volume()
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(6, box=BOX, points=[(12, 12)]))
+    list(session.run())
+    prompt = session.correction(6, [(11, 10), (20, 12)], [0, 1])
+    assert prompt.box == BOX
+    assert prompt.points == ((12, 12), (11, 10), (20, 12))
+    assert prompt.labels == (1, 0, 1)
+    assert np.array_equal(prompt.mask, truth[6])
+    elsewhere = session.correction(9, [(11, 10)], [0])
+    assert np.array_equal(elsewhere.mask, truth[9])
+    assert session.correction(0, [(11, 10)]).mask is None
+    with pytest.raises(InputError, match="marks nothing"):
+        session.correction(0, [(11, 10)], [0])
+
+
+def test_the_weakest_slice_is_found():
+    class Unsure(ThresholdModel):
+        def quality(self, window, exact):
+            return np.full(3, 0.5 if window.key[-1] == 9 else 0.9, np.float32)
+
+    session = _session(model=Unsure())
+    assert session.weakest() is None
+    session.set_prompt(PROMPT)
+    list(session.run())
+    assert session.weakest() == 9
+    assert session.confidence[9] == min(session.confidence.values())
+    list(session.correct(SlicePrompt(9, box=BOX)))
+    assert session.weakest() not in (6, 9)
+    only = _session()
+    only.set_prompt(PROMPT)
+    list(only.run(first=6, last=6))
+    assert only.weakest() == 6
+
+
+def test_prompts_go_to_json_and_back():
+    session = _session()
+    session.set_prompt(SlicePrompt(9, points=[(12, 12)]))
+    session.set_prompt(PROMPT)
+    other = _session()
+    other.set_prompt(SlicePrompt(2, box=BOX))
+    other.load_json(session.to_json())
+    assert sorted(other.prompts) == [6, 9]
+    list(session.run())
+    list(other.run())
+    assert np.array_equal(session.mask, other.mask)
+    with pytest.raises(InputError):
+        other.load_json('[{"slice": 99, "box": [1, 2, 3, 4]}]')
+    assert sorted(other.prompts) == [6, 9]
+
+
+def test_clear_removes_everything():
+    session = _session()
+    session.set_prompt(PROMPT)
+    session.next_candidate(6)
+    list(session.run())
+    session.clear()
+    assert not session.prompts
+    assert not session.mask.any()
+    assert session.stops == session.confidence == {}
+    session.set_prompt(PROMPT)
+    assert session.preview(6).candidate == 0
+
+
+def test_sessions_share_embeddings_of_one_stack():
+    cache, model = EmbeddingCache(), ThresholdModel()
+    stack = Stack(block_volume()[0], window=(0, 100))
+    for _ in range(2):
+        session = Session(stack, model, cache)
+        session.set_prompt(PROMPT)
+        list(session.run())
+    centres = [centre for call in model.encoded for centre in call]
+    assert len(centres) == len(set(centres))
+
+
+def test_the_reference_scheme_runs_in_a_session():
+    volume, truth = block_volume()
+    session = _session(volume, settings=SlideSettings(scheme="reference"))
+    session.set_prompt(PROMPT)
+    list(session.run())
+    assert np.array_equal(session.mask, truth)

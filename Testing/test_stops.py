@@ -1,0 +1,138 @@
+"""Every reason why a direction ends."""
+
+import numpy as np
+from scipy import ndimage
+
+from SlideSAMLib.prompts import SlicePrompt
+from SlideSAMLib.protocol import WindowPrediction
+from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.stops import Findings, Stop, judge
+from Testing.fakes import ThresholdModel, block_volume
+from Testing.sliding_helpers import BOX, slide_all, through_block
+
+
+def _scripted(change):
+    """A model whose predictions pass through change(centre, prediction)."""
+
+    class Scripted(ThresholdModel):
+        def predict(self, embedding, prompt):
+            found = super().predict(embedding, prompt)
+            return change(embedding.window.key[-1], found)
+
+    return Scripted(presence=True)
+
+
+def _stop_at_9(change, settings=None, spacing=(1, 1, 1)):
+    volume, _ = through_block((15, 30, 34))
+
+    def at_9(centre, found):
+        return change(found) if centre == 9 else found
+
+    _, mask, stops = slide_all(
+        volume, [SlicePrompt(6, box=BOX)], _scripted(at_9), spacing, settings=settings
+    )
+    assert stops["backward"] == Stop.END_OF_VOLUME
+    reached = int(np.flatnonzero(mask.any(axis=(1, 2)))[-1])
+    return stops["forward"], reached
+
+
+def _with(found, **fields):
+    values = {
+        "logits": found.logits,
+        "corner": found.corner,
+        "quality": found.quality,
+        "shape": found.shape,
+        "presence": found.presence,
+    }
+    return WindowPrediction(**{**values, **fields})
+
+
+def _shifted(found, columns):
+    return _with(found, logits=np.roll(found.logits, columns, axis=-1))
+
+
+def _keep_rows(found, rows, places=(0, 1, 2)):
+    logits = found.logits.copy()
+    logits[:, list(places), rows:] = -6.0
+    return _with(found, logits=logits)
+
+
+def _swollen(found):
+    masks = found.logits > 0
+    logits = [[ndimage.binary_dilation(m, iterations=8) for m in three] for three in masks]
+    return _with(found, logits=np.where(logits, 6.0, -6.0).astype(np.float32))
+
+
+def test_stop_nothing_left_in_the_own_window():
+    stop, reached = _stop_at_9(lambda found: _keep_rows(found, 0))
+    assert (stop, reached) == (Stop.NOTHING_LEFT, 8)
+
+
+def test_stop_nothing_left_on_the_next_slice_keeps_this_one():
+    stop, reached = _stop_at_9(lambda found: _keep_rows(found, 0, places=(2,)))
+    assert (stop, reached) == (Stop.NOTHING_LEFT, 9)
+
+
+def test_stop_nothing_left_by_presence():
+    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.3, 1])))
+    assert (stop, reached) == (Stop.NOTHING_LEFT, 8)
+    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 1, 0.3])))
+    assert (stop, reached) == (Stop.NOTHING_LEFT, 9)
+    never = SlideSettings(min_presence=0.0)
+    stop, _ = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.3, 0.3])), never)
+    assert stop == Stop.END_OF_VOLUME
+
+
+def test_stop_too_small_counts_in_mm2():
+    def small(found):
+        return _keep_rows(found, 9)  # one row of 15 voxels
+
+    settings = SlideSettings(min_area_mm2=20, min_agreement=0.0)
+    assert _stop_at_9(small, settings) == (Stop.TOO_SMALL, 8)
+    stop, _ = _stop_at_9(small, settings, spacing=(1, 2, 1))  # now 30 mm2
+    assert stop != Stop.TOO_SMALL
+
+
+def test_stop_low_quality():
+    bad = np.full(3, 0.2, np.float32)
+    assert _stop_at_9(lambda found: _with(found, quality=bad)) == (Stop.LOW_QUALITY, 8)
+
+
+def test_stop_low_quality_by_stability():
+    def blurred(found):
+        return _with(found, logits=np.where(found.logits > 0, 0.4, -0.4).astype(np.float32))
+
+    assert _stop_at_9(blurred) == (Stop.LOW_QUALITY, 8)
+
+
+def test_stop_disagreement():
+    assert _stop_at_9(lambda found: _shifted(found, 12)) == (Stop.DISAGREEMENT, 8)
+
+
+def test_stop_sudden_growth():
+    settings = SlideSettings(min_agreement=0.0)
+    assert _stop_at_9(_swollen, settings) == (Stop.SUDDEN_GROWTH, 8)
+    far = SlideSettings(min_agreement=0.0, max_growth=np.inf, max_growth_total=np.inf)
+    assert _stop_at_9(_swollen, far)[0] == Stop.END_OF_VOLUME
+    total = SlideSettings(min_agreement=0.0, max_growth=np.inf, max_growth_total=2.0)
+    assert _stop_at_9(_swollen, total) == (Stop.SUDDEN_GROWTH, 8)
+    floor = SlideSettings(min_agreement=0.0, growth_floor_mm2=5000)
+    assert _stop_at_9(_swollen, floor)[0] == Stop.END_OF_VOLUME
+
+
+def test_an_empty_first_mask_ends_both_ways():
+    volume, _ = block_volume()
+    finished, mask, stops = slide_all(volume, [SlicePrompt(6, box=(0, 0, 4, 4))])
+    assert set(stops.values()) == {Stop.NOTHING_LEFT}
+    assert [f.index for f in finished] == [6]
+    assert finished[0].confidence == 0.0
+    assert not mask.any()
+
+
+def test_judge_follows_its_thresholds():
+    settings = SlideSettings(min_area_mm2=10, min_area_voxels=4)
+    assert judge(Findings(voxels=40), 0.25, settings) is None
+    assert judge(Findings(voxels=39), 0.25, settings) == Stop.TOO_SMALL
+    assert judge(Findings(voxels=3), 100.0, settings) == Stop.TOO_SMALL
+    assert judge(Findings(voxels=0), 1.0, settings) == Stop.NOTHING_LEFT
+    assert judge(Findings(voxels=900, voxels_prompted=0), 1.0, settings) is None
