@@ -147,6 +147,7 @@ def _show_plane(axes: Axes, scene: Scene, index: int, window: Crop | None = None
         aspect=scene.view.aspect,
         interpolation="bilinear",
     )
+    axes.autoscale(False)  # outlines and boxes must not change what is shown
     axes.set_axis_off()
 
 

@@ -1,0 +1,204 @@
+"""The repository as Slicer's extension index and a fresh checkout see it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RAW = "https://raw.githubusercontent.com/SlideSAM/SlicerSlideSAM/main/"
+# slicer-extension-catalog-entry-schema-v1.0.1
+REQUIRED = {"$schema", "category", "scm_url"}
+OPTIONAL = {"build_dependencies", "build_subdirectory", "enabled", "scm_revision", "tier"}
+# What Slicer brings; anything else may only be imported inside functions.
+SLICERS_OWN = {"slicer", "vtk", "qt", "ctk", "SimpleITK", "numpy", "scipy"}
+
+
+def cmake_value(name: str) -> str:
+    """The value of `set(NAME "...")`, which must stand on one line in double quotes."""
+    found = re.findall(rf'^set\({name} "([^"\n]*)"\)$', read("CMakeLists.txt"), re.MULTILINE)
+    assert len(found) == 1, f"{name} must be set once, on one line, in double quotes"
+    return found[0]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tracked_files() -> list[Path]:
+    """Files of the repository; skips where the checkout is no git repository."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_catalogue_entry() -> None:
+    raw = (ROOT / "SlideSAM.json").read_bytes()
+    assert b"\r" not in raw
+    entry = json.loads(raw)
+    assert set(entry) >= REQUIRED
+    assert set(entry) <= REQUIRED | OPTIONAL
+    assert entry["category"] == "Segmentation"
+    assert entry["build_dependencies"] == ["PyTorch"]
+    assert entry["tier"] == 1
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    repository = entry["scm_url"].rsplit("/", 1)[-1]
+    assert repository.startswith("Slicer") and repository.endswith(".git")
+
+
+def test_names_agree() -> None:
+    (project,) = re.findall(r"^project\((\w+)\)$", read("CMakeLists.txt"), re.MULTILINE)
+    assert project == "SlideSAM"
+    assert not project.lower().startswith("slicer")
+    assert (ROOT / f"{project}.json").is_file()
+    assert (ROOT / f"{project}.s4ext").is_file()
+
+
+def test_extension_metadata_in_cmake() -> None:
+    homepage = json.loads(read("SlideSAM.json"))["scm_url"].removesuffix(".git")
+    assert cmake_value("EXTENSION_HOMEPAGE") == homepage
+    assert cmake_value("EXTENSION_DEPENDS") == "PyTorch"
+    assert cmake_value("EXTENSION_CONTRIBUTORS")
+    assert 40 < len(cmake_value("EXTENSION_DESCRIPTION")) < 300
+    urls = [
+        *cmake_value("EXTENSION_ICONURL").split(),
+        *cmake_value("EXTENSION_SCREENSHOTURLS").split(),
+    ]
+    assert len(urls) >= 2
+    for url in urls:
+        assert url.startswith(RAW) and url.endswith((".png", ".jpg", ".gif"))
+    assert "EXTENSION_CATEGORY" not in read("CMakeLists.txt")  # it stands in the JSON file
+
+
+def test_icon_and_screenshots_are_in_the_repository() -> None:
+    urls = f"{cmake_value('EXTENSION_ICONURL')} {cmake_value('EXTENSION_SCREENSHOTURLS')}".split()
+    missing = [url for url in urls if not (ROOT / url.removeprefix(RAW)).is_file()]
+    assert not missing
+
+
+def test_s4ext_says_the_same_as_cmake() -> None:
+    lines = [line.split(None, 1) for line in read("SlideSAM.s4ext").splitlines()]
+    fields = {words[0]: words[1].strip() for words in lines if len(words) == 2 and words[0] != "#"}
+    entry = json.loads(read("SlideSAM.json"))
+    assert fields["scm"] == "git"
+    assert fields["scmurl"] == entry["scm_url"]
+    assert fields["scmrevision"] == entry["scm_revision"]
+    assert fields["category"] == entry["category"]
+    assert fields["depends"] == cmake_value("EXTENSION_DEPENDS")
+    assert fields["homepage"] == cmake_value("EXTENSION_HOMEPAGE")
+    assert fields["contributors"] == cmake_value("EXTENSION_CONTRIBUTORS")
+    assert fields["description"] == cmake_value("EXTENSION_DESCRIPTION")
+    assert fields["iconurl"] == cmake_value("EXTENSION_ICONURL")
+    assert fields["screenshoturls"] == cmake_value("EXTENSION_SCREENSHOTURLS")
+
+
+def test_licence() -> None:
+    text = read("LICENSE")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert tomllib.loads(read("pyproject.toml"))["project"]["license"] == "Apache-2.0"
+
+
+def test_readme_has_what_reviewers_ask_for() -> None:
+    text = read("README.md")
+    for command in ("bash scripts/demo", "bash scripts/test"):
+        assert command in text
+    for heading in ("Tutorial", "Models and licences", "Privacy", "Limits", "How to cite"):
+        assert f"\n## {heading}\n" in text
+    assert "not for clinical use" in text.lower()
+    assert "PMLR 250:1179-1195" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    local = [link for link in links if not link.startswith(("http", "#"))]
+    assert local
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_versions_agree() -> None:
+    import SlideSAMLib
+
+    assert tomllib.loads(read("pyproject.toml"))["project"]["version"] == SlideSAMLib.__version__
+
+
+def test_every_package_is_listed() -> None:
+    settings = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / "SlideSAMLib").rglob("__init__.py")}
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert found | set(settings["package-dir"]) == set(settings["packages"])
+
+
+def test_no_large_files_in_the_repository() -> None:
+    sizes = {path: path.stat().st_size for path in tracked_files()}
+    assert max(sizes.values()) < 26e6
+    assert sum(sizes.values()) < 90e6  # the index takes repositories up to 100 MB
+
+
+def test_the_library_knows_nothing_of_slicer() -> None:
+    for path in (ROOT / "SlideSAMLib").rglob("*.py"):
+        names = {name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node)}
+        assert not names & {"slicer", "vtk", "qt", "ctk"}, path
+
+
+def test_slicer_loads_no_foreign_package_at_file_scope() -> None:
+    own = {"SlideSAM", "SlideSAMBridge", "SlideSAMLib"}
+    for path in (ROOT / "SlideSAM").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {name for node in tree.body for name in imported(node)}
+        foreign = names - own - SLICERS_OWN - set(sys.stdlib_module_names)
+        assert not foreign, f"{path}: {foreign}"
+
+
+def imported(node: ast.AST) -> set[str]:
+    """Top-level names of the packages that an import statement loads."""
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        return {node.module.split(".")[0]}
+    return set()
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "\nbash scripts/test\n" in read(".ci/run")
+    for script in ("scripts/setup", "scripts/demo", "scripts/test", ".ci/run"):
+        assert os.access(ROOT / script, os.X_OK)
+        done = subprocess.run(["bash", "-n", str(ROOT / script)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_code_and_models(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", reason="setuptools builds the wheel without a network")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "SlideSAMLib", "Resources"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, checkout / name)
+        else:
+            shutil.copy(source, checkout / name)
+    stand_in = checkout / "Resources" / "Models" / "stand-in.safetensors"
+    stand_in.write_bytes(b"model")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", str(tmp_path), str(checkout)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "SlideSAMLib/weights/stand-in.safetensors" in names
+    assert "SlideSAMLib/cli/main.py" in names
+    assert {name.split("/")[0].split("-")[0].lower() for name in names} == {
+        "slidesamlib",
+        "slidesam",
+    }
+    entry = zipfile.ZipFile(wheel).read(
+        next(name for name in names if name.endswith("entry_points.txt"))
+    )
+    assert b"slidesam = SlideSAMLib.cli.main:entry" in entry
