@@ -86,7 +86,8 @@ def segment(
     prompts = [prompts] if isinstance(prompts, SlicePrompt) else prompts
     model = _loaded(model)
     slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
-    stacked = np.zeros(stack.shape, bool)
+    mask = np.zeros(np.shape(volume), bool)
+    stacked = stack.from_volume(mask)  # a view: what is written to it is in the mask
     confidence: dict[int, float] = {}
     for finished in slider.run():
         stacked[finished.index] = finished.mask
@@ -95,7 +96,7 @@ def segment(
             progress(finished.done, finished.total, finished)
     order = sorted(confidence)
     return SlideResult(
-        mask=np.ascontiguousarray(stack.to_volume(stacked)),
+        mask=mask,
         confidence={index: confidence[index] for index in order},
         stops={name: str(stop) for name, stop in slider.stops.items()},
         voxels={index: int(np.count_nonzero(stacked[index])) for index in order},

@@ -268,10 +268,11 @@ class Session:
     @property
     def mask(self) -> np.ndarray:
         """The result: bool, in the shape and axis order of the volume."""
-        stacked = np.zeros(self.stack.shape, bool)
+        out = np.zeros(self.stack.volume_shape, bool)
+        stacked = self.stack.from_volume(out)  # a view
         for index, mask in self._masks.items():
             stacked[index] = mask
-        return np.ascontiguousarray(self.stack.to_volume(stacked))
+        return out
 
     def slice_mask(self, index: int) -> np.ndarray | None:
         """The result on one slice, bool (H, W); None where the slide did not come."""

@@ -77,6 +77,11 @@ class Stack:
         return (self.slices, self.height, self.width)
 
     @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """(K, J, I), the shape of the volume."""
+        return self.to_volume(self._view).shape
+
+    @property
     def voxel_area(self) -> float:
         """Area of one voxel of a slice in mm2."""
         return self.spacing[1] * self.spacing[2]

@@ -42,7 +42,8 @@ class ThresholdModel:
     Attributes
     ----------
     encoded : centres of the windows, one list per call of `encode`
-    predicted : (centre, WindowPrompt) of every call of `predict`
+    predicted : (centre, WindowPrompt) of every call of `predict`; masks of large slices add up,
+        so `keep_prompts` can be turned off
     remembered : (centre, number of voxels) of every call of `remember`
     """
 
@@ -70,6 +71,7 @@ class ThresholdModel:
         self.threshold = threshold
         self.margin = margin
         self.presence = presence
+        self.keep_prompts = True
         self.encoded: list[list[int]] = []
         self.predicted: list[tuple[int, WindowPrompt]] = []
         self.remembered: list[tuple[int, int]] = []
@@ -80,7 +82,8 @@ class ThresholdModel:
 
     def predict(self, embedding: FakeEmbedding, prompt: WindowPrompt) -> WindowPrediction:
         window = embedding.window
-        self.predicted.append((window.key[-1], prompt))
+        if self.keep_prompts:
+            self.predicted.append((window.key[-1], prompt))
         exact = self._masks(window, prompt)
         candidates = np.stack([exact, _each(exact, ndimage.binary_erosion), _grown(exact)])
         top, left, bottom, right = self._region(window.slices.shape[1:], prompt, exact)

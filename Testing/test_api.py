@@ -166,7 +166,7 @@ class _SquareModel(ThresholdModel):
 
 @pytest.mark.parametrize("axis", [0, 2])
 def test_a_large_volume_stays_light(axis):
-    """512 x 512 x 60 int16 (31 MB): beyond it a bool mask, its copy, the cache, a few slices."""
+    """512 x 512 x 60 int16 (31 MB): beyond it a bool mask, the cache, a few slices."""
     rng = np.random.default_rng(0)
     plane = rng.integers(0, 1000, (512, 512), np.int16)
     volume = np.moveaxis(np.repeat(plane[None], 60, axis=0), 0, axis)
@@ -179,7 +179,7 @@ def test_a_large_volume_stays_light(axis):
     finally:
         tracemalloc.stop()
     assert len(result.voxels) == 60
-    allowed = 2 * volume.size + 32 * 2**20 + 60 * 3 * 2**20
+    allowed = volume.size + cache.max_bytes + 120 * 2**20  # windows of 12 MB at work
     assert peak < allowed, f"{peak / 2**20:.0f} MB"
 
 

@@ -94,3 +94,23 @@ def test_three_prompts_have_two_gaps():
     assert set(stops) == {"backward", "forward", "4-12", "12-20"}
     assert np.array_equal(mask, truth)
     assert [f.index for f in finished[:3]] == [20, 4, 12]
+
+
+def test_memory_is_that_of_the_nearest_prompt():
+    """The front from below gives up at once; the one from above goes all the way down."""
+
+    class OneWay(ThresholdModel):
+        def predict(self, embedding, prompt):
+            found = super().predict(embedding, prompt)
+            if prompt.known == (True, True, False):
+                found.quality[:] = 0.1
+            return found
+
+    volume, truth = through_block((20, 30, 34))
+    model = OneWay()
+    prompts = [SlicePrompt(4, box=BOX), SlicePrompt(15, box=BOX)]
+    _, mask, stops = slide_all(volume, prompts, model, first=4, last=15)
+    assert stops["4-15"] == Stop.MET_NEXT_PROMPT
+    assert np.array_equal(mask[4:16], truth[4:16])
+    from_above = {c: p.memory[1] for c, p in model.predicted if p.known == (False, True, True)}
+    assert from_above == {c: 4 if c < 10 else 15 for c in range(5, 15)}

@@ -29,6 +29,7 @@ def test_to_volume_is_the_way_back(axis):
     stack = Stack(VOLUME, axis=axis)
     stacked = stack.from_volume(VOLUME)
     assert stacked.shape == stack.shape
+    assert stack.volume_shape == VOLUME.shape
     assert np.array_equal(stack.to_volume(stacked), VOLUME)
 
 
