@@ -7,7 +7,7 @@ from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stops import Stop
 from Testing.fakes import ThresholdModel, block_volume
-from Testing.sliding_helpers import BOX, slide_all
+from Testing.sliding_helpers import BOX, slide_all, through_block
 
 
 def test_two_prompts_meet_in_the_middle():
