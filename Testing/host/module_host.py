@@ -75,7 +75,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         logging.warning("No test is defined in %s", type(self).__name__)
 
 
-class _ModuleObject:
+class ModuleObject:
     """What Slicer passes to a module's constructor; it knows these properties and no others."""
 
     _PROPERTIES = (
@@ -130,4 +130,4 @@ def load(path: Path) -> tuple[types.ModuleType, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
-    return module, getattr(module, path.stem)(_ModuleObject(str(path)))
+    return module, getattr(module, path.stem)(ModuleObject(str(path)))

@@ -17,7 +17,9 @@ if str(MODULE_FOLDER) not in sys.path:
 from SlideSAMBridge import offscreen  # noqa: E402  (the folder had to be on the path first)
 
 HAS_GL = offscreen.use_software_window()
-MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
+# A spec without origin is a mere folder of that name: this one is called `slicer` itself.
+SPECS = {name: importlib.util.find_spec(name) for name in ("slicer", "PySide6")}
+MISSING = [name for name, spec in SPECS.items() if spec is None or spec.origin is None]
 if MISSING:
     collect_ignore_glob = ["test_*.py"]
 

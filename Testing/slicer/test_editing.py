@@ -1,0 +1,325 @@
+"""What a write respects and leaves behind: masking, overwrite, range, undo, names, tags."""
+
+import numpy as np
+import pytest
+import slicer
+
+from Testing.slicer import scenes
+from Testing.slicer.scenes import Scene
+
+pytestmark = pytest.mark.slicer
+
+
+def run(slidesam_logic, scene, **options):
+    call = {"points": [scene.ras()], "model": scenes.model(), **options}
+    return slidesam_logic.segment(scene.volume, scene.segmentation, **call)
+
+
+def add_block(scene, name, block):
+    """A segment with the voxels of a bool array (K, J, I), made without the code under test."""
+    segment = scene.contents.AddEmptySegment(name, name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        block.astype(np.uint8), scene.segmentation, segment, scene.volume
+    )
+    return segment
+
+
+def half():
+    block = np.zeros(scenes.SHAPE, bool)
+    block[:, :, :9] = True
+    return block
+
+
+def editor_node(scene, **settings):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    for name, value in settings.items():
+        getattr(node, "Set" + name)(*(value if isinstance(value, tuple) else (value,)))
+    return node
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("EditAllowedEverywhere", "everything"),
+        ("EditAllowedInsideAllSegments", "inside"),
+        ("EditAllowedInsideVisibleSegments", "inside"),
+        ("EditAllowedOutsideAllSegments", "outside"),
+        ("EditAllowedOutsideVisibleSegments", "outside"),
+        ("EditAllowedInsideSingleSegment", "inside"),
+    ],
+)
+def test_mask_modes(session, slidesam, mode, expected):
+    scene = Scene(oversampling=1)
+    scene.segmentation.CreateDefaultDisplayNodes()
+    add_block(scene, "Half", half())
+    node = editor_node(
+        scene,
+        MaskMode=getattr(slicer.vtkMRMLSegmentationNode, mode),
+        MaskSegmentID="Half",
+        OverwriteMode=slicer.vtkMRMLSegmentEditorNode.OverwriteNone,
+    )
+    segment = run(slidesam.SlideSAMLogic(), scene, editorNode=node)
+    truths = {
+        "everything": scene.truth,
+        "inside": scene.truth & half(),
+        "outside": scene.truth & ~half(),
+    }
+    assert np.array_equal(scene.mask(segment), truths[expected])
+    assert np.array_equal(scene.mask("Half"), half())
+
+
+@pytest.mark.parametrize(
+    ("mode", "hidden", "loses"),
+    [
+        ("OverwriteAllSegments", True, True),
+        ("OverwriteVisibleSegments", False, True),
+        ("OverwriteVisibleSegments", True, False),
+        ("OverwriteNone", False, False),
+    ],
+)
+def test_overwrite_modes(session, slidesam, mode, hidden, loses):
+    scene = Scene(oversampling=1)
+    scene.segmentation.CreateDefaultDisplayNodes()
+    add_block(scene, "Half", half())
+    scene.segmentation.GetDisplayNode().SetSegmentVisibility("Half", not hidden)
+    node = editor_node(scene, OverwriteMode=getattr(slicer.vtkMRMLSegmentEditorNode, mode))
+    segment = run(slidesam.SlideSAMLogic(), scene, editorNode=node)
+    assert np.array_equal(scene.mask(segment), scene.truth)
+    assert np.array_equal(scene.mask("Half"), half() & ~scene.truth if loses else half())
+
+
+def test_intensity_range(session, slidesam):
+    image = np.where(scenes.object_mask(), 400, 0).astype(np.int16)
+    image[:, ::2] *= 2  # every other row of the object is 800
+    scene = Scene(image=image)
+    node = editor_node(
+        scene, SourceVolumeIntensityMask=True, SourceVolumeIntensityMaskRange=(300, 500)
+    )
+    segment = run(slidesam.SlideSAMLogic(), scene, editorNode=node)
+    assert np.array_equal(scene.mask(segment), image == 400)
+
+
+def test_neutral_without_an_editor(session, slidesam):
+    """No Segment Editor around: other segments keep every voxel."""
+    scene = Scene(oversampling=1)
+    add_block(scene, "Half", half())
+    segment = run(slidesam.SlideSAMLogic(), scene)
+    assert np.array_equal(scene.mask(segment), scene.truth)
+    assert np.array_equal(scene.mask("Half"), half())
+
+
+def test_open_segment_editor_is_respected(session, slidesam):
+    """The Segment Editor module's node counts, but only where it edits this segmentation."""
+    scene = Scene(oversampling=1)
+    add_block(scene, "Half", half())
+    node = slicer.vtkMRMLSegmentEditorNode()
+    node.SetSingletonTag("SegmentEditor")
+    node = slicer.mrmlScene.AddNode(node)
+    node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    logic = slidesam.SlideSAMLogic()
+    assert np.array_equal(scene.mask(run(logic, scene)), scene.truth)
+    logic.undo()
+    node.SetAndObserveSegmentationNode(scene.segmentation)
+    assert np.array_equal(scene.mask(run(logic, scene)), scene.truth & ~half())
+
+
+def test_the_users_editor_node_is_not_changed(session, slidesam):
+    scene = Scene(oversampling=1)
+    node = editor_node(scene, OverwriteMode=slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+    before = node.GetMTime()
+    run(slidesam.SlideSAMLogic(), scene, editorNode=node)
+    assert node.GetMTime() == before
+
+
+def test_everything_masked_writes_nothing(session, slidesam):
+    scene = Scene(oversampling=1)
+    add_block(scene, "Object", scene.truth)
+    node = editor_node(scene, MaskMode=slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    before = scenes.snapshot()
+    with pytest.raises(RuntimeError, match="masking"):
+        run(slidesam.SlideSAMLogic(), scene, editorNode=node)
+    assert scenes.snapshot() == before
+
+
+def test_add_and_replace(session, slidesam):
+    scene = Scene(oversampling=1)
+    corner = np.zeros(scenes.SHAPE, bool)
+    corner[0, :3, :3] = True
+    segment = add_block(scene, "Mine", corner)
+    logic = slidesam.SlideSAMLogic()
+    assert run(logic, scene, segmentId=segment) == segment
+    assert np.array_equal(scene.mask(segment), scene.truth | corner)
+    run(logic, scene, segmentId=segment, mode="replace")
+    assert np.array_equal(scene.mask(segment), scene.truth)
+
+
+def test_one_undo_step_for_each_call(session, slidesam):
+    scene = Scene(oversampling=1)
+    logic = slidesam.SlideSAMLogic()
+    assert not logic.canUndo()
+    first = run(logic, scene)
+    second = run(logic, scene, orientation="I")
+    assert list(scene.contents.GetSegmentIDs()) == [first, second]
+    logic.undo()
+    assert list(scene.contents.GetSegmentIDs()) == [first]
+    logic.undo()
+    assert scene.contents.GetNumberOfSegments() == 0
+    assert not logic.canUndo()
+    logic.redo()
+    logic.redo()
+    assert np.array_equal(scene.mask(first), scene.truth)
+    assert np.array_equal(scene.mask(second), scene.truth)
+    assert not logic.canRedo()
+    with pytest.raises(RuntimeError, match="redo"):
+        logic.redo()
+
+
+def test_undo_on_an_existing_segment(session, slidesam):
+    """Voxels, overwritten neighbours and the saved prompts all come back."""
+    scene = Scene(oversampling=1)
+    mine = add_block(scene, "Mine", np.roll(half(), 11, axis=2))
+    add_block(scene, "Half", half())
+    before = scene.mask(mine)
+    node = editor_node(scene, OverwriteMode=slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments)
+    logic = slidesam.SlideSAMLogic()
+    run(logic, scene, segmentId=mine, mode="replace", editorNode=node)
+    assert np.array_equal(scene.mask("Half"), half() & ~scene.truth)
+    assert logic.prompts(scene.segmentation, mine) is not None
+    logic.undo()
+    assert np.array_equal(scene.mask(mine), before)
+    assert np.array_equal(scene.mask("Half"), half())
+    assert logic.prompts(scene.segmentation, mine) is None
+
+
+def widget_logic(session, scene):
+    """What qMRMLSegmentEditorWidget has: its own node and logic."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    logic = slicer.vtkSlicerSegmentEditorLogic()
+    logic.SetMRMLApplicationLogic(session.app_logic)
+    logic.SetMRMLScene(session.scene)
+    logic.SetSegmentEditorNode(node)
+    node.SetAndObserveSegmentationNode(scene.segmentation)
+    node.SetAndObserveSourceVolumeNode(scene.volume)
+    return logic
+
+
+def test_undo_of_a_segment_editor_widget(session, slidesam):
+    """With the widget's logic the result is one step of the widget's own undo."""
+    scene = Scene(oversampling=1)
+    widget = widget_logic(session, scene)
+    logic = slidesam.SlideSAMLogic()
+    segment = run(logic, scene, editorLogic=widget)
+    assert np.array_equal(scene.mask(segment), scene.truth)
+    assert not logic.canUndo()
+    widget.Undo()
+    assert scene.contents.GetNumberOfSegments() == 0
+    assert not widget.CanUndo()
+    widget.Redo()
+    assert np.array_equal(scene.mask(segment), scene.truth)
+
+
+def test_a_widget_that_shows_something_else_is_refused(session, slidesam):
+    scene, other = Scene(), Scene()
+    logic = slidesam.SlideSAMLogic()
+    with pytest.raises(ValueError, match="another segmentation"):
+        run(logic, scene, editorLogic=widget_logic(session, other))
+    widget = widget_logic(session, scene)
+    widget.GetSegmentEditorNode().SetAndObserveSourceVolumeNode(other.volume)
+    with pytest.raises(ValueError, match="another source volume"):
+        run(logic, scene, editorLogic=widget)
+    with pytest.raises(ValueError, match="not both"):
+        run(logic, scene, editorLogic=widget, editorNode=widget.GetSegmentEditorNode())
+
+
+def test_history_follows_the_segmentation(session, slidesam):
+    """Undo is about the segmentation written last; another one starts a new history."""
+    scene, other = Scene(), Scene()
+    logic = slidesam.SlideSAMLogic()
+    first = run(logic, scene)
+    run(logic, other)
+    logic.undo()
+    assert other.contents.GetNumberOfSegments() == 0
+    assert not logic.canUndo()
+    assert np.array_equal(scene.mask(first), scene.truth)
+
+
+def test_closing_the_scene_ends_the_history(session, slidesam):
+    scene = Scene()
+    logic = slidesam.SlideSAMLogic()
+    run(logic, scene)
+    slicer.mrmlScene.Clear()
+    assert not logic.canUndo() and not logic.canRedo()
+    fresh = Scene()
+    assert np.array_equal(fresh.mask(run(logic, fresh)), fresh.truth)
+
+
+def test_source_volume_is_untouched(session, slidesam):
+    scene = Scene(scenes.GEOMETRIES["oblique"], ("volume",))
+    voxels = slicer.util.arrayFromVolume(scene.volume).copy()
+    times = scene.volume.GetMTime(), scene.volume.GetImageData().GetMTime()
+    run(slidesam.SlideSAMLogic(), scene, orientation="K")
+    assert (scene.volume.GetMTime(), scene.volume.GetImageData().GetMTime()) == times
+    assert np.array_equal(slicer.util.arrayFromVolume(scene.volume), voxels)
+
+
+def test_names_and_colours(session, slidesam):
+    scene = Scene(oversampling=1)
+    for name in ("Slide-SAM 2", "liver"):
+        scene.contents.AddEmptySegment(name, name, (0.9, 0.62, 0.0))
+    logic = slidesam.SlideSAMLogic()
+    new = [run(logic, scene) for _ in range(4)]
+    names = [scene.contents.GetSegment(n).GetName() for n in new]
+    assert names == ["Slide-SAM 1", "Slide-SAM 3", "Slide-SAM 4", "Slide-SAM 5"]
+    colors = np.array([scene.contents.GetSegment(n).GetColor() for n in ("liver", *new)])
+    distances = np.linalg.norm(colors[:, None] - colors[None], axis=2)
+    assert distances[~np.eye(len(colors), dtype=bool)].min() > 0.3
+    assert scene.segmentation.GetDisplayNode() is not None
+
+
+def test_a_segmentation_without_geometry_gets_the_volumes(session, slidesam):
+    scene = Scene(scenes.GEOMETRIES["oblique"])
+    run(slidesam.SlideSAMLogic(), scene, orientation="K")
+    role = scene.segmentation.GetReferenceImageGeometryReferenceRole()
+    assert scene.segmentation.GetNodeReference(role) is scene.volume
+
+
+def test_only_one_hidden_unsaved_node_is_added(session, slidesam):
+    scene = Scene(oversampling=1)
+    scene.segmentation.CreateDefaultDisplayNodes()
+    before = set(scenes.snapshot())
+    logic = slidesam.SlideSAMLogic()
+    for _ in range(3):
+        run(logic, scene)
+    (added,) = set(scenes.snapshot()) - before
+    node = slicer.mrmlScene.GetNodeByID(added)
+    assert node.GetHideFromEditors() and not node.GetSaveWithScene()
+
+
+def test_prompts_survive_saving(session, slidesam, tmp_path):
+    scene = Scene(scenes.GEOMETRIES["oblique"], ("volume", "segmentation"))
+    logic = slidesam.SlideSAMLogic()
+    points = [scene.ras((9, 7, 6)), scene.ras((1, 2, 6))]
+    box = [scene.ras((17, 3, 7)), scene.ras((4, 12, 7))]
+    segment = run(logic, scene, points=points, labels=[1, 0], box=box, orientation="K")
+    marks = logic.prompts(scene.segmentation, segment)
+    assert (marks.axis, marks.points, marks.labels) == (2, ((9, 7, 6), (1, 2, 6)), (1, 0))
+    assert marks.box == ((4, 3, 7), (17, 12, 7))
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "result.seg.nrrd"))
+    assert storage.WriteData(scene.segmentation) == 1
+    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert storage.ReadData(loaded) == 1
+    assert logic.prompts(loaded, segment) == marks
+    assert loaded.GetSegmentation().GetSegment(segment).GetName() == "Slide-SAM 1"
+
+
+def test_prompts_of_other_segments(session, slidesam):
+    scene = Scene(oversampling=1)
+    segment = add_block(scene, "Mine", half())
+    logic = slidesam.SlideSAMLogic()
+    assert logic.prompts(scene.segmentation, segment) is None
+    scene.contents.GetSegment(segment).SetTag("SlideSAM.Prompts", '{"version":1,"axis":"Q"}')
+    with pytest.raises(ValueError, match="saved prompts"):
+        logic.prompts(scene.segmentation, segment)
+    with pytest.raises(ValueError, match="no segment"):
+        logic.prompts(scene.segmentation, "nobody")
