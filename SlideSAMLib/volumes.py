@@ -213,7 +213,7 @@ def _finite(array: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
         return array
     if fill is None:
         raise InputError(
-            f"{path} has {count} voxels that are NaN or infinite: repair it, or give "
+            f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it, or give "
             "--fill-non-finite VALUE to replace them."
         )
     for k, plane in enumerate(array):

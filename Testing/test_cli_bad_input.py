@@ -98,7 +98,7 @@ def test_non_finite_voxels(
     array = noisy_ball()[0].astype(np.float32)
     array[5, 6, 7] = value
     path = write(tmp_path / f"nan{suffix}", array)
-    refuse_image(capsys, path, output, "1 voxels that are NaN or infinite", "--fill-non-finite")
+    refuse_image(capsys, path, output, "NaN or infinite voxels (1 of 36960)", "--fill-non-finite")
 
 
 @pytest.mark.parametrize("value", [0, 7])
