@@ -6,8 +6,8 @@ What is known of it and kept here, odd as some of it is:
 - a window moves by one slice; the first and the last slice are never its centre;
 - only a box goes from window to window: the bounding box of the neighbour's mask, shifted up and
   left by 5 % of its sides (it was meant to be enlarged);
-- the candidate with the highest predicted IoU wins, among the last three where a model has more
-  (the first of four is the single-mask answer, which the published code never uses);
+- the candidate with the highest predicted IoU wins (Slide-SAM models offer the three masks of
+  the multi-mask answer and nothing else);
 - a direction ends where the neighbour's mask has 50 voxels or fewer, the predicted IoU is 0.5 or
   less, or the stability is below 0.6;
 - each slice of each window goes through a morphological opening, and the result is the union
@@ -115,12 +115,6 @@ def shifted_box(box: Box, shape: tuple[int, int]) -> Box | None:
     return moved if moved[2] > moved[0] and moved[3] > moved[1] else None
 
 
-def best_candidate(quality: np.ndarray) -> int:
-    """The number of the candidate with the highest predicted IoU among the last three."""
-    skipped = max(len(quality) - 3, 0)
-    return skipped + int(np.argmax(quality[skipped:]))
-
-
 def logit_stability(logits: np.ndarray) -> float:
     """Voxels above +1 over voxels above -1 (logits), 0..1; 0 where there is none."""
     loose = np.count_nonzero(logits > -STABILITY_OFFSET)
@@ -222,7 +216,7 @@ def _window(
     slider: Slider, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
 ) -> _Result:
     prediction = slider.predictor.predict(centre, prompt, ahead)
-    number = best_candidate(prediction.quality)
+    number = int(np.argmax(prediction.quality))
     return _Result(prediction.full(number), float(prediction.quality[number]))
 
 

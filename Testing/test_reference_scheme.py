@@ -7,7 +7,6 @@ from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrediction
 from SlideSAMLib.reference_scheme import (
-    best_candidate,
     logit_stability,
     opened,
     shifted_box,
@@ -91,10 +90,14 @@ def test_a_mask_prompt_stands_for_its_box():
     assert target.prompt.masks is None
 
 
-def test_candidates_are_the_last_three_by_predicted_iou():
-    assert best_candidate(np.array([0.2, 0.9, 0.5])) == 1
-    assert best_candidate(np.array([0.99, 0.2, 0.3, 0.1])) == 2
-    assert best_candidate(np.array([0.4])) == 0
+def test_the_candidate_with_the_highest_predicted_iou_wins():
+    class Last(ThresholdModel):
+        def quality(self, window, exact):
+            return np.array([0.7, 0.8, 0.9], np.float32)
+
+    volume, truth = through_block((15, 30, 34))
+    _, mask, _ = _run(volume, [SlicePrompt(6, box=BOX)], Last())
+    assert mask[6].sum() > truth[6].sum()  # candidate 2 is the larger one
 
 
 def test_opening_deletes_thin_structures_and_spares_tiny_masks():
