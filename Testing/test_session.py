@@ -23,7 +23,7 @@ def _session(volume=None, model=None, axis=0, **options):
 
 
 def _two_parts():
-    """Two blocks side by side that a thin bridge joins on the slices 8 to 11."""
+    """Two blocks side by side on the slices 2 to 15: (volume, left mask, right mask)."""
     volume, left = block_volume((18, 30, 40), (2, 15), (8, 19), (4, 14))
     right = block_volume((18, 30, 40), (2, 15), (8, 19), (22, 34))[1]
     volume[right] = 100

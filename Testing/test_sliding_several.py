@@ -28,7 +28,7 @@ def test_two_prompts_meet_in_the_middle():
 
 
 class _Leaning(ThresholdModel):
-    """Adds a column on the right for a front that comes from slice 2, takes one otherwise.
+    """Adds a column on the right for a front that moves forward, denies it for the other.
 
     It tells the fronts apart by the side on which the neighbour's mask is known.
     """
