@@ -160,7 +160,7 @@ def test_an_interrupt_leaves_the_old_output(
     monkeypatch.setattr(ThresholdModel, "predict", interrupted)
     outcome = run_command(capsys, "segment", ball[0], output, *BOX, "--model", threshold_model)
     assert outcome.code == 130
-    assert outcome.err == "interrupted: no output was written\n"
+    assert outcome.err == "interrupted: nothing half written\n"
     assert output.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image.nii.gz", "out.nrrd"]
 
@@ -239,7 +239,7 @@ def test_control_c_in_a_process(tmp_path: Path, repository_root: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "interrupted: no output was written\n"
+    assert err == "interrupted: nothing half written\n"
     assert [p.name for p in tmp_path.iterdir()] == ["image.nrrd"]
 
 

@@ -18,11 +18,13 @@ def slice_bar(text: str) -> Iterator[Progress]:
     """A bar of finished slices."""
     from tqdm import tqdm
 
-    with tqdm(desc=text, unit="slice", leave=False, disable=None) as bar:
+    with tqdm(desc=text, unit=" slices", leave=False, disable=None) as bar:
 
         def show(done: int, total: int | None, finished: Any) -> None:
             bar.total = total
-            bar.set_postfix_str(f"slice {finished.index}, confidence {finished.confidence:.2f}")
+            bar.set_postfix_str(
+                f"slice {finished.index}, confidence {finished.confidence:.2f}", refresh=False
+            )
             bar.update(max(done - bar.n, 0))
 
         yield show
