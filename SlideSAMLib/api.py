@@ -84,8 +84,7 @@ def segment(
     start = time.perf_counter()
     stack = Stack(volume, axis=axis, spacing=spacing, window=window)
     prompts = [prompts] if isinstance(prompts, SlicePrompt) else prompts
-    model = _loaded(model)
-    slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
+    slider = Slider(stack, prompts, _loaded(model), first, last, settings, cache, cancelled)
     mask = np.zeros(np.shape(volume), bool)
     stacked = stack.from_volume(mask)  # a view: what is written to it is in the mask
     confidence: dict[int, float] = {}
@@ -94,6 +93,14 @@ def segment(
         confidence[finished.index] = finished.confidence
         if progress is not None:
             progress(finished.done, finished.total, finished)
+    return _result(slider, mask, confidence, time.perf_counter() - start)
+
+
+def _result(
+    slider: Slider, mask: np.ndarray, confidence: dict[int, float], seconds: float
+) -> SlideResult:
+    stack, model = slider.stack, slider.predictor.model
+    stacked = stack.from_volume(mask)
     order = sorted(confidence)
     return SlideResult(
         mask=mask,
@@ -101,7 +108,7 @@ def segment(
         stops={name: str(stop) for name, stop in slider.stops.items()},
         voxels={index: int(np.count_nonzero(stacked[index])) for index in order},
         axis=stack.axis,
-        seconds={**slider.predictor.seconds, "total": time.perf_counter() - start},
+        seconds={**slider.predictor.seconds, "total": seconds},
         model=model.traits.name,
         device=model.device,
         precision=model.precision,
