@@ -12,6 +12,23 @@ from Testing.slicer.scenes import GEOMETRIES, MIDDLE, Scene
 pytestmark = pytest.mark.slicer
 
 TRANSFORMS = [(), ("segmentation",), ("volume",), ("volume", "segmentation")]
+
+
+@pytest.fixture
+def library_calls(monkeypatch):
+    """The arguments of every call of SlideSAMLib.segment, which still does its work."""
+    import SlideSAMLib
+
+    calls, original = [], SlideSAMLib.segment
+
+    def record(volume, prompts, **options):
+        calls.append({"volume": volume.copy(), "prompts": prompts, **options})
+        return original(volume, prompts, **options)
+
+    monkeypatch.setattr(SlideSAMLib, "segment", record)
+    return calls
+
+
 CASES = list(itertools.product(GEOMETRIES, TRANSFORMS))
 
 
@@ -121,6 +138,58 @@ def test_segments_below_zero_enlarge_the_lattice(session, slidesam):
         assert len(scene.found("Old")) == 7 * 4 * 4
 
 
+def test_the_model_sees_image_only(session, slidesam, library_calls):
+    """Where labels stick out of the volume, the lattice has filler; the model gets none of it."""
+    scene = Scene(oversampling=1)
+    larger = np.pad(scene.image, 3)
+    matrix = scene.ijk_to_ras @ scenes.affine(np.eye(3), (-3, -3, -3))
+    other = slicer.util.addVolumeFromArray(larger, ijkToRAS=matrix)
+    scene.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(other)
+    segment = slidesam.SlideSAMLogic().segment(
+        scene.volume, scene.segmentation, points=[scene.ras()], model=scenes.model()
+    )
+    assert np.array_equal(library_calls[0]["volume"], scene.image)
+    assert np.array_equal(scene.mask(segment), scene.truth)
+
+
+def test_slices_count_along_the_lattice(session, slidesam):
+    """A geometry that starts at other indices: limits, progress and saved prompts use them."""
+    scene = Scene(scenes.GEOMETRIES["identity"])
+    # Rows of the matrix, then the extent: slices 2 to 10 of the volume, counted from 102.
+    matrix = scenes.affine(np.eye(3), (0, 0, -100)).ravel()
+    numbers = [*matrix, 0, 19, 0, 15, 102, 110]
+    scene.contents.SetConversionParameter(
+        "Reference image geometry", ";".join(f"{n:g}" for n in numbers) + ";"
+    )
+    logic, seen = slidesam.SlideSAMLogic(), []
+    segment = logic.segment(
+        scene.volume,
+        scene.segmentation,
+        points=[scene.ras((9, 7, 6))],
+        first=104,
+        last=107,
+        model=scenes.model(),
+        progress=lambda done, total, finished: seen.append(finished.index),
+    )
+    assert sorted(set(seen)) == [104, 105, 106, 107]
+    assert logic.prompts(scene.segmentation, segment).points == ((9, 7, 106),)
+    expected = scene.truth.copy()
+    expected[[*range(0, 4), *range(8, 12)]] = False
+    assert np.array_equal(scene.mask(segment), expected)
+
+
+def test_the_models_volume_is_a_copy(session):
+    """An edit with an intensity range refills the image of the logic while the model works."""
+    from SlideSAMBridge import editing
+
+    scene = Scene(oversampling=1)
+    editor = editing.Editor.private(session.scene, session.app_logic)
+    editor.point_at(scene.segmentation, scene.volume)
+    volume, _ = editor.source()
+    image = editing.image_array(editor.logic.GetAlignedSourceVolume())
+    assert np.array_equal(volume, image) and not np.shares_memory(volume, image)
+
+
 def test_points_and_box_on_several_slices(session, slidesam):
     scene = Scene(GEOMETRIES["oblique"])
     model = scenes.model()
@@ -153,18 +222,8 @@ def test_limits_are_lattice_slices(session, slidesam):
     assert np.array_equal(np.flatnonzero(scene.mask(segment).any((1, 2))), [5, 6, 7])
 
 
-def test_spacing_and_axis_reach_the_library(session, slidesam, monkeypatch):
-    import SlideSAMLib
-
+def test_spacing_and_axis_reach_the_library(session, slidesam, library_calls):
     scene = Scene(GEOMETRIES["oblique"], ("volume",))
-    seen = {}
-    original = SlideSAMLib.segment
-
-    def spy(volume, prompts, **options):
-        seen.update(options)
-        return original(volume, prompts, **options)
-
-    monkeypatch.setattr(SlideSAMLib, "segment", spy)
     slidesam.SlideSAMLogic().segment(
         scene.volume,
         scene.segmentation,
@@ -172,8 +231,8 @@ def test_spacing_and_axis_reach_the_library(session, slidesam, monkeypatch):
         orientation="J",
         model=scenes.model(),
     )
-    assert np.allclose(seen["spacing"], (2.0, 0.9, 0.8))
-    assert seen["axis"] == 1
+    assert np.allclose(library_calls[0]["spacing"], (2.0, 0.9, 0.8))
+    assert library_calls[0]["axis"] == 1
 
 
 @pytest.mark.parametrize(
@@ -211,7 +270,9 @@ def test_slice_view_gives_the_axis_it_shows(session, geometry):
     scene = Scene(GEOMETRIES[geometry], ("volume",))
     grid = lattice.of_volume(scene.volume)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
-    normals = grid.plane_normals()
+    i, j, k = (scenes.to_world(scene.volume) @ scene.ijk_to_ras)[:3, :3].T
+    normals = [np.cross(j, k), np.cross(k, i), np.cross(i, j)]  # of the planes, not of the axes
+    normals = [normal / np.linalg.norm(normal) for normal in normals]
     for axis in range(3):
         # A view in the plane of the other two axes, whatever its own x and y are.
         x = np.cross(normals[axis], [0.3, 0.5, 0.8])

@@ -82,10 +82,10 @@ def test_negative_points_alone_on_a_slice(session, slidesam):
 def test_a_box_is_clipped_to_the_volume(session, slidesam):
     scene = Scene()
     box = [scene.ras((-5, -5, 6)), scene.ras((60, 60, 6))]
-    segment = slidesam.SlideSAMLogic().segment(
-        scene.volume, scene.segmentation, box=box, model=scenes.model()
-    )
+    logic = slidesam.SlideSAMLogic()
+    segment = logic.segment(scene.volume, scene.segmentation, box=box, model=scenes.model())
     assert np.array_equal(scene.mask(segment), scene.truth)
+    assert logic.prompts(scene.segmentation, segment).box == ((0, 0, 6), (19, 15, 6))
 
 
 def vector_volume(scene):
