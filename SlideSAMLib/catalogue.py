@@ -44,9 +44,11 @@ class ModelInfo:
     def path(self) -> Path:
         """Where the file lies, or would lie."""
         if self.source == "builtin":
-            shipped = Path(__file__).resolve().parent.parent / "Resources" / "Models" / self.file
-            if shipped.is_file():
-                return shipped
+            package = Path(__file__).resolve().parent
+            # a checkout or Slicer's folder, then an installed wheel
+            for folder in (package.parent / "Resources" / "Models", package / "weights"):
+                if (folder / self.file).is_file():
+                    return folder / self.file
         return models_folder() / self.file
 
     @property

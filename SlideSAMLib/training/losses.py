@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from .rollouts import Step
 
+ABSENT_WEIGHT = 6.0  # of slices without the object in the presence loss
 SMOOTH = 20.0  # cells of the 64 x 64 output: what an empty mask is measured against
 
 
@@ -31,7 +32,9 @@ def window_loss(
     best = per_candidate[:, 1:].min(1).values * (0.25 + 0.45 * open_ended)
     rating = F.mse_loss(quality.sigmoid(), iou(logits.detach(), step))
     there = (step.target.amax((-2, -1)) > 0.5).float()
-    seen = F.binary_cross_entropy_with_logits(presence, there, weight=step.valid)
+    # Ends are rare: without the weight "always present" is the best answer for a long time.
+    weight = step.valid * torch.where(there > 0, 1.0, ABSENT_WEIGHT)
+    seen = F.binary_cross_entropy_with_logits(presence, there, weight=weight)
     return (main + best).mean() + 0.5 * rating + 0.3 * seen
 
 

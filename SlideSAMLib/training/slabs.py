@@ -70,7 +70,7 @@ def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray |
     """A random voxel (k, j, i) of a random target, often close to one of its ends."""
     value = source.targets[rng.integers(len(source.targets))]
     box = list(source.boxes[value - 1])
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         first, last = box[axis].start, box[axis].stop
         reach = min(6, last - first)
         box[axis] = slice(first, first + reach) if rng.random() < 0.5 else slice(last - reach, last)
