@@ -4,8 +4,14 @@ This file is what Slicer loads at start-up; it imports neither torch nor SlideSA
 done in the package SlideSAMBridge (scene) and in SlideSAMLib (algorithm).
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import qt
@@ -27,7 +33,7 @@ EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's
 class SlideSAM(ScriptedLoadableModule):
     """What Slicer shows about the module."""
 
-    def __init__(self, parent):
+    def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = "SlideSAM"  # a name, not to be translated
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
@@ -46,7 +52,7 @@ class SlideSAM(ScriptedLoadableModule):
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
     """A panel that says what is installed and how to call the module from Python."""
 
-    def setup(self):
+    def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         self.statusLabel = qt.QLabel()
         self.statusLabel.objectName = "SlideSAMStatus"
@@ -69,7 +75,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         self.layout.addStretch(1)
         self.enter()
 
-    def enter(self):
+    def enter(self) -> None:
         """Each time the panel is shown: PyTorch may have been installed meanwhile."""
         self.statusLabel.text = library.status()
 
@@ -81,7 +87,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         stop reasons, times. Its slices count from the first slice of the volume.
     """
 
-    def __init__(self, parent=None):
+    def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self, parent)
         library.make_importable()
         self.lastResult = None
@@ -90,27 +96,27 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
 
     def segment(
         self,
-        volumeNode,
-        segmentationNode,
-        segmentId=None,
-        points=None,
-        labels=None,
-        box=None,
-        orientation="Axial",
-        model="builtin",
+        volumeNode: Any,
+        segmentationNode: Any,
+        segmentId: str | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        labels: Sequence[int] | None = None,
+        box: Sequence[Sequence[float]] | None = None,
+        orientation: Any = "Axial",
+        model: Any = "builtin",
         *,
-        first=None,
-        last=None,
-        window=None,
-        mode="add",
-        editorNode=None,
-        editorLogic=None,
-        device="auto",
-        precision="auto",
-        settings=None,
-        progress=None,
-        cancelled=None,
-    ):
+        first: int | None = None,
+        last: int | None = None,
+        window: Sequence[float] | None = None,
+        mode: str = "add",
+        editorNode: Any = None,
+        editorLogic: Any = None,
+        device: str = "auto",
+        precision: str = "auto",
+        settings: Any = None,
+        progress: Callable[[int, int | None, Any], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> str:
         """Segment one object and write it into a segment; returns the segment's id.
 
         Positions are RAS in mm of the world, so transforms of volume and segmentation count.
@@ -145,13 +151,6 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         :raises RuntimeError: PyTorch is missing, the model cannot be used, or nothing was found.
             In both cases the scene is as it was.
         """
-        if mode not in ("add", "replace"):
-            raise ValueError(f"The mode must be 'add' or 'replace', not {mode!r}.")
-        if editorLogic is not None and editorNode is not None:
-            raise ValueError(
-                "Give editorNode or editorLogic, not both: the logic has its own node."
-            )
-        segmenting.check_nodes(volumeNode, segmentationNode, segmentId)
         request = segmenting.Request(
             points=points,
             labels=labels,
@@ -161,31 +160,19 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             first=first,
             last=last,
             window=window,
-            replace=mode == "replace",
+            mode=mode,
             settings=settings,
             progress=progress,
             cancelled=cancelled,
         )
-
-        def load():
-            return self._loadedModel(model, device, precision)
-
-        if editorLogic is not None:
-            editor, isNew = Editor.around(editorLogic), False
-        else:
-            editor, isNew = self._privateEditor()
-            editor.take_settings(editorNode or _openEditorNode(segmentationNode))
-        try:
+        load = partial(self._loadedModel, model, device, precision)
+        with self._editing(segmentationNode, editorNode, editorLogic) as editor:
             segmentId, self.lastResult = segmenting.segment(
                 editor, volumeNode, segmentationNode, load, request
             )
-        except BaseException:
-            if isNew:
-                editor.release()
-            raise
         return segmentId
 
-    def undo(self):
+    def undo(self) -> None:
         """Take back what the last `segment` without `editorLogic` wrote, a new segment too.
 
         The steps are kept for the segmentation that was written last. The Segment Editor's own
@@ -195,23 +182,23 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             raise RuntimeError("There is nothing to undo.")
         self._editor.undo()
 
-    def redo(self):
+    def redo(self) -> None:
         """Write again what `undo` took back."""
         if not self.canRedo():
             raise RuntimeError("There is nothing to redo.")
         self._editor.redo()
 
-    def canUndo(self):
+    def canUndo(self) -> bool:
         return self._editor is not None and self._editor.can_undo()
 
-    def canRedo(self):
+    def canRedo(self) -> bool:
         return self._editor is not None and self._editor.can_redo()
 
-    def prompts(self, segmentationNode, segmentId):
+    def prompts(self, segmentationNode: Any, segmentId: str) -> Any:
         """The marks that a segment was made with, as SlideSAMBridge.marks.Marks; None if none."""
         return segments.saved_marks(segmentationNode, segmentId)
 
-    def _loadedModel(self, model, device, precision):
+    def _loadedModel(self, model: Any, device: str, precision: str) -> Any:
         if not isinstance(model, str | Path):
             return model
         key = (str(model), device, precision)
@@ -220,16 +207,32 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             self._models = {key: library.load_model(model, device, precision)}
         return self._models[key]
 
-    def _privateEditor(self):
-        """The editor of this logic, and whether it was made just now."""
-        if self._editor is not None and self._editor.alive:
-            return self._editor, False
-        self._editor = Editor.private(slicer.mrmlScene, slicer.app.applicationLogic())
-        return self._editor, True
+    @contextmanager
+    def _editing(
+        self, segmentationNode: Any, editorNode: Any, editorLogic: Any
+    ) -> Iterator[Editor]:
+        """The editor to write with; one that was made for a call that fails goes again."""
+        if editorLogic is not None:
+            if editorNode is not None:
+                raise ValueError(
+                    "Give editorNode or editorLogic, not both: the logic has a node of its own."
+                )
+            yield Editor.around(editorLogic)
+            return
+        isNew = self._editor is None or not self._editor.alive
+        if isNew:
+            self._editor = Editor.private(slicer.mrmlScene, slicer.app.applicationLogic())
+        try:
+            self._editor.take_settings(editorNode or _openEditorNode(segmentationNode))
+            yield self._editor
+        except BaseException:
+            if isNew:
+                self._editor.release()
+            raise
 
 
-def _openEditorNode(segmentationNode):
-    """The node of the Segment Editor module, if it edits this segmentation."""
+def _openEditorNode(segmentationNode: Any) -> Any:
+    """The node of the Segment Editor module if it edits this segmentation, else None."""
     node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
     return node if node is not None and node.GetSegmentationNode() is segmentationNode else None
 
@@ -237,10 +240,10 @@ def _openEditorNode(segmentationNode):
 class SlideSAMTest(ScriptedLoadableModuleTest):
     """Self-test; the built-in model takes part where its weights and PyTorch are there."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
-    def runTest(self):
+    def runTest(self) -> None:
         for test in (
             self.test_segment,
             self.test_box_and_undo,
@@ -251,7 +254,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             test()
         self.delayDisplay("SlideSAM: all tests passed")
 
-    def test_segment(self):
+    def test_segment(self) -> None:
         """A point in an oblique, transformed volume gives exactly the object's voxels."""
         scene = self._scene(transformed=True)
         before = slicer.util.arrayFromVolume(scene.volume).copy()
@@ -263,7 +266,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         segment = scene.segmentation.GetSegmentation().GetSegment(segmentId)
         self.assertEqual(segment.GetName(), "Slide-SAM 1")
 
-    def test_box_and_undo(self):
+    def test_box_and_undo(self) -> None:
         """A box on each orientation finds the object; undo takes the segment away again."""
         scene = self._scene()
         logic = SlideSAMLogic()
@@ -279,7 +282,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             logic.undo()
             self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
 
-    def test_refusals(self):
+    def test_refusals(self) -> None:
         """Wrong calls say so and leave no segment behind."""
         scene = self._scene()
         logic = SlideSAMLogic()
@@ -289,7 +292,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
         self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
 
-    def test_builtin_model(self):
+    def test_builtin_model(self) -> None:
         """The built-in model finds a bright ball from one box."""
         missing = library.missing_for_builtin()
         if missing:
@@ -303,7 +306,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         dice = 2 * (mask & scene.truth).sum() / (mask.sum() + scene.truth.sum())
         self.assertGreater(dice, 0.6)
 
-    def _scene(self, transformed=False):
+    def _scene(self, transformed: bool = False) -> Any:
         from SlideSAMBridge.selftest import TestScene
 
         library.make_importable()

@@ -8,6 +8,8 @@ the module without it. The modules from the ground up:
 - `orientation`: which lattice axis is the slide axis
 - `marks`: points and boxes in RAS to prompts on slices, and to text that is saved with the segment
 - `editing`: the one place that writes into a segmentation
+- `segments`: a segment's name, colour and saved marks
 - `segmenting`: the whole way from marks to a segment
+- `selftest`: the scene and the small model of the module's self-test
 - `offscreen`, `render`: a scene and views outside Slicer, and pictures made with them
 """

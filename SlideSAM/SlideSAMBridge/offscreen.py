@@ -224,12 +224,6 @@ class SliceView(View):
         self.mapper.SetInputConnection(self.logic.GetImageDataConnection())
         self.actor.VisibilityOn()
 
-    def xy_to_ras(self, xy: tuple[float, float]) -> np.ndarray:
-        return (_array(self.node.GetXYToRAS()) @ np.array([xy[0], xy[1], 0.0, 1.0]))[:3]
-
-    def ras_to_xy(self, ras: Any) -> np.ndarray:
-        return (np.linalg.inv(_array(self.node.GetXYToRAS())) @ np.append(ras, 1.0))[:2]
-
 
 class ThreeDView(View):
     """A 3D view with models, segments and its camera."""
@@ -256,7 +250,3 @@ class ThreeDView(View):
         self.node = self.logic.AddViewNode(name)
         self.group.SetMRMLDisplayableNode(self.node)
         self._interact(slicer.vtkMRMLThreeDViewInteractorStyle())
-
-
-def _array(matrix: Any) -> np.ndarray:
-    return np.array([[matrix.GetElement(r, c) for c in range(4)] for r in range(4)])

@@ -34,7 +34,7 @@ class Request:
     segment_id : the segment to write to, or None for a new one.
     first, last : limits of the slide as slice indices along the slide axis, inclusive.
     window : (low, high) intensity window in image units, or None.
-    replace : put the result in the segment's place instead of adding it.
+    mode : "add" to the segment, or "replace" what it has.
     settings : SlideSAMLib.SlideSettings, or None.
     progress : called as progress(done, total, finished) after every slice.
     cancelled : asked before every window; True ends the work, and what is finished is written.
@@ -48,7 +48,7 @@ class Request:
     first: int | None = None
     last: int | None = None
     window: Sequence[float] | None = None
-    replace: bool = False
+    mode: str = "add"
     settings: Any = None
     progress: Callable[[int, int | None, Any], None] | None = None
     cancelled: Callable[[], bool] | None = None
@@ -74,6 +74,8 @@ def segment(
         Nothing was found, all of it is masked, the work was cancelled before the first slice, the
         scene changed meanwhile, or a package is missing.
     """
+    if request.mode not in ("add", "replace"):
+        raise ValueError(f"The mode must be 'add' or 'replace', not {request.mode!r}.")
     check_nodes(volume_node, segmentation_node, request.segment_id)
     editor.point_at(segmentation_node, volume_node)
     preparation = Preparation(segmentation_node, volume_node)
@@ -230,6 +232,6 @@ def _write(
     segment_id = request.segment_id
     if segment_id is None:
         segment_id = segments.add_segment(segmentation_node)
-    editor.write(segment_id, mask, lattice, request.replace)
+    editor.write(segment_id, mask, lattice, request.mode == "replace")
     segments.save_marks(segmentation_node, segment_id, marks)
     return segment_id

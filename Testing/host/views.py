@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import slicer
 from SlideSAMBridge import offscreen
 
 ThreeDView = offscreen.ThreeDView
@@ -24,11 +26,6 @@ class SliceView(offscreen.SliceView):
         self.interactor.SetEventInformation(x, y, ctrl, shift, key[:1] or "\0", 0, key or None)
         self.interactor.InvokeEvent(name)
 
-    def click(self, xy: Sequence[float], ctrl: int = 0, shift: int = 0) -> None:
-        self.event("MouseMoveEvent", xy, ctrl, shift)
-        self.event("LeftButtonPressEvent", xy, ctrl, shift)
-        self.event("LeftButtonReleaseEvent", xy, ctrl, shift)
-
     def drag(self, start: Sequence[float], end: Sequence[float], steps: int = 5) -> None:
         """Press at `start`, move in `steps`, release at `end`."""
         self.event("EnterEvent", start)
@@ -38,3 +35,8 @@ class SliceView(offscreen.SliceView):
             t = step / steps
             self.event("MouseMoveEvent", [a + t * (b - a) for a, b in zip(start, end, strict=True)])
         self.event("LeftButtonReleaseEvent", end)
+
+    def ras_to_xy(self, ras: Sequence[float]) -> np.ndarray:
+        """Where a world position in mm is shown: pixels (2,)."""
+        xy_to_ras = slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS())
+        return np.linalg.solve(xy_to_ras, np.append(ras, 1.0))[:2]

@@ -131,10 +131,17 @@ def test_the_users_editor_node_is_not_changed(session, slidesam):
     assert node.GetMTime() == before
 
 
-def test_everything_masked_writes_nothing(session, slidesam):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"MaskMode": slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments},
+        {"SourceVolumeIntensityMask": True, "SourceVolumeIntensityMaskRange": (500, 900)},
+    ],
+)
+def test_everything_masked_writes_nothing(session, slidesam, settings):
     scene = Scene(oversampling=1)
     add_block(scene, "Object", scene.truth)
-    node = editor_node(scene, MaskMode=slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    node = editor_node(scene, **settings)
     before = scenes.snapshot()
     with pytest.raises(RuntimeError, match="masking"):
         run(slidesam.SlideSAMLogic(), scene, editorNode=node)

@@ -209,6 +209,47 @@ def test_points_and_box_on_several_slices(session, slidesam):
     assert np.array_equal(scene.mask(segment), scene.truth)
 
 
+@pytest.mark.parametrize(
+    ("axis", "slices", "point", "box"),
+    [
+        ("I", 9, (7, 6), (3, 2, 12, 8)),  # columns j, rows k
+        ("J", 7, (9, 6), (4, 2, 17, 8)),  # columns i, rows k
+        ("K", 6, (9, 7), (4, 3, 17, 12)),  # columns i, rows j
+    ],
+)
+def test_columns_and_rows(session, slidesam, library_calls, axis, slices, point, box):
+    scene = Scene(GEOMETRIES["left-handed"])
+    corners = np.array([(4, 12, 2), (17, 3, 8)])
+    corners[:, "IJK".index(axis)] = slices
+    slidesam.SlideSAMLogic().segment(
+        scene.volume,
+        scene.segmentation,
+        points=[scene.ras((9, 7, 6))],
+        box=[scene.ras(corner) for corner in corners],
+        orientation=axis,
+        model=scenes.model(),
+    )
+    (prompt,) = library_calls[0]["prompts"]
+    assert (prompt.index, prompt.points, prompt.box) == (slices, (point,), box)
+    assert scene.image.take(slices, library_calls[0]["axis"])[point[::-1]] == scenes.INSIDE
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_thin_volumes(session, slidesam, slices):
+    image = np.zeros((slices, 16, 20), np.int16)
+    image[:, 4:10, 5:14] = scenes.INSIDE
+    scene = Scene(image=image)
+    for axis in "IJK":
+        segment = slidesam.SlideSAMLogic().segment(
+            scene.volume,
+            scene.segmentation,
+            points=[scene.ras((8, 6, 0))],
+            orientation=axis,
+            model=scenes.model(),
+        )
+        assert len(scene.found(segment)) == 6 * 9 * slices
+
+
 def test_limits_are_lattice_slices(session, slidesam):
     scene = Scene()
     segment = slidesam.SlideSAMLogic().segment(
