@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +17,7 @@ from SlideSAMLib.builtin.weights import read_network
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import read_config
+from SlideSAMLib.training.curve import smoothed
 from SlideSAMLib.training.losses import figures, window_loss
 from SlideSAMLib.training.rollouts import Step
 
@@ -50,6 +52,7 @@ def test_a_run_logs_its_curve_writes_weights_and_resumes(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     assert run(arguments) == 0
     assert [row["step"] for row in curve(tmp_path)] == ["2", "4"]
+    assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
     network = read_network(tmp_path / "run" / "weights.safetensors")
     assert network.config["widths"] == SMALL["widths"]
 
@@ -93,6 +96,12 @@ def test_bad_settings_are_named(tmp_path, values, message):
         read_config(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_the_curve_is_smoothed_over_gaps():
+    values = np.array([1.0, np.nan, 3.0, np.nan])
+    assert smoothed(values) == pytest.approx([2.0, 2.0, 2.0, 2.0])
+    assert np.isnan(smoothed(np.full(3, np.nan))).all()
 
 
 def example(count: int = 4) -> Step:

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args.config)
     try:
+        from .curve import draw_curve
         from .loop import Training
     except ModuleNotFoundError as error:
         raise InputError(
@@ -36,5 +37,8 @@ def run(args: argparse.Namespace) -> int:
         )
     path = training.run()
     if training.fabric.global_rank == 0:
+        curve = training.folder / "curve.csv"
+        if curve.exists():
+            draw_curve(curve, curve.with_suffix(".png"))
         print(f"The weights are in {path}.")
     return 0

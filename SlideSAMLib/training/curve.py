@@ -1,0 +1,52 @@
+"""A picture of a training run's curve."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+LINES = {
+    "box_centre": "box, prompted slice",
+    "point_centre": "points, prompted slice",
+    "slide_centre": "slide, centre",
+    "slide_ahead": "slide, slice ahead",
+}
+SMOOTHED = 9  # rows of the log that are averaged
+
+
+def read_curve(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a run's curve.csv; missing values are NaN."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0] if rows else {}
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+
+
+def draw_curve(path: Path, picture: Path) -> None:
+    """Draw loss and Dice of the training windows over the steps into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = read_curve(path)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    left.plot(columns["step"], smoothed(columns["loss"]), color="black")
+    left.set(xlabel="step", ylabel="loss", title="Loss of the training windows")
+    for name, label in LINES.items():
+        right.plot(columns["step"], smoothed(columns[name]), label=label)
+    right.set(xlabel="step", ylabel="Dice", title="Dice of the training windows", ylim=(0, 1))
+    right.legend(loc="lower right", fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Running mean that passes over missing values; same length."""
+    half = SMOOTHED // 2
+    windows = [values[max(n - half, 0) : n + half + 1] for n in range(len(values))]
+    return np.array([w[~np.isnan(w)].mean() if (~np.isnan(w)).any() else np.nan for w in windows])
