@@ -105,17 +105,18 @@ def test_the_curve_is_smoothed_over_gaps():
 
 
 def example(count: int = 4) -> Step:
-    target = torch.zeros(count, 3, 64, 64)
-    target[:, :2, 20:40, 20:40] = 1  # the object ends before the third slice
+    target = torch.zeros(count, 3, 128, 128)
+    target[:, :2, 40:80, 40:80] = 1  # the object ends before the third slice
     flags = torch.tensor([True, False] * (count // 2))
     image = torch.zeros(count, 3, 128, 128)
     return Step(image, image, target, torch.ones(count, 3), flags, flags)
 
 
-def answer(step: Step, scale: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logits = scale * (2 * step.target - 1)[:, None].expand(-1, 4, -1, -1, -1)
+def answer(step: Step, scale: float) -> tuple[torch.Tensor, ...]:
+    fine = scale * (2 * step.target - 1)
+    logits = fine[:, None, :, ::2, ::2].expand(-1, 4, -1, -1, -1)
     there = torch.tensor([1.0, 1.0, -1.0]) * scale
-    return logits, torch.full((4, 4), scale), there.expand(4, 3)
+    return logits, fine, torch.full((4, 4), scale), there.expand(4, 3)
 
 
 def test_better_answers_cost_less():
@@ -127,18 +128,19 @@ def test_better_answers_cost_less():
 def test_slices_that_do_not_exist_do_not_count():
     step = example()
     step.valid[:, 0] = 0
-    logits, quality, presence = (value.clone() for value in answer(step, 9.0))
-    before = window_loss(logits, quality, presence, step)
+    logits, fine, quality, presence = (value.clone() for value in answer(step, 9.0))
+    before = window_loss(logits, fine, quality, presence, step)
     logits[:, :, 0] *= -1
+    fine[:, 0] *= -1
     presence[:, 0] *= -1
-    after = window_loss(logits, quality, presence, step)
+    after = window_loss(logits, fine, quality, presence, step)
     assert float(after) == pytest.approx(float(before), abs=1e-6)
 
 
 def test_figures_tell_the_kinds_of_prompt_apart():
     step = example()
-    logits, _, presence = answer(step, 9.0)
-    found = figures(logits, presence, step)
+    _, fine, _, presence = answer(step, 9.0)
+    found = figures(fine, presence, step)
     assert found["point_centre"] == pytest.approx(1.0)
     assert found["slide_ahead"] == pytest.approx(1.0)
     assert found["presence_absent"] == 1.0
@@ -147,7 +149,8 @@ def test_figures_tell_the_kinds_of_prompt_apart():
 
 def test_an_untrained_network_says_nothing_about_an_empty_image():
     network = BuiltinNetwork(**SMALL)
-    logits, quality, presence = network(torch.zeros(2, 21, 128, 128))
+    logits, fine, quality, presence = network(torch.zeros(2, 21, 128, 128))
     assert logits.shape == (2, 4, 3, 64, 64)
+    assert fine.shape == (2, 3, 128, 128)
     assert quality.shape == (2, 4)
     assert presence.shape == (2, 3)

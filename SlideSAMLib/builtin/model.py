@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..devices import choose_device, choose_precision, precision_name
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
@@ -114,7 +115,9 @@ class BuiltinModel:
         inputs = features.assemble(batch).contiguous(memory_format=torch.channels_last)
         half = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=half):
-            logits, quality, presence = self._network(inputs)
+            logits, fine, quality, presence = self._network(inputs)
+        logits = torch.stack([F.interpolate(c, fine.shape[-2:], mode="bilinear") for c in logits])
+        logits[:, 0] = fine
         return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid())
 
     def _ask_points(self, request: _Request) -> tuple[_Answer, int]:
@@ -145,7 +148,7 @@ class _Answer:
         p = self.logits[:, 0, 1].sigmoid()
         steady = (p > 0.7).float().sum((1, 2)) / (p > 0.3).float().sum((1, 2)).clamp(min=1)
         border = torch.ones_like(p, dtype=torch.bool)
-        border[:, 2:-2, 2:-2] = False
+        border[:, 4:-4, 4:-4] = False
         cut = ((p > 0.5) & border).float().sum((1, 2)) / border[0].sum()
         return steady + 0.3 * self.quality[:, 0] - 2 * cut
 

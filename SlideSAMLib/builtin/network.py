@@ -18,6 +18,7 @@ from .features import CHANNELS
 from .regions import GRID
 
 CANDIDATES = 4
+APPEARANCE = slice(0, 12)  # the input channels that show the image
 OUTPUT_GRID = GRID // 2
 
 
@@ -86,11 +87,30 @@ class Up(nn.Module):
         return self.refine(self.up(x) + self.skip(skip))
 
 
+class Refinement(nn.Module):
+    """Candidate 0 on the input's raster: thin parts are lost on the coarser one."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3 + APPEARANCE.stop, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 1)
+        nn.init.zeros_(self.last.weight)  # starts as plain interpolation
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, coarse: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 3, g, g) and the network's input -> logits (B, 3, GRID, GRID)."""
+        fine = F.interpolate(coarse, size=inputs.shape[-2:], mode="bilinear")
+        x = torch.cat([fine.clamp(-8, 8) / 4, inputs[:, APPEARANCE]], 1)
+        x = F.relu(self.second(F.relu(self.first(x))))
+        return fine + self.last(x).float()
+
+
 class BuiltinNetwork(nn.Module):
     """Prompt channels in, four candidates for three slices out.
 
-    forward : (B, 21, 128, 128) -> logits (B, 4, 3, 64, 64), quality logits (B, 4), presence
-    logits (B, 3).
+    forward : (B, 21, 128, 128) -> logits (B, 4, 3, 64, 64), logits of candidate 0 in full
+    resolution (B, 3, 128, 128), quality logits (B, 4), presence logits (B, 3).
     """
 
     def __init__(
@@ -127,11 +147,12 @@ class BuiltinNetwork(nn.Module):
             Up(widths[1], widths[0], widths[0], Plain(widths[0])) for _ in range(3)
         )
         self.hyper = nn.ModuleList(_mlp(width, widths[0] + 1) for _ in range(CANDIDATES))
+        self.refinement = Refinement()
         self.quality = _mlp(width, CANDIDATES)
         self.presence = _mlp(width, 3)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        x = self.stem(x)
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.stem(inputs)
         skips = []
         for n, stage in enumerate(self.stages):
             x = stage(x if n == 0 else self.downs[n - 1](x))
@@ -154,7 +175,9 @@ class BuiltinNetwork(nn.Module):
             mask = weights[:, :, :-1] @ features
             masks.append(mask.view(batch, CANDIDATES, OUTPUT_GRID, OUTPUT_GRID))
         logits = torch.stack(masks, 2).float() + weights[:, :, -1, None, None, None].float()
-        return logits, self.quality(tokens[:, -2]).float(), self.presence(tokens[:, -1]).float()
+        fine = self.refinement(logits[:, 0], inputs)
+        quality, presence = self.quality(tokens[:, -2]), self.presence(tokens[:, -1])
+        return logits, fine, quality.float(), presence.float()
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:

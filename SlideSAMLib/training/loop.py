@@ -167,18 +167,18 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
         inputs = step.inputs.contiguous(memory_format=torch.channels_last)
-        logits, quality, presence = self.network(inputs)
-        loss = window_loss(logits, quality, presence, step)
+        logits, fine, quality, presence = self.network(inputs)
+        loss = window_loss(logits, fine, quality, presence, step)
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.done += 1
         self.average.update(self.network.module, self.done)
-        for name, value in figures(logits.detach(), presence.detach(), step).items():
+        for name, value in figures(fine.detach(), presence.detach(), step).items():
             sums.setdefault(name, []).append(value)
         with torch.no_grad():
-            pool.advance(logits[:, 0].detach().float().sigmoid())
+            pool.advance(fine.detach().float().sigmoid())
         return float(loss.detach())
 
     def _log(self, sums: dict[str, list[float]]) -> None:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 
 from ..builtin import features
 from ..builtin.features import Batch
-from ..builtin.network import OUTPUT_GRID
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from .slabs import DEPTH, Slab
 
@@ -41,7 +39,7 @@ class _Place:
 
 @dataclass
 class Step:
-    """One supervised batch: inputs, soft targets (B, 3, g, g), validity (B, 3), first prompts."""
+    """One supervised batch: inputs, soft targets (B, 3, GRID, GRID), validity (B, 3), flags (B,)."""
 
     inputs: torch.Tensor
     image: torch.Tensor
@@ -61,12 +59,12 @@ class Pool:
     def step(self) -> Step:
         """Inputs and targets of the present windows."""
         batch = Batch.empty(len(self.places))
-        target = torch.zeros(len(self.places), 3, OUTPUT_GRID, OUTPUT_GRID)
+        target = torch.zeros(len(self.places), 3, GRID, GRID)
         valid = torch.ones(len(self.places), 3)
         for n, place in enumerate(self.places):
             self._fill(batch, n, place)
             window = place.mask[place.centre - 1 : place.centre + 2]
-            target[n] = sample_region(window, place.region, OUTPUT_GRID)
+            target[n] = sample_region(window, place.region)
             exists = place.slab.valid[place.centre - 1 : place.centre + 2]
             valid[n] = torch.from_numpy(exists.astype(np.float32))
         self._batch = batch
@@ -75,9 +73,8 @@ class Pool:
         return Step(features.assemble(batch), batch.image, target, valid, first, ambiguous)
 
     def advance(self, probabilities: torch.Tensor) -> None:
-        """Move every slab on; probabilities (B, 3, g, g) are the network's own answer."""
-        masks = F.interpolate(probabilities, size=(GRID, GRID), mode="bilinear")
-        memory = features.mask_histograms(self._batch.image[:, 1:2], masks[:, 1:2])
+        """Move every slab on; probabilities (B, 3, GRID, GRID) are the network's own answer."""
+        memory = features.mask_histograms(self._batch.image[:, 1:2], probabilities[:, 1:2])
         for n, place in enumerate(self.places):
             if place.memory is None:
                 place.memory = memory[n]
@@ -108,7 +105,7 @@ class Pool:
         kind = rng.random()
         if kind < 0.66:
             place.box = jittered(box, mask.shape, rng, 0.08)
-            place.region = region_around(place.box, SQUARE, rng.uniform(1.4, 2.4))
+            place.region = region_around(place.box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.1:
                 place.points, place.signs = user_points(mask, rng)
         elif kind < 0.92:
@@ -118,7 +115,7 @@ class Pool:
             place.known = torch.zeros(3, *mask.shape)
             place.known[1] = torch.from_numpy(rough(mask, rng))
             place.known_flags = (0, 1, 0)
-            place.region = region_around(box, SQUARE, rng.uniform(1.4, 2.4))
+            place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.5:
                 place.box = jittered(box, mask.shape, rng, 0.08)
         return place
@@ -155,11 +152,11 @@ class Pool:
         place.known_flags = (1, 1, 0)
         place.points, place.signs = (), ()
         place.box = grown(box, ahead.shape, rng.uniform(0, 0.06))
-        place.region = region_around(place.box, SQUARE, rng.uniform(1.5, 2.1))
+        place.region = region_around(place.box, SQUARE, rng.uniform(1.2, 2.0))
         kind = rng.random()
         if kind < 0.15:
             place.box = None
-        elif kind < 0.30:
+        elif kind < 0.23:
             place.known, place.known_flags = None, (0, 0, 0)
         return True
 
