@@ -26,6 +26,7 @@ from .regions import GRID, Region, paste_region, region_around, region_at, sampl
 from .weights import read_network
 
 FACTOR = 1.8  # side of the region over the longer side of the box
+LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56)  # sides tried for points, as shares of the slice's side
 LIMIT = 12.0  # logits are clipped to +- this
 
@@ -185,7 +186,14 @@ class _Request:
             max(box[2], high[0]),
             max(box[3], high[1]),
         )
-        return region_around(around, self.embedding.spacing, FACTOR)
+        return region_around(around, self.embedding.spacing, self._factor(around))
+
+    def _factor(self, box: tuple[float, float, float, float]) -> float:
+        """FACTOR, or less where the box nearly fills the slice: there is nothing beyond it."""
+        row, column = self.embedding.spacing
+        side = max((box[2] - box[0] + 1) * column, (box[3] - box[1] + 1) * row)
+        whole = max(self.shape[0] * row, self.shape[1] * column)
+        return min(FACTOR, max(LEAST_FACTOR, 1.1 * whole / side))
 
     def point_regions(self) -> list[Region]:
         """Regions of several sizes about the positive points."""

@@ -39,7 +39,7 @@ class _Place:
 
 @dataclass
 class Step:
-    """One supervised batch: inputs, soft targets (B, 3, GRID, GRID), validity (B, 3), flags (B,)."""
+    """One supervised batch: inputs, soft targets (B, 3, GRID, GRID), valid slices, kinds."""
 
     inputs: torch.Tensor
     image: torch.Tensor
