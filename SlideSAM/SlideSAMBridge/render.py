@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # run as a script: the folder of the package is n
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 from SlideSAMBridge import offscreen
 
+FILLED = 0.86  # share of the frame that the segments may take up
 # Where the camera stands, in RAS: from the patient's right, left, front, back, head, feet.
 DIRECTIONS = {
     "R": (1, 0, 0),
@@ -274,17 +275,40 @@ def _light(view: Any, background: Sequence[float]) -> None:
 
 def _aim(view: Any, segmentation_node: Any, direction: np.ndarray) -> None:
     """Put the camera in front of the segments, head up (or front up seen from above)."""
-    bounds = np.zeros(6)
-    segmentation_node.GetRASBounds(bounds)
-    centre = (bounds[0::2] + bounds[1::2]) / 2
-    radius = float(np.linalg.norm(bounds[1::2] - bounds[0::2])) / 2
+    points = _surface_points(segmentation_node)
+    centre = (points.min(0) + points.max(0)) / 2
+    up = np.array((0, 0, 1) if abs(direction[2]) < 0.9 else (0, 1, 0))
+    right = np.cross(up, direction)
+    right /= np.linalg.norm(right)
+    offsets = points - centre
+    across, upward = np.abs(offsets @ right), np.abs(offsets @ np.cross(direction, right))
     camera = view.renderer.GetActiveCamera()
     camera.SetViewAngle(30)
-    distance = 0.74 * radius / math.sin(math.radians(camera.GetViewAngle() / 2))
+    slope = FILLED * math.tan(math.radians(camera.GetViewAngle() / 2))
+    width, height = view.window.GetSize()
+    # Each point must be far enough away to stay inside the frame.
+    needed = offsets @ direction + np.maximum(across * height / width, upward) / slope
     camera.SetFocalPoint(*centre)
-    camera.SetPosition(*(centre + distance * direction))
-    camera.SetViewUp(*((0, 0, 1) if abs(direction[2]) < 0.9 else (0, 1, 0)))
+    camera.SetPosition(*(centre + float(needed.max()) * direction))
+    camera.SetViewUp(*up)
     view.renderer.ResetCameraClippingRange()
+
+
+def _surface_points(segmentation_node: Any) -> np.ndarray:
+    """Points of all segments' surfaces in RAS, (N, 3)."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    segmentation = segmentation_node.GetSegmentation()
+    surfaces = [
+        segmentation_node.GetClosedSurfaceInternalRepresentation(segmentation.GetNthSegmentID(n))
+        for n in range(segmentation.GetNumberOfSegments())
+    ]
+    points = [
+        vtk_to_numpy(surface.GetPoints().GetData())
+        for surface in surfaces
+        if surface is not None and surface.GetNumberOfPoints()
+    ]
+    return np.concatenate(points)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
