@@ -2,8 +2,8 @@
 
 Encoding only scales the slices. Predicting cuts a region around the prompt, asks the network and
 puts its masks back on the slice. With a box or a mask the region follows from it. With points
-alone nobody knows the size of what is meant: regions of several sizes are asked in one batch, the
-steadiest answer wins, and is asked once more on a region of its own size.
+alone nobody knows the size of what is meant: regions of several sizes are asked in one batch,
+each answer is asked once more on a region of its own size, and the best of these wins.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .weights import read_network
 
 FACTOR = 1.8  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
-POINT_SIDES = (0.1, 0.18, 0.32, 0.56)  # sides tried for points, as shares of the slice's side
+POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
 LIMIT = 12.0  # logits are clipped to +- this
 
 TRAITS = ModelTraits(
@@ -80,11 +80,12 @@ class BuiltinModel:
         # The network was trained to slide one way only: what is known lies before.
         turned = prompt.known[2] and not prompt.known[0]
         request = _Request(embedding, prompt, turned)
+        pick = 0
         if prompt.box is not None or any(prompt.known):
-            answer = self._ask(request, [request.region()])
-            pick = 0
+            answer = self._ask([(request, request.region())])
         else:
-            answer, pick = self._ask_points(request)
+            answer = self._ask_points(request)
+            pick = int(answer.ratings().argmax())
         logits = answer.logits[pick].clamp(-LIMIT, LIMIT)
         presence = answer.presence[pick]
         if turned:
@@ -109,9 +110,10 @@ class BuiltinModel:
         inside = sample_region(torch.from_numpy(mask[None]).to(self._device), region)
         return features.mask_histograms(image[None], inside[None])[0]
 
-    def _ask(self, request: _Request, regions: list[Region]) -> _Answer:
-        batch = Batch.empty(len(regions), self._device)
-        for n, region in enumerate(regions):
+    def _ask(self, asked: list[tuple[_Request, Region]]) -> _Answer:
+        """One batch: each request seen through its region."""
+        batch = Batch.empty(len(asked), self._device)
+        for n, (request, region) in enumerate(asked):
             request.fill(batch, n, region)
         inputs = features.assemble(batch).contiguous(memory_format=torch.channels_last)
         half = self._dtype != torch.float32
@@ -119,17 +121,23 @@ class BuiltinModel:
             logits, fine, quality, presence = self._network(inputs)
         logits = torch.stack([F.interpolate(c, fine.shape[-2:], mode="bilinear") for c in logits])
         logits[:, 0] = fine
+        regions = [region for _, region in asked]
         return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid())
 
-    def _ask_points(self, request: _Request) -> tuple[_Answer, int]:
-        answer = self._ask(request, request.point_regions())
-        order = answer.point_scores().argsort(descending=True)
-        for pick in order.tolist():
-            box = request.box_of(answer.logits[pick, 0, 1], answer.regions[pick])
+    def _ask_points(self, request: _Request) -> _Answer:
+        """Answers on regions of several sizes, each asked again on a region of its own size.
+
+        Only the second answers can be compared: each sees its object as large as the others do.
+        """
+        regions = request.point_regions()
+        answer = self._ask([(request, region) for region in regions])
+        closer = []
+        for n, region in enumerate(regions):
+            box = request.box_of(answer.logits[n, 0, 1], region)
             if box is not None:
-                closer = request.with_box(box)
-                return self._ask(closer, [closer.region()]), 0
-        return answer, int(order[0])
+                boxed = request.with_box(box)
+                closer.append((boxed, boxed.region()))
+        return self._ask(closer) if closer else answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,17 +149,14 @@ class _Answer:
     quality: torch.Tensor
     presence: torch.Tensor
 
-    def point_scores(self) -> torch.Tensor:
-        """How steady candidate 0 is on the centre slice, (N,): area(p > 0.7) / area(p > 0.3).
+    def ratings(self) -> torch.Tensor:
+        """How good candidate 0 is on the centre slice, (N,): stability + predicted quality.
 
-        Masks that fill their region say that the region is too small for what is meant.
+        Stability is area(p > 0.7) / area(p > 0.3).
         """
         p = self.logits[:, 0, 1].sigmoid()
-        steady = (p > 0.7).float().sum((1, 2)) / (p > 0.3).float().sum((1, 2)).clamp(min=1)
-        border = torch.ones_like(p, dtype=torch.bool)
-        border[:, 4:-4, 4:-4] = False
-        cut = ((p > 0.5) & border).float().sum((1, 2)) / border[0].sum()
-        return steady + 0.3 * self.quality[:, 0] - 2 * cut
+        loose = (p > 0.3).float().sum((1, 2)).clamp(min=1)
+        return (p > 0.7).float().sum((1, 2)) / loose + self.quality[:, 0]
 
 
 class _Request:
