@@ -25,7 +25,7 @@ from .network import BuiltinNetwork
 from .regions import GRID, Region, paste_region, region_around, region_at, sample_region
 from .weights import read_network
 
-FACTOR = 1.8  # side of the region over the longer side of the box
+FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
 LIMIT = 12.0  # logits are clipped to +- this

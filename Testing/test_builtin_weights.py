@@ -1,0 +1,88 @@
+"""The weights that ship: their file, what they find on real volumes, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import SlideSAMLib
+from SlideSAMLib.builtin.weights import FORMAT
+from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "Resources" / "Models" / "slidesam-builtin.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SlideSAMLib.load_model("builtin", device="cpu")
+
+
+def test_the_file_is_small_and_in_half_precision():
+    assert WEIGHTS.stat().st_size < 25e6
+    with safe_open(WEIGHTS, framework="pt") as file:
+        assert file.metadata()["format"] == FORMAT
+        names = list(file.keys())
+        assert all(file.get_tensor(name).dtype == torch.float16 for name in names)
+
+
+def test_the_model_card_names_this_file():
+    import hashlib
+
+    card = WEIGHTS.with_name("README.md").read_text()
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in card
+
+
+def ball(radius: int = 12, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball in noise, int16, and its mask."""
+    line = np.arange(size) - size // 2
+    k, j, i = np.meshgrid(line, line, line, indexing="ij")
+    truth = k**2 + j**2 + i**2 < radius**2
+    noise = np.random.default_rng(0).normal(0, 40, truth.shape)
+    return (np.where(truth, 700, 300) + noise).astype(np.int16), truth
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_box_finds_a_ball_and_stops_at_its_ends(model, axis):
+    volume, truth = ball()
+    prompt = SlideSAMLib.SlicePrompt(index=32, box=(19.5, 20, 44, 44.5))
+    result = SlideSAMLib.segment(volume, [prompt], axis=axis, model=model)
+    dice = 2 * (result.mask & truth).sum() / (result.mask.sum() + truth.sum())
+    assert dice > 0.85
+    assert min(result.confidence) >= 17 and max(result.confidence) <= 47
+
+
+def test_one_point_finds_a_ball(model):
+    volume, truth = ball()
+    prompt = SlideSAMLib.SlicePrompt(index=32, points=[(33, 31)])
+    result = SlideSAMLib.segment(volume, [prompt], model=model)
+    dice = 2 * (result.mask & truth).sum() / (result.mask.sum() + truth.sum())
+    assert dice > 0.7
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_volumes_are_segmented_as_the_model_card_says(model, data_folder):
+    """Small cases of three kinds; the bar is the issue's mean over all development cases."""
+    wanted = {"hippocampus_small", "mr_sarcoma_thigh", "cord_mt_aniso"}
+    cases = [case for case in read_manifest(data_folder / "manifest.json") if case.id in wanted]
+    found = {s.protocol: s.mean for s in summarise(evaluate(cases, model))}
+    assert found["extent"] > 0.62
+    assert found["full"] > 0.56
+
+
+@pytest.mark.slow
+def test_a_large_volume_stays_below_two_gigabytes():
+    command = [sys.executable, str(ROOT / "Testing" / "Benchmarks" / "segment_cost.py")]
+    command += ["--child", "--runs", "1", "--device", "cpu", "--shape", "200", "512", "512"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    measured = json.loads(done.stdout)
+    assert measured["slices"] > 100  # it did slide
+    assert measured["peak_mib"] < 2048
