@@ -47,6 +47,22 @@ class SlideSAM(ScriptedLoadableModule):
             "Slide-SAM was published by Quan Quan and colleagues; it builds on Segment Anything "
             "by Meta AI. The weights that come with this module were trained for it."
         )
+        # Not yet: the effects' factory is there only when all modules are loaded.
+        slicer.app.connect("startupCompleted()", self.registerEditorEffect)
+
+    def registerEditorEffect(self) -> None:
+        """Make the Slide-SAM effect known to the Segment Editor.
+
+        Call it by hand where the module was added after Slicer had started.
+        """
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
+
+        path = Path(__file__).resolve().parent / "SegmentEditorSlideSAMLib/SegmentEditorEffect.py"
+        instance = effects.qSlicerSegmentEditorScriptedEffect(None)
+        if not instance.setPythonSource(path.as_posix()):
+            logging.error("SlideSAM: the Segment Editor effect could not be loaded from %s", path)
+            return
+        instance.self().register()
 
 
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
