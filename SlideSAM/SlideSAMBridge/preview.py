@@ -121,6 +121,7 @@ class Preview:
         node.SetHideFromEditors(True)  # nobody should choose it to edit
         node.UndoEnabledOff()
         scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()  # before the segments, which then get properties of theirs
         contents = node.GetSegmentation()
         contents.SetSourceRepresentationName("Binary labelmap")
         image = slicer.vtkOrientedImageData()
@@ -134,7 +135,6 @@ class Preview:
             segment.SetLabelValue(value)
             segment.AddRepresentation("Binary labelmap", image)
             contents.AddSegment(segment, name)
-        node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SetSaveWithScene(False)
         display.SetVisibility3D(False)  # a surface at every slice would take longer than the model

@@ -40,6 +40,16 @@ def _argument_limit(function: Callable) -> int | None:
     return code.co_argcount - (1 if hasattr(function, "__self__") else 0)
 
 
+def _defined_by_script(kind: type, name: str) -> bool:
+    """Whether a Python subclass of a Qt class defines this name, not the Qt class."""
+    for base in kind.__mro__:
+        if base.__dict__.get("_pythonqt_base"):
+            return False
+        if name in base.__dict__:
+            return True
+    return False
+
+
 class PythonQtRules:
     """Mixed into every QObject class that `qt` hands out."""
 
@@ -64,8 +74,8 @@ class PythonQtRules:
             return types.MethodType(getattr(PythonQtRules, name), self)
         if name.startswith("_"):
             return get(name)
-        if name in type(self).__dict__ and not hasattr(type(self), "_pythonqt_base"):
-            return get(name)  # overridden in a Python subclass
+        if _defined_by_script(type(self), name):
+            return get(name)  # of a Python subclass; event filters are found this way
         found = get("_property")(name)
         if found is not None:
             return QtCore.QObject.property(self, found.name())

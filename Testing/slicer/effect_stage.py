@@ -39,7 +39,7 @@ class Stage:
         scene: Any = None,
         layout: bool = True,
         oversampling: float | None = 1,
-        size: tuple[int, int] = (400, 400),
+        size: tuple[int, int] = (240, 240),
     ) -> None:
         self.session = session
         self.scene = scene or Scene(GEOMETRIES[geometry], transforms, oversampling)
@@ -60,6 +60,8 @@ class Stage:
             session, self.scene.segmentation, self.scene.volume, list(self.views.values())
         )
         self.editor.logic.AddEmptySegment("A")
+        self.editor.logic.ClearUndoState()
+        self.editor.logic.SetMaximumNumberOfUndoStates(10)  # as the Segment Editor module has it
         self.effect = self.editor.addEffect(EFFECT)
         self.effect.setParameter("Model", model)
         self.python = self.effect.self()
