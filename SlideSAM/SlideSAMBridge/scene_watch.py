@@ -59,7 +59,8 @@ class SceneWatch:
             event = segmentation_node.TransformModifiedEvent
             self._nodes.add(segmentation_node, event, self._on_moved)
         if volume_node is not None:
-            self._nodes.add(volume_node, volume_node.ImageDataModifiedEvent, self._on_voxels)
+            self._nodes.add(volume_node, volume_node.ImageDataModifiedEvent, self._on_volume)
+            self._nodes.add(volume_node, "ModifiedEvent", self._on_volume)
             self._nodes.add(volume_node, volume_node.TransformModifiedEvent, self._on_moved)
 
     def _on_editor(self, caller: Any, event: str) -> None:
@@ -78,8 +79,11 @@ class SceneWatch:
     def _on_moved(self, caller: Any, event: str) -> None:
         self._on_redraw()
 
-    def _on_voxels(self, caller: Any, event: str) -> None:
-        self._interaction.source_changed()
+    def _on_volume(self, caller: Any, event: str) -> None:
+        # Sent for a new name, too; and scripts that write voxels send nothing else.
+        work = self._interaction.work
+        if work is not None and not self._interaction.reader.unchanged(work.source):
+            self._interaction.source_changed()
 
     def _on_close(self, caller: Any, event: str) -> None:
         self._nodes.clear()

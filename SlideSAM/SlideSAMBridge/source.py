@@ -108,9 +108,11 @@ def _signature(volume_node: Any, part: Lattice) -> tuple:
     """Changes with the voxels of the volume, and with where they lie on the lattice."""
     place = np.linalg.solve(part.ijk_to_ras, lattices.of_volume(volume_node).ijk_to_ras)
     image = volume_node.GetImageData()
+    scalars = image.GetPointData().GetScalars()
     return (
         volume_node.GetID(),
         image.GetMTime(),
+        0 if scalars is None else scalars.GetMTime(),  # what numpy writers mark as modified
         part.extent,
         tuple(np.round(place, 9).ravel().tolist()),
         tuple(np.round(part.ijk_to_local, 9).ravel().tolist()),
