@@ -68,6 +68,7 @@ class Preview:
         self._color(color)
         if changed:
             self._image.Modified()  # numpy writes go unnoticed
+            self._node.GetDisplayNode().Modified()  # or views that stand still keep their picture
 
     def clear(self) -> None:
         """Show nothing, and take the node out of the scene."""

@@ -58,6 +58,26 @@ def test_the_preview_is_seen(stage_of):
     assert np.array_equal(shown[y, x], plain[y, x])
 
 
+def test_the_preview_grows_in_a_view_that_stands_still(stage_of):
+    """The slide crosses a sagittal view slice by slice; nothing but the preview tells it."""
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.effect.setParameter("AutoApply", 0)
+    yellow = stage.views["Yellow"]
+    plain = yellow.pixels().astype(int)
+
+    def colored():
+        return int((np.abs(yellow.pixels() - plain).sum(axis=2) > 30).sum())
+
+    stage.click()
+    stage.wait()
+    small = colored()
+    stage.panel.segment.click()
+    stage.wait()
+    assert 0 < 1.5 * small < colored()
+    stage.panel.clear.click()
+    assert colored() == 0
+
+
 def test_candidates_are_cycled(stage_of):
     stage = stage_of()
     stage.click()
