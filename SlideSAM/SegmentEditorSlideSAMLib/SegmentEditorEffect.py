@@ -118,6 +118,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
+        elif library.torch_version() is not None:
+            self.interaction.warm_up()
         self.redraw()
 
     def deactivate(self) -> None:
@@ -144,6 +146,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def layoutChanged(self) -> None:
         if self.isActive:
             self.cancelDrag()
+            self._hovered = None
             self.views.clear()
             self.views.find()
             self.redraw()

@@ -19,7 +19,7 @@ from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .segmenting import CHANGED
 from .source import SourceReader
-from .work import ModelChoice, Work, correct_task, preview_task, run_task
+from .work import ModelChoice, Work, correct_task, load_task, preview_task, run_task
 from .worker import Worker
 
 START = "Click on the object, or drag a box around it. Ctrl+click marks what is outside."
@@ -155,6 +155,11 @@ class Interaction:
 
         return self._guarded(step)
 
+    def warm_up(self) -> None:
+        """Load the model before it is needed: importing PyTorch alone takes seconds."""
+        if self.jobs.job is None:
+            self.jobs.start("load", None, load_task(self.jobs.shelf, self.options.choice))
+
     def cancel(self) -> None:
         """Stop sliding; the slices that are finished stay in the preview."""
         if self.sliding:
@@ -282,6 +287,9 @@ class Interaction:
         fresh = Work(self.book.segment_id, axis, source, choice)
         if work is not None and work.source is source:
             fresh.written = work.written
+            if work.axis == axis:  # only the model is another one: it corrects the same result
+                fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
+                fresh.dirty = work.dirty
         self._works[self.book.segment_id] = fresh
         return fresh
 

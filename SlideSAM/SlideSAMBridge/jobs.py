@@ -15,6 +15,12 @@ from .work import ModelShelf, Notice, Outcome, Previewed, Work, shared_shelf
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")
+BEGINNING = {
+    "load": "Loading the model; you can mark the object meanwhile.",
+    "preview": "Predicting ...",
+    "run": "Segmenting ...",
+    "correct": "Correcting ...",
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,9 @@ class Jobs:
         return self.job is not None and self.job.kind in SLIDES
 
     def start(
-        self, kind: str, work: Work, task: Callable[[Job], None], possible: int | None = None
+        self, kind: str, work: Work | None, task: Callable[[Job], None], possible: int | None = None
     ) -> None:
-        """Start a job; one that is under way is abandoned."""
+        """Start a job; one that is under way is abandoned. Loading a model is no segment's work."""
         self.abandon()
         self.work = work
         self._began, self._possible = time.perf_counter(), possible
@@ -58,7 +64,7 @@ class Jobs:
         if kind == "run":
             work.slices = {}
         self.job = self.worker.submit(kind, task)
-        self._owner.say("Predicting ..." if kind == "preview" else "Segmenting ...")
+        self._owner.say(BEGINNING[kind])
 
     def cancel(self) -> None:
         """End it soon; what is finished still comes."""

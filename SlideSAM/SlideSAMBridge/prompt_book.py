@@ -57,16 +57,22 @@ class PromptBook:
     @property
     def prompts(self) -> PromptSet:
         """The prompts of the selected segment; they live in its tag, which undo may change."""
-        segment_id, part = self.segment_id, self.reader.part()
-        if segment_id is None or part is None:
+        segment_id = self.segment_id
+        if segment_id is None:
             return PromptSet()
         text = segments.saved_text(self.segmentation_node, segment_id)
-        if self._parsed[0] != text:
-            try:
-                self._parsed = (text, from_json(text, part) if text else PromptSet())
-            except ValueError as error:
-                self._parsed = (text, PromptSet())
-                self._on_damage(str(error))
+        if self._parsed[0] == text:
+            return self._parsed[1]
+        part = self.reader.part() if text else None
+        if part is None:
+            # Without a volume the voxels of older texts cannot be placed; ask again later.
+            self._parsed = ("", PromptSet())
+            return self._parsed[1]
+        try:
+            self._parsed = (text, from_json(text, part))
+        except ValueError as error:
+            self._parsed = (text, PromptSet())
+            self._on_damage(str(error))
         return self._parsed[1]
 
     def save(self, prompts: PromptSet) -> None:

@@ -155,6 +155,19 @@ class Work:
         return out
 
 
+def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
+    """Load a model; emits a Notice that says which."""
+
+    def perform(job: Job) -> None:
+        try:
+            model = shelf.model(choice)
+        except ImportError as error:
+            raise missing_package(error) from error
+        job.emit(Notice(f"Ready: {_describe(model)}. Click on the object, or drag a box."))
+
+    return perform
+
+
 def preview_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: bool = False
 ) -> Callable[[Job], None]:

@@ -66,6 +66,7 @@ class Stage:
         self.effect.setParameter("Model", model)
         self.python = self.effect.self()
         self.open()
+        self.wait()  # for the model
 
     @property
     def view(self) -> Any:

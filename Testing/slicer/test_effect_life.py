@@ -14,7 +14,7 @@ from Testing.host.scripted_effect import LayoutManager
 
 pytestmark = pytest.mark.slicer
 
-JOBS = ("none", "preview", "run", "correct")
+JOBS = ("preview", "run", "correct")
 
 
 @pytest.fixture(params=JOBS)
