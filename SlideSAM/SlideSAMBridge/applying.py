@@ -15,6 +15,7 @@ import numpy as np
 from . import editing
 from .lattice import Lattice
 from .source import Source
+from .text import tr as _
 from .work import Work
 
 MODES = ("add", "replace", "remove")
@@ -44,7 +45,7 @@ def apply(effect: Any, work: Work, mode: str) -> None:
     part = work.source.part
     mask = result_mask(work)
     if not mask.any():
-        raise RuntimeError(NOTHING_FOUND)
+        raise RuntimeError(_(NOTHING_FOUND))
     before = selected_mask(effect, part)
     earlier = np.zeros(part.shape, bool)
     if work.written is not None and work.written.mode == mode:
@@ -55,7 +56,7 @@ def apply(effect: Any, work: Work, mode: str) -> None:
         back[...] = False
     editable = _editable(effect, work.source)
     if not ((mask | back) & editable).any():
-        raise RuntimeError(ALL_MASKED)
+        raise RuntimeError(_(ALL_MASKED))
     effect.saveStateForUndo()
     kind = slicer.qSlicerSegmentEditorAbstractEffect
     forward, backward = {
@@ -75,7 +76,7 @@ def result_mask(work: Work) -> np.ndarray:
     """The result of the slide: bool (K, J, I) on the source's part."""
     mask = np.zeros(work.source.part.shape, bool)
     stacked = np.moveaxis(mask, 2 - work.axis, 0)  # (K, J, I) to (slice, row, column), a view
-    for index, (slice_mask, _) in work.slices.items():
+    for index, (slice_mask, _confidence) in work.slices.items():
         stacked[index] = slice_mask
     return mask
 

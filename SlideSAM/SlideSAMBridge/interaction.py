@@ -19,10 +19,9 @@ from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .segmenting import CHANGED
 from .source import SourceReader
+from .text import tr as _
 from .work import ModelChoice, Work, correct_task, load_task, preview_task, run_task
 from .worker import Worker
-
-START = "Click on the object, or drag a box around it. Ctrl+click marks what is outside."
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Interaction:
     ) -> None:
         self.effect = effect
         self.options = Options()
-        self.message = Message(START)
+        self.message = Message(start_text())
         self.preview = Preview()
         self.reader = SourceReader(effect)
         self.book = PromptBook(effect, self.reader, lambda text: self.say(text, "error"))
@@ -119,7 +118,7 @@ class Interaction:
                 self._preview(work, [index])
             self.refresh()
         left = len(self.book.prompts)
-        self.say(f"Removed; {left} prompts left." if left else START)
+        self.say(_("Removed; {left} prompts left.").format(left=left) if left else start_text())
         return True
 
     def clear(self) -> None:
@@ -130,7 +129,7 @@ class Interaction:
         if segment_id is not None:
             self._works.pop(segment_id, None)
             self.book.save(PromptSet())
-        self.say(START)
+        self.say(start_text())
 
     # Jobs
 
@@ -146,10 +145,10 @@ class Interaction:
             if self.sliding:
                 return
             if work is None or not work.previews:
-                raise ValueError("There is no preview yet: mark the object first.")
+                raise ValueError(_("There is no preview yet: mark the object first."))
             if work.has_result:
                 raise ValueError(
-                    "Candidates are chosen before the slide: discard the result first."
+                    _("Candidates are chosen before the slide: discard the result first.")
                 )
             self._preview(work, [work.latest], step=True)
 
@@ -164,7 +163,7 @@ class Interaction:
         """Stop sliding; the slices that are finished stay in the preview."""
         if self.sliding:
             self.jobs.cancel()
-            self.say("Stopping after this slice ...")
+            self.say(_("Stopping after this slice ..."))
 
     def apply(self) -> bool:
         """Write the result into the selected segment, as one undo step."""
@@ -177,7 +176,9 @@ class Interaction:
         if work is not None:
             self.replace(work, work.renewed({}))
         self.refresh()
-        self.say(START if not len(self.book.prompts) else "Discarded; the prompts are still there.")
+        self.say(
+            _("Discarded; the prompts are still there.") if self.book.prompts else start_text()
+        )
 
     def poll(self, seconds: float = 0.0) -> bool:
         """Take in what the worker has done; True while it goes on. See `jobs.Jobs.poll`."""
@@ -197,7 +198,7 @@ class Interaction:
         running = self.jobs.work is not None
         self.reset()
         if running:
-            self.say("The source volume changed, so the work was stopped.")
+            self.say(_("The source volume changed, so the work was stopped."))
         self.on_change()
 
     def segment_removed(self) -> None:
@@ -255,12 +256,14 @@ class Interaction:
         part = source.part
         if work.has_result and mark.kind != "point" and mark.axis != work.axis:
             raise ValueError(
-                "The result slides along another direction: draw in a view of those slices, or "
-                "press Clear."
+                _(
+                    "The result slides along another direction: draw in a view of those slices, "
+                    "or press Clear."
+                )
             )
         self.book.save(self.book.prompts.with_mark(mark, part))
         if self.sliding:
-            self.say("Kept for the next run: the slide that is under way does not see it.")
+            self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
         index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
         if work.has_result:
@@ -268,7 +271,7 @@ class Interaction:
             self.jobs.start("correct", work, task)
             return
         if not any(each.label for each in self.wanted(work)[index]):
-            self.say("Mark the object on this slice, too: a negative point alone finds nothing.")
+            self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
             return
         self._preview(work, [index])
 
@@ -308,7 +311,9 @@ class Interaction:
             return
         self.book.check()
         if not len(self.book.prompts):
-            raise ValueError("Nothing is marked yet: click on the object or drag a box around it.")
+            raise ValueError(
+                _("Nothing is marked yet: click on the object or drag a box around it.")
+            )
         work = self._current()
         wanted = self.wanted(work)
         first, last = self._limits(work)
@@ -342,18 +347,25 @@ class Interaction:
     def _apply(self) -> None:
         work = self.work
         if self.sliding or work is None or not work.has_result:
-            raise ValueError("There is no result to apply yet: press Segment first.")
+            raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
-            raise RuntimeError(CHANGED)
+            raise RuntimeError(_(CHANGED))
         began = time.perf_counter()
         applying.apply(self.effect, work, self.options.mode)
         self.refresh()
         seconds = time.perf_counter() - began
         self.say(
-            f"Applied {len(work.slices)} slices in {seconds:.1f} s. Click to correct a slice, or "
-            "press Clear to start another object."
+            _(
+                "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press "
+                "Clear to start another object."
+            ).format(count=len(work.slices), seconds=seconds)
         )
 
     def _shows(self, work: Work) -> bool:
         """Whether there is something that the segment does not have yet."""
         return work.dirty or not work.has_result
+
+
+def start_text() -> str:
+    """What to do first."""
+    return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")

@@ -11,16 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .text import tr as _
 from .work import ModelShelf, Notice, Outcome, Previewed, Work, shared_shelf
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")
-BEGINNING = {
-    "load": "Loading the model; you can mark the object meanwhile.",
-    "preview": "Predicting ...",
-    "run": "Segmenting ...",
-    "correct": "Correcting ...",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Jobs:
         if kind == "run":
             work.slices = {}
         self.job = self.worker.submit(kind, task)
-        self._owner.say(BEGINNING[kind])
+        self._owner.say(_beginning(kind))
 
     def cancel(self) -> None:
         """End it soon; what is finished still comes."""
@@ -106,7 +101,7 @@ class Jobs:
     def _take(self, event: Any) -> None:
         work, owner = self.work, self._owner
         if isinstance(event, Notice):
-            owner.say(event.text)
+            owner.say(_notice(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
             owner.refresh()
@@ -142,8 +137,10 @@ class Jobs:
             owner.say(_sentence(job.error), "error")
         elif job.kind in SLIDES and cancelled:
             owner.say(
-                f"Cancelled: {len(work.slices)} finished slices are in the preview. Apply them, "
-                "discard them, or segment again."
+                _(
+                    "Cancelled: {count} finished slices are in the preview. Apply them, discard "
+                    "them, or segment again."
+                ).format(count=len(work.slices))
             )
         elif job.kind in SLIDES:
             owner.say(_summary(work))
@@ -156,25 +153,48 @@ class Jobs:
         self._before = {}
 
 
+def _beginning(kind: str) -> str:
+    return {
+        "load": _("Loading the model; you can mark the object meanwhile."),
+        "preview": _("Predicting ..."),
+        "run": _("Segmenting ..."),
+        "correct": _("Correcting ..."),
+    }[kind]
+
+
+def _notice(notice: Notice) -> str:
+    if notice.kind == "cpu":
+        return _("The GPU's memory is too small for this model: going on with the CPU.")
+    return _("Ready: {model}. Click on the object, or drag a box around it.").format(
+        model=notice.detail
+    )
+
+
 def _about(event: Previewed, work: Work) -> str:
     index = event.preview.index + int(work.source.part.first[work.axis])
-    text = f"Slice {index}: confidence {event.preview.confidence:.0%}, {event.model}. "
+    text = _("Slice {index}: confidence {confidence:.0%}, {model}.").format(
+        index=index, confidence=event.preview.confidence, model=event.model
+    )
     if event.candidates > 1:
-        text += "C shows the next candidate. "
-    return text + "Add points to refine; Enter segments all slices."
+        text += " " + _("C shows the next candidate.")
+    return text + " " + _("Add points to refine; Enter segments all slices.")
 
 
 def _summary(work: Work) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
-        return "Nothing was found: mark the object with a box, or with more points."
+        return _("Nothing was found: mark the object with a box, or with more points.")
     stops = ", ".join(
-        f"{name}: {work.stops[name]}" for name in ("backward", "forward") if name in work.stops
+        f"{_(name)}: {_(work.stops[name])}"
+        for name in ("backward", "forward")
+        if name in work.stops
     )
-    return f"{len(work.slices)} slices found ({stops})."
+    return _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
 
 
 def _sentence(error: BaseException) -> str:
     """What to show of an error; those that are not ours get their type, for reports."""
     if isinstance(error, (ValueError, RuntimeError)) and str(error):
         return str(error)
-    return f"The work failed ({type(error).__name__}: {error}); the Python console has the details."
+    return _("The work failed ({kind}: {error}); the Python console has the details.").format(
+        kind=type(error).__name__, error=error
+    )

@@ -13,8 +13,7 @@ from .overlay import nearest
 from .prompt_set import Mark, PromptSet, from_json
 from .segmenting import check_nodes
 from .source import SourceReader
-
-OBLIQUE = "This view cuts through the slices of the volume at an angle: rotate it to the volume."
+from .text import tr as _
 
 
 class ObliqueView(ValueError):
@@ -82,7 +81,7 @@ class PromptBook:
     def check(self) -> None:
         """Raise ValueError with a sentence unless there is something to work on."""
         if self.segment_id is None:
-            raise ValueError("Choose or add a segment first.")
+            raise ValueError(_("Choose or add a segment first."))
         check_nodes(self.volume_node, self.segmentation_node, self.segment_id)
 
     def nearest(self, slice_node: Any, xy: Sequence[float], radius: float) -> int | None:
@@ -97,10 +96,12 @@ class PromptBook:
         part = self.reader.read().part
         shown = slice_views.shown_slice(slice_node, part)
         if shown is None:
-            raise ObliqueView(OBLIQUE)
+            raise ObliqueView(
+                _("This view cuts the volume's slices at an angle: rotate it to the volume.")
+            )
         axis, index = shown
         if not part.first[axis] <= index <= part.last[axis]:
-            raise ValueError("This slice is outside the volume: scroll to the object.")
+            raise ValueError(_("This slice is outside the volume: scroll to the object."))
         return axis, index, part
 
     def mark(self, slice_node: Any, ras: Sequence[Sequence[float]], label: int) -> Mark:
@@ -111,15 +112,15 @@ class PromptBook:
             place[axis] = index  # the view may stand between two slices
         if len(places) == 1:
             if not part.contains(np.floor(places[0] + 0.5).astype(int)):
-                raise ValueError("This is outside the volume: click on the object.")
+                raise ValueError(_("This is outside the volume: click on the object."))
         else:
             low, high = np.min(places, axis=0), np.max(places, axis=0)
             if np.any(high < part.first - 0.5) or np.any(low > part.last + 0.5):
-                raise ValueError("The box is outside the volume: draw it around the object.")
+                raise ValueError(_("The box is outside the volume: draw it around the object."))
             places = [np.clip(place, part.first, part.last) for place in places]
             span = np.abs(np.rint(places[0]) - np.rint(places[1]))
             if np.count_nonzero(span) < 2:
-                raise ValueError("The box is too small: drag it around the object.")
+                raise ValueError(_("The box is too small: drag it around the object."))
         return Mark(axis, tuple(tuple(part.local(place).tolist()) for place in places), label)
 
     def existing(self, slice_node: Any) -> Mark:
@@ -129,7 +130,7 @@ class PromptBook:
         # (K, J, I) to (slice, row, column)
         on_slice = np.moveaxis(mask, 2 - axis, 0)[index - int(part.first[axis])]
         if not on_slice.any():
-            raise ValueError("The segment has nothing on this slice: draw it there first.")
+            raise ValueError(_("The segment has nothing on this slice: draw it there first."))
         corner = part.first.astype(float)
         corner[axis] = index
         return Mark(axis, (tuple(part.local(corner).tolist()),), 1, on_slice.copy())

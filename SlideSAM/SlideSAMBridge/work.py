@@ -30,9 +30,13 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence for the user while a job goes on."""
+    """Something to tell the user while a job goes on; the worker does not word it.
 
-    text: str
+    kind : "loaded" with the model as `detail`, or "cpu" where the GPU's memory is too small.
+    """
+
+    kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +160,14 @@ class Work:
 
 
 def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
-    """Load a model; emits a Notice that says which."""
+    """Load a model; emits a Notice."""
 
     def perform(job: Job) -> None:
         try:
             model = shelf.model(choice)
         except ImportError as error:
             raise missing_package(error) from error
-        job.emit(Notice(f"Ready: {_describe(model)}. Click on the object, or drag a box."))
+        job.emit(Notice("loaded", _describe(model)))
 
     return perform
 
@@ -182,7 +186,7 @@ def preview_task(
             if index not in session.prompts:
                 continue
             preview = session.next_candidate(index) if step else session.preview(index)
-            count = len(session.candidates(index))
+            count = session.model.traits.candidates
             job.emit(Previewed(preview, count, _describe(session.model)))
 
     return _on_any_device(shelf, work, perform)
@@ -316,7 +320,7 @@ def _on_any_device(
         except Exception as error:
             if not _out_of_memory(error) or not shelf.can_move_to_cpu(work.choice):
                 raise
-            job.emit(Notice("The GPU's memory is too small for this model: going on with the CPU."))
+            job.emit(Notice("cpu"))
             shelf.use_cpu(work.choice.name)
             perform(job)
 
