@@ -28,10 +28,17 @@ ALL_MASKED = (
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What the last apply of a piece of work changed: bool (K, J, I) on the source's part."""
+    """What the last apply of a piece of work changed: bool (K, J, I) on `part`."""
 
     mode: str
     voxels: np.ndarray
+    part: Lattice
+
+    def on(self, part: Lattice) -> np.ndarray:
+        """The same on a lattice that has all of it: bool (K, J, I)."""
+        mask = np.zeros(part.shape, bool)
+        mask[part.slices(self.part)] = self.voxels
+        return mask
 
 
 def apply(effect: Any, work: Work, mode: str) -> None:
@@ -42,19 +49,13 @@ def apply(effect: Any, work: Work, mode: str) -> None:
     """
     import slicer
 
-    part = work.source.part
-    mask = result_mask(work)
-    if not mask.any():
-        raise RuntimeError(_(NOTHING_FOUND))
+    mask, earlier, part = _masks(work, mode)
     before = selected_mask(effect, part)
-    earlier = np.zeros(part.shape, bool)
-    if work.written is not None and work.written.mode == mode:
-        earlier = work.written.voxels
     back = earlier & ~mask  # no longer covered: change it back
     back &= before if mode == "add" else ~before
     if mode == "replace":
         back[...] = False
-    editable = _editable(effect, work.source)
+    editable = _editable(effect, work.source, part)
     if not ((mask | back) & editable).any():
         raise RuntimeError(_(ALL_MASKED))
     effect.saveStateForUndo()
@@ -68,8 +69,27 @@ def apply(effect: Any, work: Work, mode: str) -> None:
         _modify(effect, work.segment_id, back, part, backward)
     _modify(effect, work.segment_id, mask, part, forward)
     changed = mask & editable & (before if mode == "remove" else ~before)
-    work.written = Written(mode, changed | (earlier & mask))
+    work.written = Written(mode, changed | (earlier & mask), part)
     work.dirty = False
+
+
+def _masks(work: Work, mode: str) -> tuple[np.ndarray, np.ndarray, Lattice]:
+    """The result, what was written before, and the part of the source that holds both.
+
+    Most objects are small in their volume, and all that follows costs as much as that part.
+    """
+    source = work.source.part
+    mask = result_mask(work)
+    if not mask.any():
+        raise RuntimeError(_(NOTHING_FOUND))
+    part = editing.bounding_part(mask, source)
+    again = work.written is not None and work.written.mode == mode
+    if again:
+        known = work.written.part
+        low, high = np.minimum(part.first, known.first), np.maximum(part.last, known.last)
+        part = source.cropped(np.stack([low, high], axis=1).ravel())
+    earlier = work.written.on(part) if again else np.zeros(part.shape, bool)
+    return mask[source.slices(part)], earlier, part
 
 
 def result_mask(work: Work) -> np.ndarray:
@@ -89,14 +109,15 @@ def selected_mask(effect: Any, part: Lattice) -> np.ndarray:
     return editing.on_lattice(image, part) != 0
 
 
-def _editable(effect: Any, source: Source) -> np.ndarray:
+def _editable(effect: Any, source: Source, part: Lattice) -> np.ndarray:
     node = effect.parameterSetNode()
     masked = None
     if node.GetMaskMode() != node.GetSegmentationNode().EditAllowedEverywhere:
         masked = effect.maskLabelmap()
         if masked is None:
             raise RuntimeError(editing.NO_MASK)
-    return editing.editable_voxels(node, masked, source.voxels, source.part)
+    voxels = source.voxels[source.part.slices(part)]
+    return editing.editable_voxels(node, masked, voxels, part)
 
 
 def _modify(effect: Any, segment_id: str, mask: np.ndarray, part: Lattice, mode: Any) -> None:

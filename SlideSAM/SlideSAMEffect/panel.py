@@ -45,8 +45,8 @@ class Panel:
         self.message = qt.QLabel()
         self.message.objectName = "SlideSAMMessage"
         self.message.wordWrap = True
-        # Room for two lines, so that the panel does not jump with every sentence.
-        self.message.setMinimumHeight(2 * self.message.fontMetrics().height() + 4)
+        # Room for three lines, so that the panel does not jump with every sentence.
+        self.message.setMinimumHeight(3 * self.message.fontMetrics().height() + 4)
         self.message.setAlignment(qt.Qt.AlignTop)
         self._effect.addOptionsWidget(self.message)
         self.rotate = self._button(
@@ -255,7 +255,7 @@ def _row(widgets: Sequence[Any]) -> Any:
     layout = qt.QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     for widget in widgets:
-        layout.addWidget(widget)
+        layout.addWidget(widget, 0 if widget.inherits("QLabel") else 1)
     return layout
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 EFFECT = ROOT / "SlideSAM/SegmentEditorSlideSAMLib/SegmentEditorEffect.py"
-SIZE = (560, 560)
+SIZE = (480, 480)
 
 
 def main() -> None:
@@ -109,8 +109,11 @@ class _Show:
         view.node.JumpSliceByOffsetting(*self.ras((x0, y0, self.middle + 6)))
         other = view.ras_to_xy(self.ras(((x0 + x1) / 2, (y0 + y1) / 2, self.middle + 6)))
         self._timed("click, new window", lambda: view.click(other))
+        view.click(other, ctrl=1, alt=1)  # off again: the box says it all
+        self._until(lambda: python.interaction.jobs.job is None)
+        view.node.JumpSliceByOffsetting(*self.ras((x0, y0, self.middle)))
         python.onSegment()
-        self._until(lambda: python.interaction.work.slices)
+        self._until(lambda: len(python.interaction.work.slices) > 20)
         self._panel("running")
         self._timed("segment", lambda: None)
         python.onWeakest()
@@ -139,15 +142,32 @@ class _Show:
             time.sleep(0.001)
 
     def _save(self, name: str) -> None:
-        for view, plane in zip(self.views, ("axial", "coronal"), strict=True):
-            view.save(self.folder / f"effect-{name}-{plane}.png")
-        self._panel(name)
+        """The two views and the panel side by side."""
+        from PySide6 import QtGui
 
-    def _panel(self, name: str) -> None:
+        pictures = [np.flipud(view.pixels()).copy() for view in self.views]
+        height, width = SIZE[1], SIZE[0]
+        panel = self._panel(None)
+        whole = QtGui.QPixmap(2 * width + panel.width() + 2, max(height, panel.height()))
+        whole.fill(QtGui.QColor(239, 239, 239))
+        painter = QtGui.QPainter(whole)
+        for place, pixels in enumerate(pictures):
+            image = QtGui.QImage(
+                pixels.tobytes(), width, height, 3 * width, QtGui.QImage.Format.Format_RGB888
+            )
+            painter.drawImage(place * (width + 1), 0, image)
+        painter.drawPixmap(2 * width + 2, 0, panel)
+        painter.end()
+        whole.save(str(self.folder / f"effect-{name}.png"))
+
+    def _panel(self, name: str | None) -> Any:
         frame = self.effect.optionsFrame()
-        frame.resize(400, frame.sizeHint.height())
+        frame.resize(380, frame.sizeHint.height())
         self.application.processEvents()
-        frame.grab().save(str(self.folder / f"effect-{name}-panel.png"))
+        picture = frame.grab()
+        if name is not None:
+            picture.save(str(self.folder / f"effect-{name}.png"))
+        return picture
 
 
 def _data(image: str | None, label: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
