@@ -7,6 +7,7 @@ errors, a misspelt signal is a message and False. Needs QT_QPA_PLATFORM=offscree
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import traceback
 import types
@@ -166,10 +167,26 @@ class _QtModule(types.ModuleType):
 
 
 qt = _QtModule("qt")
+_protected = False
 
 
 def install() -> Any:
     """Put `qt` where `import qt` finds it; returns the QApplication, which the caller keeps."""
+    _protect_none()
     app = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["test"])
     sys.modules["qt"] = qt
     return app
+
+
+def _protect_none() -> None:
+    """Keep None alive under PySide6 6.12, whose void methods each lose one reference to it.
+
+    Since Python 3.12 None is immortal. Before, some thousand calls let the interpreter deallocate
+    it, which ends the process with "none_dealloc".
+    """
+    global _protected
+    if _protected or sys.version_info >= (3, 12) or sys.implementation.name != "cpython":
+        return
+    _protected = True
+    # The reference count is the first field of every object.
+    ctypes.c_ssize_t.from_address(id(None)).value += 2**40
