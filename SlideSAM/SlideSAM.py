@@ -264,6 +264,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             self.test_segment,
             self.test_box_and_undo,
             self.test_refusals,
+            self.test_effect,
             self.test_builtin_model,
         ):
             self.setUp()
@@ -307,6 +308,43 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         with self.assertRaises(ValueError):
             logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
         self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_effect(self) -> None:
+        """The effect in a Segment Editor widget: a point, the slide, one step of undo."""
+        from SlideSAMLib import models
+
+        scene = self._scene(transformed=True)
+        models.register_model("self-test", lambda device, precision: scene.model)
+        scene.segmentation.CreateDefaultDisplayNodes()  # no dialog may ask for a visible segment
+        segmentId = scene.segmentation.GetSegmentation().AddEmptySegment("", "Effect")
+        widget = slicer.qMRMLSegmentEditorWidget()
+        widget.setMRMLSegmentEditorNode(
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+        )
+        widget.setMRMLScene(slicer.mrmlScene)
+        widget.setSegmentationNode(scene.segmentation)
+        widget.setSourceVolumeNode(scene.volume)
+        widget.setCurrentSegmentID(segmentId)
+        try:
+            widget.setActiveEffectByName("Slide-SAM")
+            effect = widget.activeEffect()
+            effect.setParameter("Model", "self-test")
+            interaction = effect.self().interaction
+            self.assertTrue(interaction.add_point(scene.slice_node(), scene.centre, 1))
+            self._finish(interaction)
+            self.assertEqual(len(interaction.preview.shown), 3)
+            self.assertTrue(interaction.segment())
+            self._finish(interaction)
+            self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+            widget.undo()
+            self.assertFalse(scene.mask(segmentId).any())
+        finally:
+            widget.setActiveEffectByName("")
+        self.assertIsNone(interaction.preview.node)
+
+    def _finish(self, interaction: Any) -> None:
+        while interaction.poll(0.05):
+            slicer.app.processEvents()
 
     def test_builtin_model(self) -> None:
         """The built-in model finds a bright ball from one box."""

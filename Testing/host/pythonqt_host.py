@@ -31,6 +31,7 @@ def install() -> Any:
     effects.__all__ = ["AbstractScriptedSegmentEditorEffect"]
     sys.modules["SegmentEditorEffects"] = effects
     slicer.qSlicerSegmentEditorAbstractEffect = ScriptedEffect
+    slicer.qMRMLSegmentEditorWidget = EditorWidget
     effect_factory.install(ScriptedEffect)
     return app
 
@@ -80,8 +81,10 @@ class Editor:
         "LeaveEvent",
     )
 
-    def __init__(self, session: Any, segmentationNode: Any, volumeNode: Any, views: list) -> None:
-        self.node = session.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    def __init__(
+        self, session: Any, segmentationNode: Any, volumeNode: Any, views: list, node: Any = None
+    ) -> None:
+        self.node = node or session.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
         self.logic = slicer.vtkSlicerSegmentEditorLogic()
         self.logic.SetMRMLApplicationLogic(session.app_logic)
         self.logic.SetMRMLScene(session.scene)
@@ -212,3 +215,44 @@ class Editor:
             self._call(effect, "cleanup")
         for tag in self._own_tags:
             self.node.RemoveObserver(tag)
+
+
+class EditorWidget:
+    """slicer.qMRMLSegmentEditorWidget for scripts: an Editor with clones of what is registered."""
+
+    def __init__(self) -> None:
+        self._node: Any = None
+        self._editor: Editor | None = None
+
+    def setMRMLSegmentEditorNode(self, node: Any) -> None:
+        self._node = node
+
+    def setMRMLScene(self, scene: Any) -> None:
+        if self._node is None:
+            raise RuntimeError("invalid parameter set node")  # logged in Slicer, and nothing works
+        session = types.SimpleNamespace(scene=scene, app_logic=slicer.app.applicationLogic())
+        self._editor = Editor(session, None, None, [], self._node)
+        self._editor.logic.SetMaximumNumberOfUndoStates(5)
+        for prototype in slicer.qSlicerSegmentEditorEffectFactory.instance().prototypes.values():
+            self._editor.cloneEffect(prototype)
+
+    def setSegmentationNode(self, node: Any) -> None:
+        self._node.SetAndObserveSegmentationNode(node)
+
+    def setSourceVolumeNode(self, node: Any) -> None:
+        self._node.SetAndObserveSourceVolumeNode(node)
+
+    def setCurrentSegmentID(self, segmentId: str) -> None:
+        self._node.SetSelectedSegmentID(segmentId)
+
+    def setActiveEffectByName(self, name: str) -> None:
+        self._editor.setActiveEffectByName(name)
+
+    def activeEffect(self) -> ScriptedEffect | None:
+        return self._editor.active
+
+    def effectByName(self, name: str) -> ScriptedEffect | None:
+        return self._editor.effects.get(name)
+
+    def undo(self) -> None:
+        self._editor.logic.Undo()

@@ -63,7 +63,9 @@ def slidesam(qt_application):
     """The unchanged module file, loaded as Slicer loads it."""
     from Testing.host import module_host
 
-    return module_host.load(MODULE_FOLDER / "SlideSAM.py")[0]
+    module, instance = module_host.load(MODULE_FOLDER / "SlideSAM.py")
+    instance.registerEditorEffect()  # what start-up does
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -69,13 +69,14 @@ sys.path.remove(sys.argv[2])
 pythonqt_host.install()
 session = headless.start()
 slidesam, _ = module_host.load(folder / "SlideSAM.py")
+import slicer
+
+slicer.app.startup()
 slidesam.SlideSAMTest().runTest()
 import SlideSAMBridge
 import SlideSAMEffect
 import SlideSAMLib
-import slicer
 
-slicer.app.startup()
 effect = slicer.qSlicerSegmentEditorEffectFactory.instance().prototypes["Slide-SAM"]
 assert Path(effect.self().clone().self().helpText.__code__.co_filename).is_relative_to(folder)
 for package in (SlideSAMLib, SlideSAMBridge, SlideSAMEffect):
