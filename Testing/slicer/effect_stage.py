@@ -133,6 +133,12 @@ class Stage:
     def mask(self, segment: str = "A") -> np.ndarray:
         return self.scene.mask(segment)
 
+    def write(self, segment: str, mask: np.ndarray) -> None:
+        """Put a mask into a segment, whatever it had."""
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            mask.astype(np.uint8), self.scene.segmentation, segment, self.scene.volume
+        )
+
     def actors(self) -> int:
         """How many prompts are drawn in all views (two actors a point, one a box)."""
         return sum(len(overlay.actors) for overlay in self.python.views.overlays)

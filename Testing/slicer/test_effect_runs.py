@@ -1,4 +1,4 @@
-"""From the prompts to the segment: preview, slide, cancel, apply, undo, correct."""
+"""From the prompts to the segment: preview, slide, cancel, errors, correct, confidence strip."""
 
 import numpy as np
 import pytest
@@ -116,36 +116,6 @@ def slicer_array(stage):
     return slicer.util.arrayFromVolume(stage.scene.volume)
 
 
-def test_one_undo_step(stage_of):
-    stage = stage_of()
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    logic = stage.editor.logic
-    assert np.array_equal(stage.mask(), stage.scene.truth)
-    logic.Undo()
-    assert not stage.mask().any()
-    assert stage.actors() == 2  # the prompts are still there
-    logic.Redo()
-    assert np.array_equal(stage.mask(), stage.scene.truth)
-
-
-def test_apply_by_hand_and_discard(stage_of):
-    stage = stage_of()
-    stage.panel.autoApply.checked = False
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    assert not stage.mask().any() and np.array_equal(stage.preview(), stage.scene.truth)
-    stage.panel.discard.click()
-    assert not stage.panel.apply.isEnabled() and stage.preview().sum() < stage.scene.truth.sum()
-    stage.panel.segment.click()
-    stage.wait()
-    stage.panel.apply.click()
-    assert np.array_equal(stage.mask(), stage.scene.truth)
-    assert not stage.panel.apply.isEnabled()
-
-
 def test_direction_and_limits(stage_of):
     stage = stage_of()
     stage.effect.setParameter("Direction", "forward")
@@ -163,100 +133,6 @@ def test_direction_and_limits(stage_of):
     stage.panel.segment.click()
     stage.wait()
     assert np.flatnonzero(stage.mask().any(axis=(1, 2))).tolist() == [5, 6, 7]
-
-
-def test_modes(stage_of):
-    stage = stage_of()
-    block = np.zeros(SHAPE, bool)
-    block[0:5, 0:8, 0:8] = True
-    truth = stage.scene.truth
-    for mode, expected in (
-        ("add", block | truth),
-        ("remove", block & ~truth),
-        ("replace", truth),
-    ):
-        stage.interaction.clear()
-        write(stage, "A", block)
-        stage.effect.setParameter("Mode", mode)
-        stage.click()
-        stage.panel.segment.click()
-        stage.wait()
-        assert np.array_equal(stage.mask(), expected), mode
-
-
-def write(stage, segment, mask):
-    """Put a mask into a segment, whatever it had."""
-    import slicer
-
-    slicer.util.updateSegmentBinaryLabelmapFromArray(
-        mask.astype(np.uint8), stage.scene.segmentation, segment, stage.scene.volume
-    )
-
-
-def other(stage):
-    """A second segment "B" that covers a part of the object."""
-    mask = np.zeros(SHAPE, bool)
-    mask[4:7, 3:9, 3:10] = True
-    stage.editor.logic.AddEmptySegment("B")
-    write(stage, "B", mask)
-    stage.editor.node.SetSelectedSegmentID("A")
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("mask_mode", "overwrite", "expected"),
-    [
-        ("EditAllowedEverywhere", "OverwriteNone", lambda truth, b: (truth, b)),
-        ("EditAllowedEverywhere", "OverwriteAllSegments", lambda truth, b: (truth, b & ~truth)),
-        ("EditAllowedEverywhere", "OverwriteVisibleSegments", lambda truth, b: (truth, b & ~truth)),
-        ("EditAllowedInsideVisibleSegments", "OverwriteNone", lambda truth, b: (truth & b, b)),
-        ("EditAllowedOutsideAllSegments", "OverwriteAllSegments", lambda t, b: (t & ~b, b)),
-    ],
-)
-def test_masking_is_slicers_own(stage_of, mask_mode, overwrite, expected):
-    stage = stage_of()
-    b = other(stage)
-    node = stage.editor.node
-    node.SetMaskMode(getattr(stage.scene.segmentation, mask_mode))
-    node.SetOverwriteMode(getattr(node, overwrite))
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    in_a, in_b = expected(stage.scene.truth, b)
-    assert np.array_equal(stage.mask("A"), in_a) and np.array_equal(stage.mask("B"), in_b)
-
-
-def test_intensity_range(stage_of):
-    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
-    image[:, :, :9] += (image[:, :, :9] > 0) * np.int16(200)
-    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
-    stage.editor.node.SourceVolumeIntensityMaskOn()
-    stage.editor.node.SetSourceVolumeIntensityMaskRange(500, 700)
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    assert np.array_equal(stage.mask(), stage.scene.truth & (image >= 500))
-
-
-def test_nothing_to_write_is_said_and_costs_no_undo_state(stage_of):
-    stage = stage_of()
-    stage.editor.node.SourceVolumeIntensityMaskOn()
-    stage.editor.node.SetSourceVolumeIntensityMaskRange(900, 1000)
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    assert "masking settings" in stage.message
-    assert not stage.mask().any() and not stage.editor.logic.CanUndo()
-
-
-def test_oversampled_lattice(stage_of):
-    stage = stage_of("oblique", ("volume",), oversampling=2)
-    stage.click()
-    stage.panel.segment.click()
-    stage.wait()
-    found = stage.scene.found("A")
-    truth = scenes.fine_truth(stage.scene, 2)
-    assert np.array_equal(scenes.sorted_rows(found), scenes.sorted_rows(truth))
 
 
 def test_cancel_keeps_what_is_finished(stage_of, quick_model):
@@ -345,30 +221,6 @@ def test_correct_slides_only_where_it_matters(stage_of, quick_model):
     assert stage.interaction.work.session.prompts.keys() == {3, 6}
 
 
-def test_a_correction_takes_back_what_was_applied(stage_of):
-    """Voxels that the corrected result no longer has go; what was there before stays."""
-    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
-    image[:, 12:15, 16:20] = scenes.INSIDE  # a second thing, apart from the object
-    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
-    drawn = np.zeros(SHAPE, bool)
-    drawn[7:9, 12:13, 16:17] = True  # the user's own voxels, inside what is found wrongly
-    write(stage, "A", drawn)
-    stage.drag((4, 3, 6), (19, 15, 6))
-    stage.panel.segment.click()
-    stage.wait()
-    both = image > 0
-    assert np.array_equal(stage.mask(), both)
-    stage.click((18, 13, 6), ctrl=1)  # not this one
-    stage.wait()
-    after = stage.mask()
-    assert not after[6, 12:15, 16:20].any() and after[6, 4:11, 5:14].all()
-    assert after[7, 12, 16]
-    stage.editor.logic.Undo()  # one step for taking back and adding
-    assert np.array_equal(stage.mask(), both)
-    stage.editor.logic.Undo()
-    assert np.array_equal(stage.mask(), drawn)
-
-
 def test_prompts_of_several_orientations_work_together(stage_of):
     stage = stage_of(view_names=("Red", "Yellow"))
     stage.click(MIDDLE, "Red")
@@ -390,7 +242,7 @@ def test_existing_work_is_a_prompt(stage_of):
     assert "nothing on this slice" in stage.message
     drawn = np.zeros(SHAPE, bool)
     drawn[6] = stage.scene.truth[6]
-    write(stage, "A", drawn)
+    stage.write("A", drawn)
     stage.panel.existing.click()
     stage.wait()
     assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
