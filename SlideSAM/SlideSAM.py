@@ -47,6 +47,22 @@ class SlideSAM(ScriptedLoadableModule):
             "Slide-SAM was published by Quan Quan and colleagues; it builds on Segment Anything "
             "by Meta AI. The weights that come with this module were trained for it."
         )
+        # Not yet: the effects' factory is there only when all modules are loaded.
+        slicer.app.connect("startupCompleted()", self.registerEditorEffect)
+
+    def registerEditorEffect(self) -> None:
+        """Make the Slide-SAM effect known to the Segment Editor.
+
+        Call it by hand where the module was added after Slicer had started.
+        """
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
+
+        path = Path(__file__).resolve().parent / "SegmentEditorSlideSAMLib/SegmentEditorEffect.py"
+        instance = effects.qSlicerSegmentEditorScriptedEffect(None)
+        if not instance.setPythonSource(path.as_posix()):
+            logging.error("SlideSAM: the Segment Editor effect could not be loaded from %s", path)
+            return
+        instance.self().register()
 
 
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
@@ -248,6 +264,7 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             self.test_segment,
             self.test_box_and_undo,
             self.test_refusals,
+            self.test_effect,
             self.test_builtin_model,
         ):
             self.setUp()
@@ -291,6 +308,43 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         with self.assertRaises(ValueError):
             logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
         self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_effect(self) -> None:
+        """The effect in a Segment Editor widget: a point, the slide, one step of undo."""
+        from SlideSAMLib import models
+
+        scene = self._scene(transformed=True)
+        models.register_model("self-test", lambda device, precision: scene.model)
+        scene.segmentation.CreateDefaultDisplayNodes()  # no dialog may ask for a visible segment
+        segmentId = scene.segmentation.GetSegmentation().AddEmptySegment("", "Effect")
+        widget = slicer.qMRMLSegmentEditorWidget()
+        widget.setMRMLSegmentEditorNode(
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+        )
+        widget.setMRMLScene(slicer.mrmlScene)
+        widget.setSegmentationNode(scene.segmentation)
+        widget.setSourceVolumeNode(scene.volume)
+        widget.setCurrentSegmentID(segmentId)
+        try:
+            widget.setActiveEffectByName("Slide-SAM")
+            effect = widget.activeEffect()
+            effect.setParameter("Model", "self-test")
+            interaction = effect.self().interaction
+            self.assertTrue(interaction.add_point(scene.slice_node(), scene.centre, 1))
+            self._finish(interaction)
+            self.assertEqual(len(interaction.preview.shown), 3)
+            self.assertTrue(interaction.segment())
+            self._finish(interaction)
+            self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+            widget.undo()
+            self.assertFalse(scene.mask(segmentId).any())
+        finally:
+            widget.setActiveEffectByName("")
+        self.assertIsNone(interaction.preview.node)
+
+    def _finish(self, interaction: Any) -> None:
+        while interaction.poll(0.05):
+            slicer.app.processEvents()
 
     def test_builtin_model(self) -> None:
         """The built-in model finds a bright ball from one box."""

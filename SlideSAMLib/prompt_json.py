@@ -46,7 +46,7 @@ def _to_object(prompt: SlicePrompt) -> dict[str, Any]:
         out["points"] = [list(point) for point in prompt.points]
         out["labels"] = list(prompt.labels)
     if prompt.mask is not None:
-        out["mask"] = {"shape": list(prompt.mask.shape), "runs": _runs(prompt.mask)}
+        out["mask"] = mask_to_object(prompt.mask)
     return out
 
 
@@ -65,7 +65,7 @@ def _from_object(entry: Any, place: int) -> SlicePrompt:
             box=entry.get("box"),
             points=entry.get("points"),
             labels=entry.get("labels"),
-            mask=None if entry.get("mask") is None else _mask(entry["mask"]),
+            mask=None if entry.get("mask") is None else mask_from_object(entry["mask"]),
         )
     except InputError:
         raise
@@ -73,14 +73,19 @@ def _from_object(entry: Any, place: int) -> SlicePrompt:
         raise InputError(f"Prompt {place} cannot be read ({error}): {entry!r}.") from None
 
 
-def _runs(mask: np.ndarray) -> list[int]:
+def mask_to_object(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, bool (H, W), as a JSON object: its shape, and run lengths that start with False."""
     flat = mask.ravel()
     changes = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1
-    lengths = np.diff([0, *changes.tolist(), flat.size]).tolist()
-    return [0, *lengths] if flat[0] else lengths
+    runs = np.diff([0, *changes.tolist(), flat.size]).tolist()
+    return {"shape": list(mask.shape), "runs": [0, *runs] if flat[0] else runs}
 
 
-def _mask(entry: dict[str, Any]) -> np.ndarray:
+def mask_from_object(entry: dict[str, Any]) -> np.ndarray:
+    """What `mask_to_object` wrote, as bool (H, W).
+
+    Raises ValueError, KeyError or TypeError where it is something else.
+    """
     height, width = (int(n) for n in entry["shape"])
     runs = np.array(entry["runs"], np.int64)
     if height < 1 or width < 1 or (runs < 0).any() or runs.sum() != height * width:

@@ -10,6 +10,13 @@ the module without it. The modules from the ground up:
 - `editing`: the one place that writes into a segmentation
 - `segments`: a segment's name, colour and saved marks
 - `segmenting`: the whole way from marks to a segment
+- `prompt_set`, `prompt_book`: the prompts of a segment as the effect keeps them in its tag
+- `source`: what the model sees, as a copy that worker threads may have
+- `worker`, `work`, `jobs`: the one worker thread, what it does for a segment, and its results
+- `preview`, `overlay`, `slice_views`: what is shown before anything is written
+- `applying`: a result into the selected segment, through the effect
+- `interaction`, `scene_watch`: all that a person does with the effect, and what the scene does
+- `watch`, `text`: observers that go together; translation
 - `selftest`: the scene and the small model of the module's self-test
 - `offscreen`, `render`: a scene and views outside Slicer, and pictures made with them
 """

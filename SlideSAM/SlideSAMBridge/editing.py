@@ -26,6 +26,7 @@ from .lattice import Lattice
 UNDO_STATES = 10
 NODE_NAME = "SlideSAM editor"
 GEOMETRY = "Reference image geometry"
+NO_MASK = "The editable area of the Segment Editor cannot be worked out."
 
 
 class Editor:
@@ -136,17 +137,12 @@ class Editor:
 
         `volume` is the source volume on `lattice`.
         """
-        allowed = np.ones(lattice.shape, bool)
+        masked = None
         if self.node.GetMaskMode() != self.node.GetSegmentationNode().EditAllowedEverywhere:
             if not self.logic.UpdateMaskLabelmap():
-                raise RuntimeError("The editable area of the Segment Editor cannot be worked out.")
-            image = self.logic.GetMaskLabelmap()
-            masked = lattices.of_image(image, self.node.GetSegmentationNode())
-            allowed[lattice.slices(masked)] = image_array(image) == 0
-        if self.node.GetSourceVolumeIntensityMask():
-            low, high = self.node.GetSourceVolumeIntensityMaskRange()
-            allowed &= (volume >= low) & (volume <= high)
-        return allowed
+                raise RuntimeError(NO_MASK)
+            masked = self.logic.GetMaskLabelmap()
+        return editable_voxels(self.node, masked, volume, lattice)
 
     def save_state(self) -> None:
         """Save one undo state. Call it once per action, after all checks."""
@@ -155,7 +151,7 @@ class Editor:
 
     def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
         """Add a mask (K, J, I) on `lattice` to a segment, or put it in the segment's place."""
-        part = _bounding_part(mask, lattice)
+        part = bounding_part(mask, lattice)
         image = label_image(mask[lattice.slices(part)], part)
         mode = (
             self.logic.ModificationModeSet if replace else self.logic.ModificationModeAdd
@@ -199,19 +195,40 @@ class Preparation:
             self._segmentation.SetSourceRepresentationName(self._representation)
 
 
+def editable_voxels(
+    editor_node: Any, mask_image: Any, volume: np.ndarray, lattice: Lattice
+) -> np.ndarray:
+    """The voxels that masking and intensity range let an edit change: bool (K, J, I).
+
+    mask_image : the mask labelmap (non-zero is not editable), or None where all is editable. It
+        need not cover the lattice, nor the lattice it; what it does not cover is editable.
+    volume : the source volume on `lattice`.
+    """
+    allowed = np.ones(lattice.shape, bool)
+    if mask_image is not None:
+        allowed = on_lattice(mask_image, lattice) == 0
+    if editor_node.GetSourceVolumeIntensityMask():
+        low, high = editor_node.GetSourceVolumeIntensityMaskRange()
+        allowed &= (volume >= low) & (volume <= high)
+    return allowed
+
+
+def on_lattice(image: Any, lattice: Lattice) -> np.ndarray:
+    """The voxels of an image that shares the grid of `lattice`: (K, J, I), 0 outside the image."""
+    values = np.zeros(lattice.shape, image_array(image).dtype)
+    extent = np.array(image.GetExtent())
+    first, last = np.maximum(extent[0::2], lattice.first), np.minimum(extent[1::2], lattice.last)
+    if not np.any(first > last):
+        part = lattice.cropped(np.stack([first, last], axis=1).ravel())
+        values[lattice.slices(part)] = image_array(image)[lattice.cropped(extent).slices(part)]
+    return values
+
+
 def segment_mask(segmentation_node: Any, segment_id: str, lattice: Lattice) -> np.ndarray:
     """The voxels of a segment on a lattice that its labelmap shares: bool (K, J, I)."""
     image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
-    mask = np.zeros(lattice.shape, bool)
-    extent = np.array(image.GetExtent())
-    first, last = np.maximum(extent[0::2], lattice.first), np.minimum(extent[1::2], lattice.last)
-    if np.any(first > last):
-        return mask
-    part = lattice.cropped(np.stack([first, last], axis=1).ravel())
-    stored = lattice.cropped(extent)
     value = segmentation_node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
-    mask[lattice.slices(part)] = image_array(image)[stored.slices(part)] == value
-    return mask
+    return on_lattice(image, lattice) == value
 
 
 def image_array(image: Any) -> np.ndarray:
@@ -235,7 +252,7 @@ def label_image(mask: np.ndarray, lattice: Lattice) -> Any:
     return image
 
 
-def _bounding_part(mask: np.ndarray, lattice: Lattice) -> Lattice:
+def bounding_part(mask: np.ndarray, lattice: Lattice) -> Lattice:
     """The smallest part of the lattice that holds all voxels of the mask."""
     extent: list[int] = []
     for axis, start in zip((2, 1, 0), lattice.first.tolist(), strict=True):  # I, J, K

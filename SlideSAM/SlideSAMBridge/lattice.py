@@ -68,6 +68,21 @@ class Lattice:
         """
         return np.floor(self.position(ras) + 0.5 + TINY).astype(int)
 
+    def voxel_of_local(self, local: Sequence[float]) -> np.ndarray:
+        """As `voxel`, for a position in the frame of the node in mm."""
+        ijk = np.linalg.solve(self.ijk_to_local, np.append(np.asarray(local, float), 1.0))[:3]
+        return np.floor(ijk + 0.5 + TINY).astype(int)
+
+    def local(self, ijk: Sequence[float]) -> np.ndarray:
+        """A voxel index, with or without fractions, in the frame of the node in mm: (3,)."""
+        return (self.ijk_to_local @ np.append(np.asarray(ijk, float), 1.0))[:3]
+
+    def same_voxels(self, other: Lattice) -> bool:
+        """Whether an array means the same on the other lattice; both in the same node."""
+        return self.extent == other.extent and np.allclose(
+            self.ijk_to_local, other.ijk_to_local, rtol=0, atol=1e-9
+        )
+
     def contains(self, ijk: Sequence[int]) -> bool:
         """Whether a voxel index lies in the extent."""
         return bool(np.all(self.first <= ijk) and np.all(ijk <= self.last))

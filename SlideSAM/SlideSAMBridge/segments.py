@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import marks as marking
+from . import prompt_set
+from .lattice import Lattice
 
 NAME = "Slide-SAM"
 # Colours that stand out on a grey image, and from each other.
@@ -56,10 +58,36 @@ def save_marks(segmentation_node: Any, segment_id: str, marks: marking.Marks) ->
     segment.SetTag(marking.TAG, marks.to_json())
 
 
-def saved_marks(segmentation_node: Any, segment_id: str) -> marking.Marks | None:
-    """The marks that made a segment, or None where none are kept with it.
+def saved_marks(segmentation_node: Any, segment_id: str) -> Any:
+    """The prompts that are kept with a segment, or None where there are none.
 
+    As marks.Marks where `save_marks` kept them, as prompt_set.PromptSet where the effect did.
     Raises ValueError where there is no such segment, or the saved text is damaged.
+    """
+    text = saved_text(segmentation_node, segment_id)
+    if text == "":
+        return None
+    try:
+        return marking.from_json(text)
+    except ValueError:
+        # Text of the effect does not depend on the voxels, so any lattice will do.
+        nowhere = Lattice((0, 0, 0, 0, 0, 0), np.eye(4), np.eye(4))
+        return prompt_set.from_json(text, nowhere)
+
+
+def save_prompts(segmentation_node: Any, segment_id: str, prompts: prompt_set.PromptSet) -> None:
+    """Keep a prompt set with the segment, in place of all that was kept."""
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+    if len(prompts):
+        segment.SetTag(marking.TAG, prompts.to_json())
+    else:
+        segment.RemoveTag(marking.TAG)
+
+
+def saved_text(segmentation_node: Any, segment_id: str) -> str:
+    """The text that is kept with a segment, "" where there is none.
+
+    Raises ValueError where there is no such segment.
     """
     import vtk
 
@@ -67,6 +95,4 @@ def saved_marks(segmentation_node: Any, segment_id: str) -> marking.Marks | None
     if segment is None:
         raise ValueError(f"There is no segment with the id '{segment_id}'.")
     text = vtk.reference("")
-    if not segment.GetTag(marking.TAG, text):
-        return None
-    return marking.from_json(str(text.get()))
+    return str(text.get()) if segment.GetTag(marking.TAG, text) else ""

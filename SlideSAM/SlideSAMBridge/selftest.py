@@ -133,6 +133,18 @@ class TestScene:
         low[number] = high[number] = self._middle[number]
         return [self._ras(low), self._ras(high)]
 
+    def slice_node(self) -> Any:
+        """A slice view's node, in no scene, that shows the middle slice along K."""
+        import slicer
+
+        matrix = self._lattice.ijk_to_ras.copy()
+        matrix[:3, :3] /= np.linalg.norm(matrix[:3, :3], axis=0)
+        matrix[:3, 3] = self.centre
+        node = slicer.vtkMRMLSliceNode()
+        node.GetSliceToRAS().DeepCopy(lattice.to_matrix(matrix))
+        node.UpdateMatrices()
+        return node
+
     def mask(self, segment_id: str) -> np.ndarray:
         """The voxels of a segment on the volume's lattice: bool (K, J, I)."""
         return editing.segment_mask(self.segmentation, segment_id, self._lattice)

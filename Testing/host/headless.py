@@ -6,8 +6,11 @@ of `slicer.util` and our own code ask for is made; everything else stays an Attr
 
 from __future__ import annotations
 
+import sys
+import traceback
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import slicer
 from SlideSAMBridge import offscreen
@@ -28,8 +31,12 @@ class _App:
 
     applicationName = "slicer-core"
 
+    # Shared by all sessions: modules are loaded once, before or after the first one.
+    _at_startup: ClassVar[list[Callable[[], None]]] = []
+
     def __init__(self, app_logic: Any) -> None:
         self._app_logic = app_logic
+        self.layout: Any = None  # what Slicer answers without a main window
 
     def applicationLogic(self) -> Any:
         return self._app_logic
@@ -49,8 +56,37 @@ class _App:
     def resumeRender(self) -> None:
         """There is no view that renders by itself."""
 
-    def layoutManager(self) -> None:
-        return None  # what Slicer answers without a main window
+    def connect(self, signal: str, function: Callable[[], None]) -> bool:
+        """The one signal that modules wait for."""
+        if signal != "startupCompleted()":
+            print(f"QObject::connect() signal '{signal}' does not exist", file=sys.stderr)
+            return False
+        self._at_startup.append(function)
+        return True
+
+    def startup(self) -> None:
+        """Emit startupCompleted(), as Slicer does once; exceptions are printed."""
+        waiting, self._at_startup[:] = list(self._at_startup), []
+        for function in waiting:
+            try:
+                function()
+            except Exception:
+                traceback.print_exc()
+
+    def topLevelWidgets(self) -> list[Any]:
+        """Where slicer.util.mainWindow() looks for the main window, if a test has made one."""
+        from PySide6 import QtWidgets
+
+        return QtWidgets.QApplication.topLevelWidgets()
+
+    def layoutManager(self) -> Any:
+        return self.layout
+
+
+def install() -> None:
+    """Give slicer.app to module files that are loaded before there is a scene."""
+    if not hasattr(slicer, "app"):
+        slicer.app = _App(None)
 
 
 def start() -> offscreen.Session:
@@ -68,5 +104,5 @@ def stop(session: offscreen.Session) -> None:
     """Clear the scene and drop the globals. Close the views before."""
     session.close()
     slicer.mrmlScene = None
-    slicer.app = None
+    slicer.app = _App(None)
     slicer.modules = None

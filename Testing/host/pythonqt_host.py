@@ -7,7 +7,6 @@ abort flag.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import traceback
 import types
@@ -17,7 +16,8 @@ from typing import Any
 import slicer
 import vtk
 
-from . import module_host, pythonqt_rules
+from . import effect_factory, headless, module_host, pythonqt_rules
+from .effect_factory import load_effect
 from .scripted_effect import AbstractScriptedSegmentEditorEffect, ScriptedEffect, SliceWidget
 
 
@@ -25,11 +25,14 @@ def install() -> Any:
     """Put all stand-in modules where `import` finds them; returns the QApplication."""
     app = pythonqt_rules.install()
     module_host.install()
+    headless.install()
     effects = types.ModuleType("SegmentEditorEffects")
     effects.AbstractScriptedSegmentEditorEffect = AbstractScriptedSegmentEditorEffect
     effects.__all__ = ["AbstractScriptedSegmentEditorEffect"]
     sys.modules["SegmentEditorEffects"] = effects
     slicer.qSlicerSegmentEditorAbstractEffect = ScriptedEffect
+    slicer.qMRMLSegmentEditorWidget = EditorWidget
+    effect_factory.install(ScriptedEffect)
     return app
 
 
@@ -78,20 +81,26 @@ class Editor:
         "LeaveEvent",
     )
 
-    def __init__(self, session: Any, segmentationNode: Any, volumeNode: Any, views: list) -> None:
-        self.node = session.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    def __init__(
+        self, session: Any, segmentationNode: Any, volumeNode: Any, views: list, node: Any = None
+    ) -> None:
+        self.node = node or session.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
         self.logic = slicer.vtkSlicerSegmentEditorLogic()
         self.logic.SetMRMLApplicationLogic(session.app_logic)
         self.logic.SetMRMLScene(session.scene)
         self.logic.SetSegmentEditorNode(self.node)
         self.node.SetAndObserveSegmentationNode(segmentationNode)
         self.node.SetAndObserveSourceVolumeNode(volumeNode)
-        self.widgets = [SliceWidget(view) for view in views]
+        self.views = list(views)
         self.effects: dict[str, ScriptedEffect] = {}
         self.active: ScriptedEffect | None = None
         self.errors: list[str] = []
         self._tags: list[tuple[Any, int]] = []
-        self.node.AddObserver(self.node.EffectParameterModified, lambda *_: self._update_gui())
+        self._shown = self._selection()
+        self._own_tags = [
+            self.node.AddObserver(self.node.EffectParameterModified, lambda *_: self._update_gui()),
+            self.node.AddObserver("ModifiedEvent", lambda *_: self._on_node()),
+        ]
 
     def addEffect(self, path: Path) -> ScriptedEffect:
         """Load an effect file as setPythonSource does.
@@ -99,17 +108,16 @@ class Editor:
         Module name = folder name, class name = file name; a class that is already in sys.modules
         wins, otherwise the file (not a package) becomes that module.
         """
-        path = Path(path).resolve()
-        class_name = path.stem if path.stem.endswith("Effect") else path.stem + "Effect"
-        module = sys.modules.get(path.parent.name)
-        if module is None or not hasattr(module, class_name):
-            spec = importlib.util.spec_from_file_location(path.parent.name, path)
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.parent.name] = module
-            spec.loader.exec_module(module)
-        effect = ScriptedEffect(self)
-        effect._self = getattr(module, class_name)(effect)
-        setattr(slicer, path.parent.name, effect._self)
+        effect = load_effect(ScriptedEffect(self), path)
+        return self._take(effect)
+
+    def cloneEffect(self, prototype: ScriptedEffect) -> ScriptedEffect:
+        """What an editor widget does with every registered effect: a clone of its own."""
+        effect = prototype.self().clone()
+        effect.__dict__["_editor"] = self
+        return self._take(effect)
+
+    def _take(self, effect: ScriptedEffect) -> ScriptedEffect:
         effect._methods = {
             n: getattr(effect._self, n) for n in self.API if hasattr(effect._self, n)
         }
@@ -118,6 +126,23 @@ class Editor:
         self._call(effect, "setupOptionsFrame")
         effect._frame.setVisible(False)
         return effect
+
+    def _selection(self) -> tuple:
+        node = self.node
+        return (node.GetSegmentationNode(), node.GetSourceVolumeNode())
+
+    def _on_node(self) -> None:
+        """The node changed: what a widget does when segmentation, volume or segment are others."""
+        before, self._shown = self._shown, self._selection()
+        segmentation = self._shown[0]
+        if self.active is not None and (
+            segmentation is None
+            or (self.active.perSegment and not self.node.GetSelectedSegmentID())
+        ):
+            self.setActiveEffectByName("")
+        if self._shown[1] is not before[1]:
+            for effect in self.effects.values():
+                self._call(effect, "sourceVolumeNodeChanged")
 
     def _call(self, effect: ScriptedEffect, method: str, *args: Any) -> Any:
         function = effect._methods.get(method)
@@ -149,22 +174,23 @@ class Editor:
             self._tags = []
         self.node.SetActiveEffectName("" if new is None else new.name)
         if new is not None:
-            for widget in self.widgets:
-                self._observe(widget)
+            for view in self.views:
+                self._observe(view)
             new._frame.setVisible(True)
             new._active = True
             self._call(new, "updateGUIFromMRML")  # before activate()
             self._call(new, "activate")
         self.active = new
 
-    def _observe(self, widget: SliceWidget) -> None:
-        interactor = widget._view.interactor
+    def _observe(self, view: Any) -> None:
+        interactor = view.interactor
         tags: dict[str, int] = {}
 
         def on_event(caller: Any, event: str) -> None:
             if self.active is None:
                 return
             event_id = vtk.vtkCommand.GetEventIdFromString(event)
+            widget = SliceWidget(view)  # a new wrapper each time, as PythonQt makes them
             result = self._call(self.active, "processInteractionEvents", caller, event_id, widget)
             if result is not None and type(result) is not bool:
                 self.errors.append("processInteractionEvents is expected to return a boolean")
@@ -174,15 +200,59 @@ class Editor:
         def on_view_node(caller: Any, event: str) -> None:
             if self.active is not None:
                 modified = vtk.vtkCommand.ModifiedEvent
+                widget = SliceWidget(view)
                 self._call(self.active, "processViewNodeEvents", caller, modified, widget)
 
         for event in self.EVENTS:
             tags[event] = interactor.AddObserver(event, on_event, 1.0)
             self._tags.append((interactor, tags[event]))
-        node = widget.mrmlSliceNode()
+        node = view.node
         self._tags.append((node, node.AddObserver("ModifiedEvent", on_view_node, 1.0)))
 
     def close(self) -> None:
         self.setActiveEffectByName("")
         for effect in self.effects.values():
             self._call(effect, "cleanup")
+        for tag in self._own_tags:
+            self.node.RemoveObserver(tag)
+
+
+class EditorWidget:
+    """slicer.qMRMLSegmentEditorWidget for scripts: an Editor with clones of what is registered."""
+
+    def __init__(self) -> None:
+        self._node: Any = None
+        self._editor: Editor | None = None
+
+    def setMRMLSegmentEditorNode(self, node: Any) -> None:
+        self._node = node
+
+    def setMRMLScene(self, scene: Any) -> None:
+        if self._node is None:
+            raise RuntimeError("invalid parameter set node")  # logged in Slicer, and nothing works
+        session = types.SimpleNamespace(scene=scene, app_logic=slicer.app.applicationLogic())
+        self._editor = Editor(session, None, None, [], self._node)
+        self._editor.logic.SetMaximumNumberOfUndoStates(5)
+        for prototype in slicer.qSlicerSegmentEditorEffectFactory.instance().prototypes.values():
+            self._editor.cloneEffect(prototype)
+
+    def setSegmentationNode(self, node: Any) -> None:
+        self._node.SetAndObserveSegmentationNode(node)
+
+    def setSourceVolumeNode(self, node: Any) -> None:
+        self._node.SetAndObserveSourceVolumeNode(node)
+
+    def setCurrentSegmentID(self, segmentId: str) -> None:
+        self._node.SetSelectedSegmentID(segmentId)
+
+    def setActiveEffectByName(self, name: str) -> None:
+        self._editor.setActiveEffectByName(name)
+
+    def activeEffect(self) -> ScriptedEffect | None:
+        return self._editor.active
+
+    def effectByName(self, name: str) -> ScriptedEffect | None:
+        return self._editor.effects.get(name)
+
+    def undo(self) -> None:
+        self._editor.logic.Undo()

@@ -7,6 +7,7 @@ errors, a misspelt signal is a message and False. Needs QT_QPA_PLATFORM=offscree
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import traceback
 import types
@@ -40,6 +41,16 @@ def _argument_limit(function: Callable) -> int | None:
     return code.co_argcount - (1 if hasattr(function, "__self__") else 0)
 
 
+def _defined_by_script(kind: type, name: str) -> bool:
+    """Whether a Python subclass of a Qt class defines this name, not the Qt class."""
+    for base in kind.__mro__:
+        if base.__dict__.get("_pythonqt_base"):
+            return False
+        if name in base.__dict__:
+            return True
+    return False
+
+
 class PythonQtRules:
     """Mixed into every QObject class that `qt` hands out."""
 
@@ -64,8 +75,8 @@ class PythonQtRules:
             return types.MethodType(getattr(PythonQtRules, name), self)
         if name.startswith("_"):
             return get(name)
-        if name in type(self).__dict__ and not hasattr(type(self), "_pythonqt_base"):
-            return get(name)  # overridden in a Python subclass
+        if _defined_by_script(type(self), name):
+            return get(name)  # of a Python subclass; event filters are found this way
         found = get("_property")(name)
         if found is not None:
             return QtCore.QObject.property(self, found.name())
@@ -156,10 +167,26 @@ class _QtModule(types.ModuleType):
 
 
 qt = _QtModule("qt")
+_protected = False
 
 
 def install() -> Any:
     """Put `qt` where `import qt` finds it; returns the QApplication, which the caller keeps."""
+    _protect_none()
     app = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["test"])
     sys.modules["qt"] = qt
     return app
+
+
+def _protect_none() -> None:
+    """Keep None alive under PySide6 6.12, whose void methods each lose one reference to it.
+
+    Since Python 3.12 None is immortal. Before, some thousand calls let the interpreter deallocate
+    it, which ends the process with "none_dealloc".
+    """
+    global _protected
+    if _protected or sys.version_info >= (3, 12) or sys.implementation.name != "cpython":
+        return
+    _protected = True
+    # The reference count is the first field of every object.
+    ctypes.c_ssize_t.from_address(id(None)).value += 2**40

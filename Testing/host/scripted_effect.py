@@ -13,23 +13,16 @@ from PySide6 import QtGui
 from .pythonqt_rules import qt
 
 
-class SliceWidget:
-    """What an effect may ask of a qMRMLSliceWidget; wraps views.SliceView."""
+class _SliceView:
+    """What sliceView() of a slice widget gives: the part that draws."""
 
     def __init__(self, view: Any) -> None:
         self._view = view
 
-    def className(self) -> str:
-        return "qMRMLSliceWidget"
-
-    def sliceLogic(self) -> Any:
-        return self._view.logic
-
-    def mrmlSliceNode(self) -> Any:
-        return self._view.node
-
-    def sliceView(self) -> SliceWidget:
-        return self
+    @property
+    def width(self) -> int:
+        """In Qt pixels: half the render window's on a screen of double density."""
+        return round(self._view.window.GetSize()[0] / self._view.pixel_ratio)
 
     def scheduleRender(self) -> None:
         """Nothing is shown, so nothing has to be drawn soon."""
@@ -39,6 +32,55 @@ class SliceWidget:
 
     def renderWindow(self) -> Any:
         return self._view.window
+
+
+class SliceWidget:
+    """What an effect may ask of a qMRMLSliceWidget; wraps views.SliceView.
+
+    Wrappers are not unique objects, but compare and hash by what they wrap. Once the view is
+    closed every call is an error, as PythonQt has it for destroyed widgets.
+    """
+
+    def __init__(self, view: Any) -> None:
+        self._view = view
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SliceWidget) and other._view is self._view
+
+    def __hash__(self) -> int:
+        return hash(id(self._view))
+
+    def _alive(self) -> Any:
+        if self._view.closed:
+            raise ValueError("Trying to call a method of a destroyed qMRMLSliceWidget object")
+        return self._view
+
+    def className(self) -> str:
+        self._alive()
+        return "qMRMLSliceWidget"
+
+    def sliceLogic(self) -> Any:
+        return self._alive().logic
+
+    def mrmlSliceNode(self) -> Any:
+        return self._alive().node
+
+    def sliceView(self) -> _SliceView:
+        return _SliceView(self._alive())
+
+
+class LayoutManager:
+    """What an effect may ask of slicer.app.layoutManager(); None without a main window."""
+
+    def __init__(self, views: list) -> None:
+        self._views = list(views)
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        return tuple(view.node.GetName() for view in self._views)
+
+    def sliceWidget(self, name: str) -> SliceWidget | None:
+        found = [view for view in self._views if view.node.GetName() == name]
+        return SliceWidget(found[0]) if found else None
 
 
 class ScriptedEffect:
@@ -85,7 +127,7 @@ class ScriptedEffect:
     # Parameters: strings in node attributes, doubles keep six significant digits.
 
     def parameterSetNode(self) -> Any:
-        return self._editor.node
+        return None if self._editor is None else self._editor.node
 
     def parameter(self, name: str) -> str:
         node = self.parameterSetNode()
@@ -130,7 +172,7 @@ class ScriptedEffect:
     def optionsFrame(self) -> Any:
         return self._frame
 
-    def addOptionsWidget(self, widget: Any) -> None:
+    def addOptionsWidget(self, widget: Any) -> None:  # or a layout
         self._frame.layout().addRow(widget)
 
     def addLabeledOptionsWidget(self, text: str, widget: Any) -> Any:
@@ -200,6 +242,14 @@ class ScriptedEffect:
         )
 
     def confirmCurrentSegmentVisible(self) -> int:
+        """A hidden segment brings up a dialog, once."""
+        node = self.parameterSetNode()
+        segment, display = node.GetSelectedSegmentID(), node.GetSegmentationNode().GetDisplayNode()
+        if not segment:
+            return self.NotConfirmed
+        if display is not None and not display.GetSegmentVisibility(segment):
+            display.SetSegmentVisibility(segment, True)
+            return self.ConfirmedWithDialog
         return self.ConfirmedWithoutDialog
 
     def selectEffect(self, name: str) -> None:
@@ -214,10 +264,13 @@ class ScriptedEffect:
         return viewWidget.mrmlSliceNode()
 
     def renderWindow(self, viewWidget: Any) -> Any:
-        return viewWidget.renderWindow()
+        return viewWidget.sliceView().renderWindow()
 
     def renderer(self, viewWidget: Any) -> Any:
-        return viewWidget._view.renderer
+        return viewWidget._alive().renderer
+
+    def scheduleRender(self, viewWidget: Any) -> None:
+        viewWidget.sliceView().scheduleRender()
 
     def addActor2D(self, viewWidget: Any, actor: Any) -> None:
         self.renderer(viewWidget).AddViewProp(actor)
@@ -244,6 +297,9 @@ class AbstractScriptedSegmentEditorEffect:
 
     def __init__(self, scriptedEffect: Any) -> None:
         self.scriptedEffect = scriptedEffect
+
+    def register(self) -> None:
+        slicer.qSlicerSegmentEditorEffectFactory.instance().registerEffect(self.scriptedEffect)
 
     def xyToRas(self, xy: Any, viewWidget: Any) -> list[float]:
         v = self.scriptedEffect.xyToRas(qt.QPoint(xy[0], xy[1]), viewWidget)

@@ -16,15 +16,43 @@ ThreeDView = offscreen.ThreeDView
 
 
 class SliceView(offscreen.SliceView):
-    """A slice view that can be clicked."""
+    """A slice view that can be clicked.
+
+    pixel_ratio : render window pixels per Qt pixel. closed : whether the widget is destroyed.
+    """
+
+    pixel_ratio = 1.0
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
 
     def event(
-        self, name: str, xy: Sequence[float], ctrl: int = 0, shift: int = 0, key: str = ""
+        self,
+        name: str,
+        xy: Sequence[float],
+        ctrl: int = 0,
+        shift: int = 0,
+        key: str = "",
+        alt: int = 0,
     ) -> None:
         """Send one VTK event, for example "LeftButtonPressEvent"."""
         x, y = round(xy[0]), round(xy[1])
         self.interactor.SetEventInformation(x, y, ctrl, shift, key[:1] or "\0", 0, key or None)
+        self.interactor.SetAltKey(alt)
         self.interactor.InvokeEvent(name)
+
+    def click(self, xy: Sequence[float], **modifiers: int) -> None:
+        """Press and release the left button."""
+        self.event("MouseMoveEvent", xy)
+        self.event("LeftButtonPressEvent", xy, **modifiers)
+        self.event("LeftButtonReleaseEvent", xy, **modifiers)
+
+    def press_key(self, key: str, xy: Sequence[float] = (5, 5)) -> None:
+        """Press and release a key, by its name in VTK."""
+        self.event("KeyPressEvent", xy, key=key)
+        self.event("KeyReleaseEvent", xy, key=key)
 
     def drag(self, start: Sequence[float], end: Sequence[float], steps: int = 5) -> None:
         """Press at `start`, move in `steps`, release at `end`."""

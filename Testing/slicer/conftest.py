@@ -63,7 +63,9 @@ def slidesam(qt_application):
     """The unchanged module file, loaded as Slicer loads it."""
     from Testing.host import module_host
 
-    return module_host.load(MODULE_FOLDER / "SlideSAM.py")[0]
+    module, instance = module_host.load(MODULE_FOLDER / "SlideSAM.py")
+    instance.registerEditorEffect()  # what start-up does
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +76,42 @@ def gl():
     probe = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.Render()"
     if subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=120).returncode:
         pytest.skip("the GL library cannot draw off-screen here")
+
+
+@pytest.fixture
+def quick_model(monkeypatch):
+    """A registered model that segments bright parts at once; `model.delay` makes it slow."""
+    from SlideSAMLib import models
+    from Testing.slicer import slow_model
+
+    made = slow_model.SlowModel()
+    monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
+    models.register_model("threshold", lambda device, precision: made)
+    return made
+
+
+@pytest.fixture
+def stage_of(session, gl, quick_model):
+    """Makes stages, and closes them: with nothing left behind, and no swallowed exception."""
+    from SlideSAMBridge import work, worker
+
+    from Testing.slicer.effect_stage import Stage
+
+    worker._shared, before = worker.Worker(), worker._shared
+    work.shared_shelf.__init__()
+    stages = []
+
+    def make(*arguments, ratio=1.0, **options):
+        from Testing.host.views import SliceView
+
+        SliceView.pixel_ratio = float(ratio)
+        stages.append(Stage(session, *arguments, **options))
+        return stages[-1]
+
+    yield make
+    quick_model.delay = 0
+    for stage in reversed(stages):
+        stage.close()
+    worker._shared.close()
+    assert worker._shared._thread is None or not worker._shared._thread.is_alive()
+    worker._shared = before

@@ -69,11 +69,17 @@ sys.path.remove(sys.argv[2])
 pythonqt_host.install()
 session = headless.start()
 slidesam, _ = module_host.load(folder / "SlideSAM.py")
+import slicer
+
+slicer.app.startup()
 slidesam.SlideSAMTest().runTest()
 import SlideSAMBridge
+import SlideSAMEffect
 import SlideSAMLib
 
-for package in (SlideSAMLib, SlideSAMBridge):
+effect = slicer.qSlicerSegmentEditorEffectFactory.instance().prototypes["Slide-SAM"]
+assert Path(effect.self().clone().self().helpText.__code__.co_filename).is_relative_to(folder)
+for package in (SlideSAMLib, SlideSAMBridge, SlideSAMEffect):
     assert Path(package.__file__).is_relative_to(folder), package.__file__
 """
 
@@ -102,6 +108,8 @@ def test_nothing_is_forgotten(installed):
         for base, pattern in (
             (ROOT / "SlideSAM", "SlideSAM.py"),
             (ROOT / "SlideSAM", "SlideSAMBridge/*.py"),
+            (ROOT / "SlideSAM", "SlideSAMEffect/*.py"),
+            (ROOT / "SlideSAM", "SegmentEditorSlideSAMLib/*.py"),
             (ROOT / "SlideSAM", "Resources/**/*.*"),
             (ROOT, "SlideSAMLib/**/*.*"),
             (ROOT, "Resources/Models/*"),

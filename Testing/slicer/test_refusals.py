@@ -285,6 +285,9 @@ except RuntimeError as error:
 assert scenes.snapshot() == before
 from SlideSAMBridge import library
 print(library.status())
+import slicer
+
+slicer.app.startup()  # registers the effect, which the self-test uses
 slidesam.SlideSAMTest().runTest()
 """
 

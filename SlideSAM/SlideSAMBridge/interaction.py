@@ -1,0 +1,371 @@
+"""What a person does with one Segment Editor: prompts, preview, slide, correct, apply. No Qt.
+
+The effect turns events and buttons into calls of an `Interaction` and shows its state; all of the
+work in between is here. Whatever a call meets is told in `message`; nothing is raised for wrong
+use, since there is nobody to catch it in a Qt slot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import applying
+from .jobs import Jobs, Progress
+from .preview import Preview
+from .prompt_book import ObliqueView, PromptBook
+from .prompt_set import Mark, PromptSet
+from .segmenting import CHANGED
+from .source import SourceReader
+from .text import tr as _
+from .work import ModelChoice, Work, correct_task, load_task, preview_task, run_task
+from .worker import Worker
+
+
+@dataclass(frozen=True)
+class Options:
+    """The effect's parameters; `first` and `last` are slice indices of the segmentation."""
+
+    choice: ModelChoice = field(default_factory=ModelChoice)
+    direction: str = "both"
+    first: int | None = None
+    last: int | None = None
+    mode: str = "add"
+    auto_apply: bool = True
+    weak_below: float = 0.5
+
+
+@dataclass(frozen=True)
+class Message:
+    """A sentence for the user; kind is "info", "error" or "oblique"."""
+
+    text: str
+    kind: str = "info"
+
+
+class Interaction:
+    """The state of one effect instance.
+
+    effect : the `scriptedEffect` of the Segment Editor. on_change : called when something that is
+        shown may have changed. worker, shelf : who predicts; None takes the application's.
+    """
+
+    def __init__(
+        self,
+        effect: Any,
+        on_change: Callable[[], None],
+        worker: Worker | None = None,
+        shelf: Any = None,
+    ) -> None:
+        self.effect = effect
+        self.options = Options()
+        self.message = Message(start_text())
+        self.preview = Preview()
+        self.reader = SourceReader(effect)
+        self.book = PromptBook(effect, self.reader, lambda text: self.say(text, "error"))
+        self.jobs = Jobs(self, worker, shelf)
+        self.on_change = on_change
+        self._works: dict[str, Work] = {}
+
+    # What there is
+
+    @property
+    def work(self) -> Work | None:
+        """The work on the selected segment, if there is any."""
+        return self._works.get(self.book.segment_id or "")
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the slide has come, None while nothing slides."""
+        return self.jobs.progress
+
+    @property
+    def sliding(self) -> bool:
+        return self.jobs.sliding
+
+    def say(self, text: str, kind: str = "info") -> None:
+        """Tell the user something."""
+        self.message = Message(text, kind)
+        self.on_change()
+
+    # Prompts
+
+    def add_point(self, slice_node: Any, ras: Sequence[float], label: int) -> bool:
+        """Mark a world position on the slice that a view shows; whether it was taken."""
+        return self._guarded(lambda: self._add(self.book.mark(slice_node, [ras], label)))
+
+    def add_box(self, slice_node: Any, ras: Sequence[Sequence[float]]) -> bool:
+        """Mark a box by two opposite corners on the slice that a view shows."""
+        return self._guarded(lambda: self._add(self.book.mark(slice_node, ras, 1)))
+
+    def add_existing(self, slice_node: Any) -> bool:
+        """Take what the segment has on the slice that a view shows as a prompt."""
+        return self._guarded(lambda: self._add(self.book.existing(slice_node)))
+
+    def remove_mark(self, number: int | None) -> bool:
+        """Remove a mark; the windows of the slices it counted for are predicted again."""
+        if number is None or self.sliding or not 0 <= number < len(self.book.prompts):
+            return False
+        part, mark = self.reader.part(), self.book.prompts.marks[number]
+        self.book.save(self.book.prompts.without(number))
+        work = self.work
+        if work is not None:
+            index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
+            work.previews.pop(index, None)
+            if index in self.wanted(work) and not work.has_result:
+                self._preview(work, [index])
+            self.refresh()
+        left = len(self.book.prompts)
+        self.say(_("Removed; {left} prompts left.").format(left=left) if left else start_text())
+        return True
+
+    def clear(self) -> None:
+        """Remove all prompts of the segment, and the preview; the segment stays as it is."""
+        self.jobs.abandon()
+        self.preview.clear()
+        segment_id = self.book.segment_id
+        if segment_id is not None:
+            self._works.pop(segment_id, None)
+            self.book.save(PromptSet())
+        self.say(start_text())
+
+    # Jobs
+
+    def segment(self) -> bool:
+        """Slide from all prompts."""
+        return self._guarded(self._run)
+
+    def next_candidate(self) -> bool:
+        """Show the next best candidate on the slice that was prompted last."""
+
+        def step() -> None:
+            work = self.work
+            if self.sliding:
+                return
+            if work is None or not work.previews:
+                raise ValueError(_("There is no preview yet: mark the object first."))
+            if work.has_result:
+                raise ValueError(
+                    _("Candidates are chosen before the slide: discard the result first.")
+                )
+            self._preview(work, [work.latest], step=True)
+
+        return self._guarded(step)
+
+    def warm_up(self) -> None:
+        """Load the model before it is needed: importing PyTorch alone takes seconds."""
+        if self.jobs.job is None:
+            self.jobs.start("load", None, load_task(self.jobs.shelf, self.options.choice))
+
+    def cancel(self) -> None:
+        """Stop sliding; the slices that are finished stay in the preview."""
+        if self.sliding:
+            self.jobs.cancel()
+            self.say(_("Stopping after this slice ..."))
+
+    def apply(self) -> bool:
+        """Write the result into the selected segment, as one undo step."""
+        return self._guarded(self._apply)
+
+    def discard(self) -> None:
+        """Drop the result, keep the prompts."""
+        self.jobs.abandon()
+        work = self.work
+        if work is not None:
+            self.replace(work, work.renewed({}))
+        self.refresh()
+        self.say(
+            _("Discarded; the prompts are still there.") if self.book.prompts else start_text()
+        )
+
+    def poll(self, seconds: float = 0.0) -> bool:
+        """Take in what the worker has done; True while it goes on. See `jobs.Jobs.poll`."""
+        return self.jobs.poll(seconds)
+
+    # What the scene does
+
+    def selection_changed(self) -> None:
+        """Another segment, or the same one with other contents."""
+        if self.jobs.work is not None and self.jobs.work is not self.work:
+            self.jobs.abandon()
+        self.refresh()
+        self.on_change()
+
+    def source_changed(self) -> None:
+        """The volume or its voxels are others: nothing that was predicted holds any more."""
+        running = self.jobs.work is not None
+        self.reset()
+        if running:
+            self.say(_("The source volume changed, so the work was stopped."))
+        self.on_change()
+
+    def segment_removed(self) -> None:
+        """Forget the work on segments that are gone."""
+        node = self.book.segmentation_node
+        contents = None if node is None else node.GetSegmentation()
+        for segment_id in list(self._works):
+            if contents is None or contents.GetSegment(segment_id) is None:
+                if self.jobs.work is self._works[segment_id]:
+                    self.jobs.abandon()
+                del self._works[segment_id]
+        self.refresh()
+        self.on_change()
+
+    def reset(self) -> None:
+        """Stop everything, forget all results, show nothing. The prompts are in their tags."""
+        self.jobs.abandon()
+        self._works.clear()
+        self.reader.forget()
+        self.preview.clear()
+
+    def refresh(self, only: Sequence[int] | None = None) -> None:
+        """Bring the preview up to date."""
+        work = self.work
+        shown = {} if work is None or not self._shows(work) else work.shown()
+        if not shown or self.book.segmentation_node is None:
+            self.preview.clear()
+            return
+        segment = self.book.segmentation_node.GetSegmentation().GetSegment(work.segment_id)
+        weak = self.options.weak_below
+        place = (self.book.segmentation_node, work.source.part, work.axis)
+        self.preview.show(*place, shown, segment.GetColor(), weak, only)
+
+    def wanted(self, work: Work) -> dict[int, list[Mark]]:
+        """The prompts that count for a piece of work, by slice of its source."""
+        return self.book.prompts.on_slices(work.source.part, work.axis)
+
+    # Inner workings
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        """Do it, or tell the user in one sentence why not."""
+        try:
+            action()
+        except ObliqueView as error:
+            self.say(str(error), "oblique")
+            return False
+        except (ValueError, RuntimeError) as error:
+            self.say(str(error), "error")
+            return False
+        self.on_change()
+        return True
+
+    def _add(self, mark: Mark) -> None:
+        source, work = self.reader.read(), self._current(mark.axis)
+        part = source.part
+        if work.has_result and mark.kind != "point" and mark.axis != work.axis:
+            raise ValueError(
+                _(
+                    "The result slides along another direction: draw in a view of those slices, "
+                    "or press Clear."
+                )
+            )
+        self.book.save(self.book.prompts.with_mark(mark, part))
+        if self.sliding:
+            self.say(_("Kept for the next run: the slide that is under way does not see it."))
+            return
+        index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
+        if work.has_result:
+            task = correct_task(self.jobs.shelf, work, self.wanted(work), index)
+            self.jobs.start("correct", work, task)
+            return
+        if not any(each.label for each in self.wanted(work)[index]):
+            self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
+            return
+        self._preview(work, [index])
+
+    def _current(self, axis: int | None = None) -> Work:
+        """The work on the selected segment; a new one where axis, source or model changed.
+
+        What was slid along one axis is corrected along it, whatever view a point was made in.
+        """
+        source, work, choice = self.reader.read(), self.work, self.options.choice
+        fits = work is not None and work.source is source and work.choice == choice
+        if fits and (axis in (None, work.axis) or work.has_result or self.sliding):
+            return work
+        if axis is None:
+            axis = work.axis if work is not None else self.book.prompts.marks[-1].axis
+        self.jobs.abandon()
+        fresh = Work(self.book.segment_id, axis, source, choice)
+        if work is not None and work.source is source:
+            fresh.written = work.written
+            if work.axis == axis:  # only the model is another one: it corrects the same result
+                fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
+                fresh.dirty = work.dirty
+        self._works[self.book.segment_id] = fresh
+        return fresh
+
+    def replace(self, work: Work, fresh: Work) -> None:
+        """Let another piece of work take the place of one, if that is still there."""
+        if self._works.get(work.segment_id) is work:
+            self._works[work.segment_id] = fresh
+
+    def _preview(self, work: Work, indices: Sequence[int], step: bool = False) -> None:
+        work.latest = indices[-1]
+        task = preview_task(self.jobs.shelf, work, self.wanted(work), indices, step)
+        self.jobs.start("preview", work, task)
+
+    def _run(self) -> None:
+        if self.sliding:
+            return
+        self.book.check()
+        if not len(self.book.prompts):
+            raise ValueError(
+                _("Nothing is marked yet: click on the object or drag a box around it.")
+            )
+        work = self._current()
+        wanted = self.wanted(work)
+        first, last = self._limits(work)
+        task = run_task(self.jobs.shelf, work, wanted, first, last, self.options.direction)
+        self.jobs.start("run", work, task, self._possible(work, wanted, first, last))
+
+    def _limits(self, work: Work) -> tuple[int | None, int | None]:
+        """The limits, counted from the start of the source."""
+        start = int(work.source.part.first[work.axis])
+        end = int(work.source.part.last[work.axis])
+        limits = [
+            None if value is None else min(max(value, start), end) - start
+            for value in (self.options.first, self.options.last)
+        ]
+        return limits[0], limits[1]
+
+    def _possible(
+        self, work: Work, wanted: dict[int, list[Mark]], first: int | None, last: int | None
+    ) -> int:
+        """How many slices there will be at most."""
+        part = work.source.part
+        count = int(part.last[work.axis] - part.first[work.axis]) + 1
+        low = 0 if first is None else first
+        high = count - 1 if last is None else last
+        if self.options.direction == "forward" and wanted:
+            low = max(low, min(wanted))
+        if self.options.direction == "backward" and wanted:
+            high = min(high, max(wanted))
+        return max(1, high - low + 1)
+
+    def _apply(self) -> None:
+        work = self.work
+        if self.sliding or work is None or not work.has_result:
+            raise ValueError(_("There is no result to apply yet: press Segment first."))
+        if not self.reader.unchanged(work.source):
+            raise RuntimeError(_(CHANGED))
+        began = time.perf_counter()
+        applying.apply(self.effect, work, self.options.mode)
+        self.refresh()
+        seconds = time.perf_counter() - began
+        self.say(
+            _(
+                "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press "
+                "Clear to start another object."
+            ).format(count=len(work.slices), seconds=seconds)
+        )
+
+    def _shows(self, work: Work) -> bool:
+        """Whether there is something that the segment does not have yet."""
+        return work.dirty or not work.has_result
+
+
+def start_text() -> str:
+    """What to do first."""
+    return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")

@@ -1,0 +1,200 @@
+"""The job of one effect instance: starting it, taking in what it emits, and its end. No Qt.
+
+Everything here runs on the main thread. A job that was abandoned may still be at its last window
+on the worker; what it emits then is never looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .text import tr as _
+from .work import ModelShelf, Notice, Outcome, Previewed, Work, shared_shelf
+from .worker import Job, Worker, shared_worker
+
+SLIDES = ("run", "correct")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a slide has come: slices done, at most how many, and seconds left at most."""
+
+    done: int
+    possible: int | None
+    seconds_left: float | None
+
+
+class Jobs:
+    """At most one job at a time, for one Interaction."""
+
+    def __init__(self, owner: Any, worker: Worker | None, shelf: ModelShelf | None) -> None:
+        self.worker = worker or shared_worker()
+        self.shelf = shelf or shared_shelf
+        self.job: Job | None = None
+        self.work: Work | None = None
+        self.progress: Progress | None = None
+        self._owner = owner
+        self._before: dict[int, tuple[Any, float]] = {}
+        self._began = 0.0
+        self._possible: int | None = None
+        self._polling = False
+
+    @property
+    def sliding(self) -> bool:
+        return self.job is not None and self.job.kind in SLIDES
+
+    def start(
+        self, kind: str, work: Work | None, task: Callable[[Job], None], possible: int | None = None
+    ) -> None:
+        """Start a job; one that is under way is abandoned. Loading a model is no segment's work."""
+        self.abandon()
+        self.work = work
+        self._began, self._possible = time.perf_counter(), possible
+        if kind in SLIDES:
+            self._before = dict(work.slices)
+            self.progress = Progress(0, possible, None)
+        if kind == "run":
+            work.slices = {}
+        self.job = self.worker.submit(kind, task)
+        self._owner.say(_beginning(kind))
+
+    def cancel(self) -> None:
+        """End it soon; what is finished still comes."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def abandon(self) -> None:
+        """End it, and look at nothing it emits any more."""
+        if self.job is not None:
+            self.job.cancel()
+        if self.work is not None and self.sliding:
+            # As if it had not been started: the session is half way through something.
+            self._owner.replace(self.work, self.work.renewed(self._before))
+        self._end()
+
+    def poll(self, seconds: float) -> bool:
+        """Take in what was emitted; True while the job goes on.
+
+        Waits up to `seconds` for news. That lets the worker run: see `worker`.
+        """
+        if self.job is None or self._polling:
+            return self.job is not None
+        self._polling = True
+        try:
+            job = self.job
+            if seconds:
+                job.wait(seconds)
+            finished = job.finished  # asked before taking, so that nothing is left behind
+            for event in job.take():
+                self._take(event)
+                if self.job is not job:
+                    return self.job is not None  # what we told about ended it
+            if finished:
+                self._finish(job)
+        finally:
+            self._polling = False
+        return self.job is not None
+
+    def _take(self, event: Any) -> None:
+        work, owner = self.work, self._owner
+        if isinstance(event, Notice):
+            owner.say(_notice(event))
+        elif isinstance(event, Previewed):
+            work.previews[event.preview.index] = event.preview
+            owner.refresh()
+            owner.say(_about(event, work))
+        elif isinstance(event, Outcome):
+            work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
+            work.dirty = bool(event.slices)
+            owner.refresh()
+        else:  # a finished slice
+            work.slices[event.index] = (event.mask, event.confidence)
+            work.dirty = True
+            self._count(event)
+            owner.refresh([event.index] if len(work.slices) > 1 else None)
+            owner.on_change()
+
+    def _count(self, event: Any) -> None:
+        seconds = time.perf_counter() - self._began
+        left = None
+        if self._possible is not None and event.done:
+            left = seconds / event.done * max(0, self._possible - event.done)
+        self.progress = Progress(event.done, self._possible, left)
+
+    def _finish(self, job: Job) -> None:
+        work, owner = self.work, self._owner
+        cancelled = job.cancelled()
+        if job.kind in SLIDES and (job.error is not None or (cancelled and not work.slices)):
+            kept = work.slices or self._before
+            work = work.renewed(kept)
+            owner.replace(self.work, work)
+        self._end()
+        owner.refresh()
+        if job.error is not None:
+            owner.say(_sentence(job.error), "error")
+        elif job.kind in SLIDES and cancelled:
+            owner.say(
+                _(
+                    "Cancelled: {count} finished slices are in the preview. Apply them, discard "
+                    "them, or segment again."
+                ).format(count=len(work.slices))
+            )
+        elif job.kind in SLIDES:
+            owner.say(_summary(work))
+            if owner.options.auto_apply:
+                owner.apply()
+        owner.on_change()
+
+    def _end(self) -> None:
+        self.job = self.work = self.progress = None
+        self._before = {}
+
+
+def _beginning(kind: str) -> str:
+    return {
+        "load": _("Loading the model; you can mark the object meanwhile."),
+        "preview": _("Predicting ..."),
+        "run": _("Segmenting ..."),
+        "correct": _("Correcting ..."),
+    }[kind]
+
+
+def _notice(notice: Notice) -> str:
+    if notice.kind == "cpu":
+        return _("The GPU's memory is too small for this model: going on with the CPU.")
+    return _("Ready: {model}. Click on the object, or drag a box around it.").format(
+        model=notice.detail
+    )
+
+
+def _about(event: Previewed, work: Work) -> str:
+    index = event.preview.index + int(work.source.part.first[work.axis])
+    text = _("Slice {index}: confidence {confidence:.0%}, {model}.").format(
+        index=index, confidence=event.preview.confidence, model=event.model
+    )
+    if event.candidates > 1:
+        text += " " + _("C shows the next candidate.")
+    return text + " " + _("Add points to refine; Enter segments all slices.")
+
+
+def _summary(work: Work) -> str:
+    if not any(mask.any() for mask, _ in work.slices.values()):
+        return _("Nothing was found: mark the object with a box, or with more points.")
+    stops = ", ".join(
+        f"{_(name)}: {_(work.stops[name])}"
+        for name in ("backward", "forward")
+        if name in work.stops
+    )
+    return _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
+
+
+def _sentence(error: BaseException) -> str:
+    """What to show of an error; those that are not ours get their type, for reports."""
+    if isinstance(error, (ValueError, RuntimeError)) and str(error):
+        return str(error)
+    return _("The work failed ({kind}: {error}); the Python console has the details.").format(
+        kind=type(error).__name__, error=error
+    )

@@ -1,0 +1,91 @@
+"""Tells an Interaction what happens in the scene while its effect is active. No Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .interaction import Interaction
+from .watch import Watch
+
+
+class SceneWatch:
+    """Observers on the editor node, the segmentation, the volume and the scene.
+
+    on_redraw : called when the prompts have to be drawn anew, for example after undo.
+    """
+
+    def __init__(self, interaction: Interaction, on_redraw: Callable[[], None]) -> None:
+        self._interaction = interaction
+        self._on_redraw = on_redraw
+        self._editor = Watch()
+        self._nodes = Watch()
+        self._state: tuple = ()
+
+    @property
+    def observers(self) -> int:
+        """How many observers there are."""
+        return len(self._editor) + len(self._nodes)
+
+    def attach(self, editor_node: Any) -> None:
+        """Start watching; everything that was watched before is let go."""
+        self.detach()
+        if editor_node is None:
+            return
+        self._editor.add(editor_node, "ModifiedEvent", self._on_editor)
+        scene = editor_node.GetScene()
+        if scene is not None:
+            self._editor.add(scene, scene.StartCloseEvent, self._on_close)
+        self._state = self._now()
+        self._watch_nodes()
+
+    def detach(self) -> None:
+        """Stop watching."""
+        self._editor.clear()
+        self._nodes.clear()
+        self._state = ()
+
+    def _now(self) -> tuple:
+        book = self._interaction.book
+        return (book.segmentation_node, book.volume_node, book.segment_id)
+
+    def _watch_nodes(self) -> None:
+        self._nodes.clear()
+        segmentation_node, volume_node, _ = self._state
+        if segmentation_node is not None:
+            contents = segmentation_node.GetSegmentation()
+            self._nodes.add(contents, contents.SegmentRemoved, self._on_removed)
+            self._nodes.add(contents, contents.SegmentModified, self._on_moved)
+            event = segmentation_node.TransformModifiedEvent
+            self._nodes.add(segmentation_node, event, self._on_moved)
+        if volume_node is not None:
+            self._nodes.add(volume_node, volume_node.ImageDataModifiedEvent, self._on_volume)
+            self._nodes.add(volume_node, "ModifiedEvent", self._on_volume)
+            self._nodes.add(volume_node, volume_node.TransformModifiedEvent, self._on_moved)
+
+    def _on_editor(self, caller: Any, event: str) -> None:
+        before, now = self._state, self._now()
+        if now == before:
+            return
+        self._state = now
+        if now[:2] != before[:2]:
+            self._watch_nodes()
+            self._interaction.source_changed()
+        self._interaction.selection_changed()
+
+    def _on_removed(self, caller: Any, event: str) -> None:
+        self._interaction.segment_removed()
+
+    def _on_moved(self, caller: Any, event: str) -> None:
+        self._on_redraw()
+
+    def _on_volume(self, caller: Any, event: str) -> None:
+        # Sent for a new name, too; and scripts that write voxels send nothing else.
+        work = self._interaction.work
+        if work is not None and not self._interaction.reader.unchanged(work.source):
+            self._interaction.source_changed()
+
+    def _on_close(self, caller: Any, event: str) -> None:
+        self._nodes.clear()
+        self._state = ()
+        self._interaction.reset()

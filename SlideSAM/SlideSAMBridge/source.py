@@ -1,0 +1,119 @@
+"""What the model sees of the scene: the source volume on the voxels of the segmentation. No Qt."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import lattice as lattices
+from .editing import image_array
+from .lattice import Lattice
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A volume on a lattice, as it was at one moment.
+
+    voxels : (K, J, I) on `part`, a copy.
+    part : the voxels of the segmentation's lattice that the volume covers.
+    number : tells sources apart; the same number means the same voxels.
+    """
+
+    voxels: np.ndarray
+    part: Lattice
+    signature: tuple
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+class SourceReader:
+    """Reads the source volume through an effect, and remembers it while nothing changes.
+
+    effect : the `scriptedEffect` of a Segment Editor effect.
+    """
+
+    def __init__(self, effect: Any) -> None:
+        self._effect = effect
+        self._last: Source | None = None
+
+    def part(self) -> Lattice | None:
+        """The voxels that can be marked, as they are now; None while something is missing."""
+        segmentation_node, volume_node = self._nodes()
+        if segmentation_node is None or volume_node is None or volume_node.GetImageData() is None:
+            return None
+        image = self._effect.referenceGeometryImage()
+        if image is None:
+            return None
+        try:
+            lattice = lattices.of_image(image, segmentation_node)
+            return lattices.covered_part(lattice, lattices.of_volume(volume_node))
+        except ValueError:  # no overlap, or a transform that is not linear: `read` says which
+            return None
+
+    def read(self) -> Source:
+        """The source volume, read anew only where it or its place has changed.
+
+        Raises
+        ------
+        ValueError
+            The volume and the segmentation share no voxel, or a transform is not linear.
+        RuntimeError
+            Slicer cannot bring the volume onto the segmentation's geometry.
+        """
+        segmentation_node, volume_node = self._nodes()
+        image = self._effect.referenceGeometryImage()
+        if image is None:
+            # Asking for the volume gives a segmentation its first geometry.
+            self._effect.sourceVolumeImageData()
+            image = self._effect.referenceGeometryImage()
+        if image is None:
+            raise RuntimeError("The segmentation has no geometry: choose a source volume.")
+        lattice = lattices.of_image(image, segmentation_node)
+        part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
+        signature = _signature(volume_node, part)
+        if self._last is None or self._last.signature != signature:
+            self._last = None  # before the copy: two large volumes at once are one too many
+            self._last = Source(self._copy(segmentation_node, part), part, signature)
+        return self._last
+
+    def unchanged(self, source: Source) -> bool:
+        """Whether results on this source still fit the scene."""
+        _, volume_node = self._nodes()
+        part = self.part()
+        return part is not None and _signature(volume_node, part) == source.signature
+
+    def forget(self) -> None:
+        """Let go of the copy."""
+        self._last = None
+
+    def _nodes(self) -> tuple[Any, Any]:
+        node = self._effect.parameterSetNode()
+        if node is None:
+            return None, None
+        return node.GetSegmentationNode(), node.GetSourceVolumeNode()
+
+    def _copy(self, segmentation_node: Any, part: Lattice) -> np.ndarray:
+        image = self._effect.sourceVolumeImageData()
+        if image is None:
+            raise RuntimeError("The volume cannot be brought onto the segmentation's geometry.")
+        lattice = lattices.of_image(image, segmentation_node)
+        return image_array(image)[lattice.slices(part)].copy()
+
+
+def _signature(volume_node: Any, part: Lattice) -> tuple:
+    """Changes with the voxels of the volume, and with where they lie on the lattice."""
+    place = np.linalg.solve(part.ijk_to_ras, lattices.of_volume(volume_node).ijk_to_ras)
+    image = volume_node.GetImageData()
+    scalars = image.GetPointData().GetScalars()
+    return (
+        volume_node.GetID(),
+        image.GetMTime(),
+        0 if scalars is None else scalars.GetMTime(),  # what numpy writers mark as modified
+        part.extent,
+        tuple(np.round(place, 9).ravel().tolist()),
+        tuple(np.round(part.ijk_to_local, 9).ravel().tolist()),
+    )

@@ -1,0 +1,335 @@
+"""The work on one segment, and the jobs that the worker does for it. No Qt, no MRML.
+
+Functions whose name ends in `_task` make what the worker performs; they and all they call run on
+the worker. A `Work` has one half for either side: `session` and `used` belong to the worker, the
+rest to the main thread, which learns of progress from what the jobs emit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .library import load_model, missing_package
+from .prompt_set import Mark, in_slice, slice_prompt
+from .source import Source
+from .worker import Job
+
+Wanted = dict[int, list[Mark]]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to use, as SlideSAMLib.load_model takes it."""
+
+    name: str = "builtin"
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell the user while a job goes on; the worker does not word it.
+
+    kind : "loaded" with the model as `detail`, or "cpu" where the GPU's memory is too small.
+    """
+
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Previewed:
+    """What one window says, emitted by `preview_task`; `candidates` is how many there are."""
+
+    preview: Any
+    candidates: int
+    model: str
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """How a slide ended: the whole result, and why it stopped; emitted last."""
+
+    slices: dict[int, tuple[Any, float]]
+    stops: dict[str, str]
+    weakest: int | None
+    model: str
+
+
+class ModelShelf:
+    """The loaded model, and the embeddings that all segments share. For the worker only."""
+
+    def __init__(self) -> None:
+        self._choice: ModelChoice | None = None
+        self._model: Any = None
+        self._cache: Any = None
+        self._on_cpu: set[str] = set()  # models that did not fit on the GPU
+
+    def model(self, choice: ModelChoice) -> Any:
+        """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
+        if choice.name in self._on_cpu:
+            choice = ModelChoice(choice.name, "cpu", "auto")
+        if choice != self._choice:
+            self._choice = self._model = None  # one at a time: models are large
+            self._model = load_model(choice.name, choice.device, choice.precision)
+            self._choice = choice
+        return self._model
+
+    def cache(self) -> Any:
+        from SlideSAMLib import EmbeddingCache
+
+        if self._cache is None:
+            self._cache = EmbeddingCache()
+        return self._cache
+
+    def use_cpu(self, name: str) -> None:
+        """From now on this model runs on the CPU."""
+        self._on_cpu.add(name)
+        self._choice = self._model = None
+        self.cache().clear()
+
+    def can_move_to_cpu(self, choice: ModelChoice) -> bool:
+        """Whether this model has not been tried on the CPU."""
+        return choice.device != "cpu" and choice.name not in self._on_cpu
+
+
+shared_shelf = ModelShelf()
+
+
+@dataclass(eq=False)
+class Work:
+    """What is known of one segment on one source.
+
+    previews : slice index -> SlideSAMLib.session.Preview, before anything slides.
+    slices : slice index -> (mask, bool (H, W); confidence, 0..1), the result of the slide.
+    initial : a result from before, for the session to go on from.
+    written : what was applied last, see `applying`.
+    dirty : whether `slices` has something that was not applied.
+    latest : the slice that was prompted last.
+    Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
+    """
+
+    segment_id: str
+    axis: int
+    source: Source
+    choice: ModelChoice
+    previews: dict[int, Any] = field(default_factory=dict)
+    slices: dict[int, tuple[Any, float]] = field(default_factory=dict)
+    initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
+    stops: dict[str, str] = field(default_factory=dict)
+    weakest: int | None = None
+    written: Any = None
+    dirty: bool = False
+    latest: int = 0
+    session: Any = None
+    used: dict[int, set[tuple]] = field(default_factory=dict)
+
+    @property
+    def has_result(self) -> bool:
+        return bool(self.slices)
+
+    def renewed(self, slices: dict[int, tuple[Any, float]]) -> Work:
+        """A new piece of work that goes on from a result; no older job knows of it."""
+        return Work(
+            self.segment_id,
+            self.axis,
+            self.source,
+            self.choice,
+            previews=dict(self.previews),
+            slices=dict(slices),
+            initial=dict(slices),
+            written=self.written,
+            dirty=self.dirty and bool(slices),
+            latest=self.latest,
+        )
+
+    def shown(self) -> dict[int, tuple[Any, float]]:
+        """What the preview is to show: the result; before there is one, the previewed windows."""
+        if self.slices:
+            return dict(self.slices)
+        out: dict[int, tuple[Any, float]] = {}
+        for preview in self.previews.values():
+            for index, mask in preview.masks.items():
+                if index not in self.previews:
+                    out[index] = (mask, preview.confidence)
+        for index, preview in self.previews.items():
+            out[index] = (preview.masks[index], preview.confidence)
+        return out
+
+
+def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
+    """Load a model; emits a Notice."""
+
+    def perform(job: Job) -> None:
+        try:
+            model = shelf.model(choice)
+        except ImportError as error:
+            raise missing_package(error) from error
+        job.emit(Notice("loaded", _describe(model)))
+
+    return perform
+
+
+def preview_task(
+    shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: bool = False
+) -> Callable[[Job], None]:
+    """Predict the windows of prompted slices; `step` takes the next best candidate of each."""
+
+    def perform(job: Job) -> None:
+        session = _session(shelf, work)
+        _sync(session, work, wanted)
+        for index in indices:
+            if job.cancelled():
+                return
+            if index not in session.prompts:
+                continue
+            preview = session.next_candidate(index) if step else session.preview(index)
+            count = session.model.traits.candidates
+            job.emit(Previewed(preview, count, _describe(session.model)))
+
+    return _on_any_device(shelf, work, perform)
+
+
+def run_task(
+    shelf: ModelShelf,
+    work: Work,
+    wanted: Wanted,
+    first: int | None,
+    last: int | None,
+    direction: str,
+) -> Callable[[Job], None]:
+    """Slide from all prompts; emits SlideSAMLib.FinishedSlice and, last, the Outcome."""
+
+    def perform(job: Job) -> None:
+        session = _session(shelf, work)
+        _sync(session, work, wanted)
+        for finished in session.run(first, last, direction, job.cancelled):
+            job.emit(finished)
+        job.emit(_outcome(session))
+
+    return _on_any_device(shelf, work, perform)
+
+
+def correct_task(
+    shelf: ModelShelf, work: Work, wanted: Wanted, index: int
+) -> Callable[[Job], None]:
+    """Refine one slice with what is new on it, and slide again where it matters."""
+
+    def perform(job: Job) -> None:
+        session = _session(shelf, work)
+        marks = wanted.get(index, [])
+        used = work.used.get(index, set())
+        _sync(session, work, {i: m for i, m in wanted.items() if i != index}, keep=index)
+        prompt = _correction(session, work, index, marks, used)
+        for finished in session.correct(prompt, job.cancelled):
+            job.emit(finished)
+        work.used[index] = {mark.key for mark in marks}
+        job.emit(_outcome(session))
+
+    return _on_any_device(shelf, work, perform)
+
+
+def _session(shelf: ModelShelf, work: Work) -> Any:
+    try:
+        from SlideSAMLib import Session, Stack
+        from SlideSAMLib.session import Snapshot
+
+        model = shelf.model(work.choice)
+    except ImportError as error:
+        raise missing_package(error) from error
+    if work.session is not None and work.session.model is model:
+        return work.session
+    stack = Stack(
+        work.source.voxels,
+        axis=2 - work.axis,  # (I, J, K) to the array axes (K, J, I)
+        spacing=work.source.part.spacing,
+        key=("source", work.source.number),
+    )
+    work.session = Session(stack, model, cache=shelf.cache())
+    work.used.clear()
+    masks = {index: mask for index, (mask, _) in work.initial.items()}
+    confidence = {index: value for index, (_, value) in work.initial.items()}
+    work.session.restore(Snapshot(masks, confidence, {}))
+    return work.session
+
+
+def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> None:
+    """Give the session the prompts that changed; a correction's prompt stays while its marks do."""
+    from SlideSAMLib import InputError
+
+    for index in list(session.prompts):
+        if index not in wanted and index != keep:
+            session.remove_prompt(index)
+            work.used.pop(index, None)
+    for index, marks in wanted.items():
+        keys = {mark.key for mark in marks}
+        if keys == work.used.get(index):
+            continue
+        try:
+            session.set_prompt(slice_prompt(index, marks, work.source.part, work.axis))
+        except InputError:
+            if any(mark.label for mark in marks):
+                raise
+            session.remove_prompt(index)  # negative points alone: nothing to segment here yet
+            work.used.pop(index, None)
+            continue
+        work.used[index] = keys
+
+
+def _correction(session: Any, work: Work, index: int, marks: list[Mark], used: set[tuple]) -> Any:
+    keys = {mark.key for mark in marks}
+    fresh = [mark for mark in marks if mark.key not in used]
+    part, axis = work.source.part, work.axis
+    if not used <= keys or any(mark.kind == "mask" for mark in fresh):
+        return slice_prompt(index, marks, part, axis)
+    points = [mark for mark in fresh if mark.kind == "point"]
+    boxes = [mark for mark in fresh if mark.kind == "box"]
+    box = slice_prompt(index, boxes, part, axis).box if boxes else None
+    return session.correction(
+        index,
+        [in_slice(part, axis, mark.positions[0]) for mark in points],
+        [mark.label for mark in points],
+        box,
+    )
+
+
+def _outcome(session: Any) -> Outcome:
+    state = session.snapshot()
+    slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
+    stops = {name: str(stop) for name, stop in state.stops.items()}
+    return Outcome(slices, stops, session.weakest(), _describe(session.model))
+
+
+def _describe(model: Any) -> str:
+    return f"{model.traits.name} ({model.device}, {model.precision})"
+
+
+def _on_any_device(
+    shelf: ModelShelf, work: Work, perform: Callable[[Job], None]
+) -> Callable[[Job], None]:
+    """The same, and once more on the CPU where the GPU's memory is too small.
+
+    Models have tried smaller batches by then.
+    """
+
+    def careful(job: Job) -> None:
+        try:
+            perform(job)
+        except Exception as error:
+            if not _out_of_memory(error) or not shelf.can_move_to_cpu(work.choice):
+                raise
+            job.emit(Notice("cpu"))
+            shelf.use_cpu(work.choice.name)
+            perform(job)
+
+    return careful
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,142 @@
+"""The one thread that loads models and predicts, and its jobs. No Qt, no MRML, no torch.
+
+Libraries keep caches per thread (cuDNN, for one), so all work goes to the same thread for as long
+as the application runs. Nothing of the scene is touched here: jobs get numpy arrays and emit
+results, which the main thread takes with `Job.take` when it likes.
+
+Slicer's idle event loop does not release Python's global lock, so a thread in the background would
+starve. Whoever polls a job has to call `Job.wait` for some milliseconds: it releases the lock.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+_numbers = itertools.count(1)
+
+
+class Job:
+    """One piece of work on the worker.
+
+    number : counts up, so that results of an older job can be told from those of a newer one.
+    kind : what it does, for the one who started it.
+    error : the exception that ended it, once it is finished; None where it went well.
+    """
+
+    def __init__(self, kind: str, function: Callable[[Job], Any]) -> None:
+        self.number = next(_numbers)
+        self.kind = kind
+        self.error: BaseException | None = None
+        self._function = function
+        self._events: queue.SimpleQueue = queue.SimpleQueue()
+        self._cancelled = threading.Event()
+        self._finished = threading.Event()
+        self._news = threading.Event()
+
+    # For the worker
+
+    def cancelled(self) -> bool:
+        """Whether somebody wants it to end soon."""
+        return self._cancelled.is_set()
+
+    def emit(self, event: Any) -> None:
+        """Hand something over to the main thread."""
+        self._events.put(event)
+        self._news.set()
+
+    def perform(self) -> None:
+        """Run the function; whatever happens, the job is finished afterwards."""
+        try:
+            if not self.cancelled():
+                self._function(self)
+        except BaseException as error:
+            self.error = error
+            if not self.cancelled():
+                traceback.print_exc()  # the log gets the whole of it, the user one sentence
+        finally:
+            del self._function  # lets go of volumes and models
+            self._finished.set()
+            self._news.set()
+
+    # For the main thread
+
+    def cancel(self) -> None:
+        """Ask it to end after the window it is at. Returns at once."""
+        self._cancelled.set()
+
+    def take(self) -> list[Any]:
+        """What was emitted since the last call, in order."""
+        self._news.clear()
+        events = []
+        while not self._events.empty():
+            events.append(self._events.get())
+        return events
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for news, letting other threads run; whether there is any."""
+        return self._news.wait(seconds)
+
+    @property
+    def finished(self) -> bool:
+        """True when it will emit nothing more; what it emitted last may still have to be taken."""
+        return self._finished.is_set()
+
+
+class Worker:
+    """A thread that does jobs one after another; it starts with the first one."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._current: Job | None = None
+        self._closed = False
+
+    def submit(self, kind: str, function: Callable[[Job], Any]) -> Job:
+        """Do `function(job)` after all earlier jobs."""
+        if self._closed:
+            raise RuntimeError("The application is closing, so nothing new can be started.")
+        job = Job(kind, function)
+        if self._thread is None:
+            # A daemon: an encoder that takes seconds must not hold up the end of the application.
+            self._thread = threading.Thread(target=self._work, name="SlideSAM", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+        return job
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Cancel what is running, and wait a little for the thread to end."""
+        self._closed = True
+        current = self._current
+        if current is not None:
+            current.cancel()
+        self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while not self._closed:
+            job = self._jobs.get()
+            if job is None:
+                return
+            self._current = job
+            job.perform()
+            self._current = None
+            del job  # or it would be kept until the next one comes
+
+
+_shared: Worker | None = None
+
+
+def shared_worker() -> Worker:
+    """The worker of this application."""
+    global _shared
+    if _shared is None:
+        _shared = Worker()
+        atexit.register(_shared.close)
+    return _shared

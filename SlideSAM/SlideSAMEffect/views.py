@@ -1,0 +1,106 @@
+"""The slice views of the layout, and what the effect draws over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from SlideSAMBridge.lattice import Lattice
+from SlideSAMBridge.overlay import Overlay
+from SlideSAMBridge.prompt_set import PromptSet
+
+
+def is_slice_view(view: Any) -> bool:
+    return view.className() == "qMRMLSliceWidget"
+
+
+def slice_node(view: Any) -> Any:
+    return view.sliceLogic().GetSliceNode()
+
+
+def pixel_ratio(effect: Any, view: Any) -> float:
+    """Render window pixels per Qt pixel: 2 on many high-density screens."""
+    width = view.sliceView().width
+    pixels = effect.renderWindow(view).GetSize()[0]
+    return max(1.0, pixels / width) if width > 0 else 1.0
+
+
+class Views:
+    """Overlays by slice node; views that are not in the layout join when they send an event."""
+
+    def __init__(self, effect: Any) -> None:
+        self._effect = effect
+        self._views: dict[str, Any] = {}
+        self._overlays: dict[str, Overlay] = {}
+        self.last: Any = None  # the view that was used last
+
+    @property
+    def overlays(self) -> list[Overlay]:
+        return list(self._overlays.values())
+
+    def find(self) -> None:
+        """Take up the slice views of the layout."""
+        manager = slicer.app.layoutManager()
+        if manager is None:
+            return
+        for name in manager.sliceViewNames():
+            view = manager.sliceWidget(name)
+            if view is not None:
+                self.overlay(view)
+
+    def overlay(self, view: Any) -> Overlay:
+        """What is drawn over a view."""
+        name = slice_node(view).GetID()
+        if name not in self._overlays:
+            ratio = pixel_ratio(self._effect, view)
+            self._overlays[name] = Overlay(self._effect.renderer(view), ratio)
+            self._views[name] = view
+        return self._overlays[name]
+
+    def nodes(self) -> list[Any]:
+        """The slice nodes of all views, the one that was used last first."""
+        nodes = [slice_node(view) for view in self._views.values()]
+        if self.last is not None:
+            first = slice_node(self.last).GetID()
+            nodes.sort(key=lambda node: node.GetID() != first)
+        return nodes
+
+    def current(self) -> Any:
+        """The slice node of the view that was used last, or of any other one, or None."""
+        nodes = self.nodes()
+        return nodes[0] if nodes else None
+
+    def draw(self, part: Lattice | None, prompts: PromptSet, hovered: tuple | None = None) -> None:
+        """Draw the prompts in all views. hovered : (view, number of the mark) or None."""
+        for view in self._views.values():
+            self.draw_one(view, part, prompts, hovered)
+
+    def draw_one(
+        self, view: Any, part: Lattice | None, prompts: PromptSet, hovered: tuple | None = None
+    ) -> None:
+        overlay = self.overlay(view)
+        had = bool(overlay.actors)
+        number = hovered[1] if hovered is not None and hovered[0] == view else None
+        if part is None or not len(prompts):
+            overlay.clear_marks()
+        else:
+            overlay.show(slice_node(view), part, prompts, number)
+        if had or overlay.actors:
+            self._effect.scheduleRender(view)
+
+    def clear(self) -> None:
+        """Take everything out of all views, and forget them; their widgets may be gone."""
+        for name, overlay in self._overlays.items():
+            drawn = bool(overlay.actors)
+            overlay.clear()
+            if drawn:
+                self._render(self._views[name])
+        self._overlays.clear()
+        self._views.clear()
+        self.last = None
+
+    def _render(self, view: Any) -> None:
+        try:
+            self._effect.scheduleRender(view)
+        except ValueError:  # what PythonQt raises where the widget is gone, as after a new layout
+            return

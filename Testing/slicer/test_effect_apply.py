@@ -1,0 +1,148 @@
+"""What applying writes: one undo step, the modes, Slicer's own masking, and taking back."""
+
+import numpy as np
+import pytest
+
+from Testing.slicer import scenes
+from Testing.slicer.scenes import SHAPE
+
+pytestmark = pytest.mark.slicer
+
+
+def test_one_undo_step(stage_of):
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    logic = stage.editor.logic
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    logic.Undo()
+    assert not stage.mask().any()
+    assert stage.actors() == 2  # the prompts are still there
+    logic.Redo()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_apply_by_hand_and_discard(stage_of):
+    stage = stage_of()
+    stage.panel.autoApply.checked = False
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert not stage.mask().any() and np.array_equal(stage.preview(), stage.scene.truth)
+    stage.panel.discard.click()
+    assert not stage.panel.apply.isEnabled() and stage.preview().sum() < stage.scene.truth.sum()
+    stage.panel.segment.click()
+    stage.wait()
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert not stage.panel.apply.isEnabled()
+
+
+def test_modes(stage_of):
+    stage = stage_of()
+    block = np.zeros(SHAPE, bool)
+    block[0:5, 0:8, 0:8] = True
+    truth = stage.scene.truth
+    for mode, expected in (
+        ("add", block | truth),
+        ("remove", block & ~truth),
+        ("replace", truth),
+    ):
+        stage.interaction.clear()
+        stage.write("A", block)
+        stage.effect.setParameter("Mode", mode)
+        stage.click()
+        stage.panel.segment.click()
+        stage.wait()
+        assert np.array_equal(stage.mask(), expected), mode
+
+
+def other(stage):
+    """A second segment "B" that covers a part of the object."""
+    mask = np.zeros(SHAPE, bool)
+    mask[4:7, 3:9, 3:10] = True
+    stage.editor.logic.AddEmptySegment("B")
+    stage.write("B", mask)
+    stage.editor.node.SetSelectedSegmentID("A")
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask_mode", "overwrite", "expected"),
+    [
+        ("EditAllowedEverywhere", "OverwriteNone", lambda truth, b: (truth, b)),
+        ("EditAllowedEverywhere", "OverwriteAllSegments", lambda truth, b: (truth, b & ~truth)),
+        ("EditAllowedEverywhere", "OverwriteVisibleSegments", lambda truth, b: (truth, b & ~truth)),
+        ("EditAllowedInsideVisibleSegments", "OverwriteNone", lambda truth, b: (truth & b, b)),
+        ("EditAllowedOutsideAllSegments", "OverwriteAllSegments", lambda t, b: (t & ~b, b)),
+    ],
+)
+def test_masking_is_slicers_own(stage_of, mask_mode, overwrite, expected):
+    stage = stage_of()
+    b = other(stage)
+    node = stage.editor.node
+    node.SetMaskMode(getattr(stage.scene.segmentation, mask_mode))
+    node.SetOverwriteMode(getattr(node, overwrite))
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    in_a, in_b = expected(stage.scene.truth, b)
+    assert np.array_equal(stage.mask("A"), in_a) and np.array_equal(stage.mask("B"), in_b)
+
+
+def test_intensity_range(stage_of):
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, :, :9] += (image[:, :, :9] > 0) * np.int16(200)
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    stage.editor.node.SourceVolumeIntensityMaskOn()
+    stage.editor.node.SetSourceVolumeIntensityMaskRange(500, 700)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth & (image >= 500))
+
+
+def test_nothing_to_write_is_said_and_costs_no_undo_state(stage_of):
+    stage = stage_of()
+    stage.editor.node.SourceVolumeIntensityMaskOn()
+    stage.editor.node.SetSourceVolumeIntensityMaskRange(900, 1000)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert "masking settings" in stage.message
+    assert not stage.mask().any() and not stage.editor.logic.CanUndo()
+
+
+def test_oversampled_lattice(stage_of):
+    stage = stage_of("oblique", ("volume",), oversampling=2)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    found = stage.scene.found("A")
+    truth = scenes.fine_truth(stage.scene, 2)
+    assert np.array_equal(scenes.sorted_rows(found), scenes.sorted_rows(truth))
+
+
+def test_a_correction_takes_back_what_was_applied(stage_of):
+    """Voxels that the corrected result no longer has go; what was there before stays."""
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, 12:15, 16:20] = scenes.INSIDE  # a second thing, apart from the object
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    drawn = np.zeros(SHAPE, bool)
+    drawn[7:9, 12:13, 16:17] = True  # the user's own voxels, inside what is found wrongly
+    stage.write("A", drawn)
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    both = image > 0
+    assert np.array_equal(stage.mask(), both)
+    stage.click((18, 13, 6), ctrl=1)  # not this one
+    stage.wait()
+    after = stage.mask()
+    assert not after[6, 12:15, 16:20].any() and after[6, 4:11, 5:14].all()
+    assert after[7, 12, 16]
+    stage.editor.logic.Undo()  # one step for taking back and adding
+    assert np.array_equal(stage.mask(), both)
+    stage.editor.logic.Undo()
+    assert np.array_equal(stage.mask(), drawn)

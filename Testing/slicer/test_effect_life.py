@@ -1,0 +1,321 @@
+"""Every moment at which the ground may go from under the effect, each with a job running too."""
+
+import gc
+import random
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtWidgets
+
+from Testing.host.scripted_effect import LayoutManager
+
+pytestmark = pytest.mark.slicer
+
+JOBS = ("preview", "run", "correct")
+
+
+@pytest.fixture(params=JOBS)
+def busy(request, stage_of, quick_model):
+    """A stage with prompts, and with a slow job under way, or none."""
+    stage = stage_of()
+    stage.empty = stage.props()
+    stage.click()
+    stage.wait()
+    if request.param == "correct":
+        stage.panel.segment.click()
+        stage.wait()
+    quick_model.delay = 0.15
+    if request.param in ("preview", "correct"):
+        stage.click((6, 5, 6))
+    elif request.param == "run":
+        stage.panel.segment.click()
+        stage.wait(lambda: stage.interaction.work.slices)
+    stage.before = stage.mask().copy()
+    stage.request_kind = request.param
+    return stage
+
+
+def settle(stage, quick_model):
+    """Whatever a late job may do has been done."""
+    quick_model.delay = 0
+    application = QtWidgets.QApplication.instance()
+    done = threading.Event()
+    stage.interaction.jobs.worker.submit("test", lambda job: done.set())
+    while not done.wait(0.01):
+        application.processEvents()
+    for _ in range(5):
+        application.processEvents()
+
+
+def test_deactivate_and_come_back(busy, quick_model):
+    """As on Esc, on another effect, and on leaving the module."""
+    busy.shut()
+    busy.shut()
+    assert busy.props() == busy.empty and busy.interaction.preview.node is None
+    assert busy.interaction.jobs.job is None and not busy.python.pump.running
+    settle(busy, quick_model)
+    assert np.array_equal(busy.mask(), busy.before)
+    busy.open()
+    assert busy.actors() > 0
+    busy.panel.segment.click()
+    busy.wait()
+    assert np.array_equal(busy.mask(), busy.scene.truth)
+
+
+def test_segment_removed(busy, quick_model):
+    busy.editor.logic.AddEmptySegment("B")
+    busy.editor.node.SetSelectedSegmentID("A")
+    busy.scene.contents.RemoveSegment("A")
+    settle(busy, quick_model)
+    assert busy.interaction.preview.node is None and busy.actors() == 0
+    assert busy.interaction.jobs.job is None
+    assert not busy.mask("B").any()
+
+
+def test_segment_switched(busy, quick_model):
+    busy.editor.logic.AddEmptySegment("B")
+    busy.editor.node.SetSelectedSegmentID("B")
+    settle(busy, quick_model)
+    assert busy.interaction.jobs.job is None and not busy.preview().any()
+    assert not busy.mask("B").any() and np.array_equal(busy.mask(), busy.before)
+    busy.editor.node.SetSelectedSegmentID("A")
+    busy.panel.segment.click()
+    busy.wait()
+    assert np.array_equal(busy.mask(), busy.scene.truth) and not busy.mask("B").any()
+
+
+@pytest.mark.parametrize("how", ["voxels", "other", "none", "deleted"])
+def test_source_volume_changed(busy, quick_model, how):
+    scene = busy.scene
+    if how == "voxels":
+        image = slicer.util.arrayFromVolume(scene.volume)
+        image[:] = 0
+        slicer.util.arrayFromVolumeModified(scene.volume)
+    elif how == "other":
+        other = slicer.util.addVolumeFromArray(
+            np.zeros_like(scene.image), ijkToRAS=scene.ijk_to_ras, name="Empty"
+        )
+        busy.editor.node.SetAndObserveSourceVolumeNode(other)
+    elif how == "none":
+        busy.editor.node.SetAndObserveSourceVolumeNode(None)
+    else:
+        slicer.mrmlScene.RemoveNode(scene.volume)
+    settle(busy, quick_model)
+    assert busy.interaction.jobs.job is None and busy.interaction.preview.node is None
+    assert np.array_equal(busy.mask(), busy.before)
+    if busy.request_kind in ("run", "correct"):
+        assert "source volume changed" in busy.message
+    assert busy.scene.contents.GetSegment("A").HasTag("SlideSAM.Prompts")
+    busy.panel.segment.click()  # without a volume the button is off; without an object, nothing
+    busy.wait()
+    assert np.array_equal(busy.mask(), busy.before)
+
+
+def test_segmentation_deleted(busy, quick_model):
+    slicer.mrmlScene.RemoveNode(busy.scene.segmentation)
+    settle(busy, quick_model)
+    assert busy.interaction.preview.node is None and busy.interaction.jobs.job is None
+
+
+def test_scene_closed(busy, quick_model):
+    slicer.mrmlScene.Clear(False)
+    settle(busy, quick_model)
+    assert busy.interaction.jobs.job is None and busy.interaction.preview.node is None
+    names = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    assert names == []
+
+
+def test_undo_and_redo(busy, quick_model):
+    logic = busy.editor.logic
+    logic.Undo()
+    logic.Redo()
+    busy.wait()
+    assert np.array_equal(busy.mask(), busy.scene.truth) or np.array_equal(busy.mask(), busy.before)
+
+
+def test_layout_changed_and_views_gone(busy, quick_model):
+    """PythonQt raises at every call of a widget that was destroyed."""
+    for view in busy.views.values():
+        view.closed = True
+    slicer.app.layout = LayoutManager([])
+    busy.python.layoutChanged()
+    settle(busy, quick_model)
+    busy.shut()
+    for view in busy.views.values():
+        view.closed = False
+
+
+def test_geometry_changed(busy, quick_model):
+    """A result for other voxels is not written."""
+    busy.scene.oversample(2)
+    busy.wait()
+    found = busy.scene.contents.GetSegment("A")
+    assert found is not None
+    busy.panel.apply.click()
+    busy.panel.segment.click()
+    quick_model.delay = 0
+    busy.wait()
+    assert busy.interaction.jobs.job is None
+
+
+def test_two_editors(stage_of, quick_model):
+    """Two clones on two segmentations, both busy: neither sees the other."""
+    one = stage_of()
+    two = stage_of("oblique", view_names=("Green",))
+    quick_model.delay = 0.02
+    one.click()
+    two.click()
+    one.wait()
+    two.wait()
+    assert one.interaction.preview.node is not two.interaction.preview.node
+    one.panel.segment.click()
+    two.panel.segment.click()
+    one.panel.cancel.click()
+    two.wait()
+    one.wait()
+    assert np.array_equal(two.mask(), two.scene.truth) and not one.mask().any()
+    one.shut()
+    assert two.actors() == 2
+
+
+def test_nothing_keeps_the_effect_alive(stage_of):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.shut()
+    stage.editor._call(stage.effect, "cleanup")
+    stage.editor._call(stage.effect, "cleanup")  # callable twice
+    interaction = weakref.ref(stage.interaction)
+    for each in stage.panel.__dict__.values():
+        assert each is not None
+    assert threading.active_count() <= 2
+    del stage
+    gc.collect()
+    assert interaction() is not None  # the editor still has the effect
+
+
+def test_works_without_a_layout_manager(stage_of):
+    """As in a window-less Slicer: views join with their first event."""
+    stage = stage_of(layout=False)
+    stage.click()
+    stage.wait()
+    assert stage.actors() == 2
+    stage.panel.existing.click()
+
+
+def test_shortcuts_live_with_the_effect(stage_of, qt_application):
+    from Testing.host.pythonqt_rules import qt
+
+    window = qt.QMainWindow()
+    window.objectName = "qSlicerMainWindow"
+    stage = stage_of()
+    keys = sorted(s.key.toString() for s in window.findChildren(qt.QShortcut))
+    assert keys == ["C", "X"]
+    stage.shut()
+    QtWidgets.QApplication.sendPostedEvents(None, 52)  # deferred deletes
+    assert window.findChildren(qt.QShortcut) == []
+    stage.open()
+    stage.shut()
+    window.deleteLater()
+
+
+def test_saved_and_loaded(stage_of, tmp_path):
+    """The prompts come back with the scene's segmentation; the preview does not."""
+    stage = stage_of()
+    stage.drag((4, 3, 6), (17, 12, 6))
+    stage.click((3, 13, 6), ctrl=1)
+    stage.wait()
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "kept.seg.nrrd"))
+    assert storage.WriteData(stage.scene.segmentation)
+    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
+    assert storage.ReadData(loaded)
+    before = [mark.key for mark in stage.interaction.book.prompts.marks]
+    stage.editor.node.SetAndObserveSegmentationNode(loaded)
+    stage.editor.node.SetSelectedSegmentID("A")
+    if stage.editor.active is None:
+        stage.open()
+    assert [mark.key for mark in stage.interaction.book.prompts.marks] == before
+    stage.scene.segmentation = loaded
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_events(stage_of, quick_model, seed, monkeypatch):
+    """Fifty sequences of events in a row: no exception, nothing left, and nothing lost.
+
+    The segments equal what was applied last, or what undo and redo made of it.
+    """
+    from SlideSAMBridge import applying
+
+    chance = random.Random(seed)
+    stage = stage_of()
+    expected = {}
+
+    def note(*_):
+        expected.update({name: stage.mask(name) for name in "AB"})
+
+    original = applying.apply
+    monkeypatch.setattr(applying, "apply", lambda *a: (original(*a), note()))
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.editor.logic.ClearUndoState()
+    props = stage.props()
+    note()
+    for _ in range(50):
+        for _ in range(chance.randint(1, 8)):
+            random_event(chance, stage, quick_model, note)
+        assert all(np.array_equal(stage.mask(name), expected[name]) for name in "AB")
+        if chance.random() < 0.3:
+            quick_model.delay = 0
+            stage.wait()
+    quick_model.delay = 0
+    stage.shut()
+    settle(stage, quick_model)
+    assert stage.editor.errors == []
+    assert stage.props() == props and stage.python.watch.observers == 0
+    assert [t.name for t in threading.enumerate() if t.name == "SlideSAM"] == ["SlideSAM"]
+    for name in "AB":
+        assert np.array_equal(stage.mask(name), expected[name])
+
+
+def random_event(chance, stage, model, note):
+    view = stage.view
+    spot = stage.xy((chance.uniform(-2, 21), chance.uniform(-2, 17), 6))
+    inside = stage.xy(chance.choice([(6, 5, 6), (9, 7, 6), (12, 9, 6), (15, 5, 6)]))
+    names = (
+        "LeftButtonPressEvent",
+        "LeftButtonReleaseEvent",
+        "MouseMoveEvent",
+        "MouseWheelForwardEvent",
+        "MouseWheelBackwardEvent",
+        "LeftButtonDoubleClickEvent",
+        "RightButtonPressEvent",
+        "RightButtonReleaseEvent",
+        "LeaveEvent",
+    )
+    actions = (
+        lambda: view.event(chance.choice(names), spot, ctrl=chance.random() < 0.2),
+        lambda: view.event(chance.choice(names), spot, ctrl=1, alt=1),
+        lambda: view.click(inside, ctrl=int(chance.random() < 0.2)),
+        lambda: view.drag(spot, inside),
+        lambda: view.press_key(chance.choice(["c", "x", "Return", "Delete", "Escape", "q"])),
+        lambda: stage.editor.node.SetSelectedSegmentID(chance.choice("AB")),
+        lambda: stage.editor.setActiveEffectByName(chance.choice(["", "Slide-SAM", "Slide-SAM"])),
+        lambda: stage.editor.logic.CanUndo() and (stage.editor.logic.Undo(), note()),
+        lambda: stage.editor.logic.CanRedo() and (stage.editor.logic.Redo(), note()),
+        lambda: getattr(
+            stage.panel, chance.choice(["cancel", "apply", "discard", "clear", "segment"])
+        ).click(),
+        lambda: setattr(model, "delay", chance.choice([0, 0, 0.01])),
+        lambda: QtWidgets.QApplication.instance().processEvents(),
+        stage.python.layoutChanged,
+    )
+    chance.choice(actions)()
+    if stage.editor.active is None and chance.random() < 0.5:
+        stage.open()

@@ -1,0 +1,256 @@
+"""Prompts by real mouse events: where they land, how they are drawn, removed and kept."""
+
+import numpy as np
+import pytest
+
+from Testing.slicer.scenes import GEOMETRIES, MIDDLE, SHAPE
+
+pytestmark = pytest.mark.slicer
+
+
+def voxels(stage):
+    """The prompts of the segment as (kind, axis, voxels of the volume, label)."""
+    from SlideSAMBridge import lattice
+
+    grid = lattice.of_volume(stage.scene.volume)
+    to_ras = stage.interaction.reader.part().local_to_ras
+    found = []
+    for mark in stage.interaction.book.prompts.marks:
+        at = [
+            tuple(grid.voxel((to_ras @ [*position, 1.0])[:3]).tolist())
+            for position in mark.positions
+        ]
+        found.append((mark.kind, "IJK"[mark.axis], at, mark.label))
+    return found
+
+
+@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sagittal scan", "anisotropic"])
+@pytest.mark.parametrize("transforms", [(), ("volume", "segmentation"), ("volume",)])
+def test_click_and_drag_are_voxel_exact(stage_of, geometry, transforms):
+    """In all three orientations, whatever the lattice and the transforms."""
+    stage = stage_of(geometry, transforms, view_names=("Red", "Yellow", "Green"))
+    for name in stage.views:
+        stage.interaction.clear()
+        stage.drag((6, 5, 4), (12, 10, 8), name)
+        stage.click(MIDDLE, name)
+        axis = stage.interaction.book.prompts.marks[0].axis
+        low, high = [6, 5, 4], [12, 10, 8]
+        low[axis] = high[axis] = MIDDLE[axis]
+        box, point = voxels(stage)
+        assert box[:2] == ("box", "IJK"[axis])
+        assert np.array_equal(np.min(box[2], axis=0), low)
+        assert np.array_equal(np.max(box[2], axis=0), high)
+        assert point == ("point", "IJK"[axis], [MIDDLE], 1)
+    assert {m.axis for m in stage.interaction.book.prompts.marks} == {1} or len(stage.views) == 3
+
+
+def test_positive_and_negative(stage_of):
+    stage = stage_of()
+    stage.click((6, 5, 6))
+    stage.click((10, 5, 6), ctrl=1)
+    assert [v[3] for v in voxels(stage)] == [1, 0]
+    stage.wait()
+
+
+def test_a_shaking_hand_is_a_click(stage_of):
+    """Up to four Qt pixels; on a screen of double density these are eight pixels."""
+    for ratio, pixels, kind in ((1, 3, "point"), (1, 40, "box"), (2, 7, "point")):
+        stage = stage_of(ratio=ratio)
+        start = stage.xy((7, 6, 6))
+        stage.view.drag(start, np.add(start, (pixels, pixels if pixels > 9 else 0)))
+        assert [v[0] for v in voxels(stage)] == [kind]
+        stage.interaction.reset()
+        stage.interaction.clear()
+
+
+def test_events_are_consumed_only_where_they_are_ours(stage_of):
+    stage = stage_of()
+    seen = []
+    view = stage.view
+    for name in ("LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent"):
+        view.interactor.AddObserver(name, lambda c, e: seen.append(e), 0.5)
+    xy = stage.xy()
+    view.event("MouseMoveEvent", xy)
+    assert seen == ["MouseMoveEvent"]  # the data probe and the crosshair see it
+    view.event("LeftButtonPressEvent", xy)
+    view.event("MouseMoveEvent", xy + 30)
+    view.event("LeftButtonReleaseEvent", xy + 30)
+    assert seen == ["MouseMoveEvent"]
+    view.event("LeftButtonPressEvent", xy, shift=1)
+    assert seen[1:] == ["LeftButtonPressEvent"]
+    view.event("LeftButtonReleaseEvent", xy)
+    assert len(stage.interaction.book.prompts) == 1
+    before = view.logic.GetSliceOffset()
+    view.event("MouseWheelForwardEvent", xy)
+    assert view.logic.GetSliceOffset() != before
+
+
+def test_lost_and_lone_releases(stage_of):
+    stage = stage_of()
+    xy = stage.xy()
+    stage.view.event("LeftButtonReleaseEvent", xy)
+    assert len(stage.interaction.book.prompts) == 0
+    stage.view.event("LeftButtonPressEvent", xy)  # no release follows
+    stage.click((6, 5, 6))
+    assert voxels(stage)[0][2] == [(6, 5, 6)] and len(voxels(stage)) == 1
+    stage.view.event("LeftButtonDoubleClickEvent", xy)
+    stage.view.event("LeftButtonReleaseEvent", xy)
+    assert len(stage.interaction.book.prompts) == 1
+
+
+@pytest.mark.parametrize("how", ["escape", "scroll", "effect", "layout", "volume"])
+def test_a_drag_is_cancelled(stage_of, how):
+    stage = stage_of()
+    props = stage.props()
+    stage.view.event("LeftButtonPressEvent", stage.xy((6, 5, 6)))
+    stage.view.event("MouseMoveEvent", stage.xy((12, 9, 6)))
+    assert stage.props()[0] == props[0] + 1
+    if how == "escape":
+        stage.key("Escape")
+    elif how == "scroll":
+        stage.view.event("MouseWheelForwardEvent", stage.xy())
+    elif how == "effect":
+        stage.shut()
+    elif how == "layout":
+        stage.python.layoutChanged()
+    else:
+        stage.editor.node.SetAndObserveSourceVolumeNode(None)
+    assert stage.props() == props
+    stage.view.event("LeftButtonReleaseEvent", stage.xy((12, 9, 6)))
+    assert stage.props() == props and stage.interaction.book.prompts.marks == ()
+
+
+def test_the_box_follows_pan_and_zoom(stage_of):
+    """The corner stays at its voxel when the view moves under the drag."""
+    stage = stage_of()
+    stage.view.event("LeftButtonPressEvent", stage.xy((6, 5, 6)))
+    stage.view.event("MouseMoveEvent", stage.xy((9, 7, 6)))
+    width, height, depth = stage.view.node.GetFieldOfView()
+    stage.view.node.SetFieldOfView(width * 2, height * 2, depth)
+    stage.view.event("MouseMoveEvent", stage.xy((12, 10, 6)))
+    stage.view.event("LeftButtonReleaseEvent", stage.xy((12, 10, 6)))
+    ((_, _, box, _),) = voxels(stage)
+    assert np.array_equal(np.min(box, axis=0), [6, 5, 6])
+    assert np.array_equal(np.max(box, axis=0), [12, 10, 6])
+
+
+def test_a_box_is_cut_at_the_edge_and_outside_is_refused(stage_of):
+    stage = stage_of()
+    stage.drag((-3, -3, 6), (8, 7, 6))
+    ((_, _, box, _),) = voxels(stage)
+    assert np.array_equal(np.min(box, axis=0), [0, 0, 6])
+    stage.click((-1, 5, 6))  # rounding towards zero would make it voxel 0
+    assert len(voxels(stage)) == 1 and "outside the volume" in stage.message
+    stage.drag((-6, -6, 6), (-2, -2, 6))
+    assert len(voxels(stage)) == 1
+
+
+def test_an_oblique_view_is_refused_with_a_way_out(stage_of):
+    stage = stage_of("oblique")
+    stage.view.node.SetOrientation("Axial")  # anatomical, not the scan's
+    stage.click()
+    assert voxels(stage) == [] and "angle" in stage.message
+    assert stage.panel.rotate.isVisibleTo(stage.effect.optionsFrame())
+    stage.panel.rotate.click()
+    assert not stage.panel.rotate.isVisibleTo(stage.effect.optionsFrame())
+    stage.scroll_to(MIDDLE)
+    stage.click()
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)]
+
+
+def test_a_hidden_segment_is_asked_about_first(stage_of):
+    """The dialog swallows the release, so no drag may start."""
+    stage = stage_of()
+    stage.scene.segmentation.GetDisplayNode().SetSegmentVisibility("A", False)
+    stage.click()
+    assert voxels(stage) == [] and stage.python.gesture.view is None
+    stage.click()
+    assert len(voxels(stage)) == 1
+
+
+def test_prompts_are_drawn_on_their_slice_only(stage_of):
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.click()
+    stage.wait()
+    yellow = stage.python.views.overlays[1]
+    assert len(stage.python.views.overlays[0].actors) == 2 == len(yellow.actors)
+    stage.drag((6, 5, 6), (12, 9, 6))
+    assert len(stage.python.views.overlays[0].actors) == 3
+    assert len(yellow.actors) == 2  # a box lies in one orientation
+    stage.scroll_to((9, 7, 7), "Red")
+    assert stage.python.views.overlays[0].actors == []
+    stage.scroll_to(MIDDLE, "Red")
+    assert len(stage.python.views.overlays[0].actors) == 3
+    stage.wait()
+
+
+def test_removing_prompts(stage_of):
+    stage = stage_of()
+    stage.click((6, 5, 6))
+    stage.click((11, 9, 6))
+    stage.click((6, 5, 6), ctrl=1, alt=1)
+    assert [v[2] for v in voxels(stage)] == [[(11, 9, 6)]]
+    stage.view.event("MouseMoveEvent", stage.xy((11, 9, 6)))
+    stage.key("Delete")
+    assert voxels(stage) == []
+    stage.key("Delete")  # nothing under the mouse
+    stage.click()
+    stage.panel.clear.click()
+    assert voxels(stage) == [] and stage.actors() == 0
+    assert stage.scene.contents.GetSegment("A").HasTag("SlideSAM.Prompts") is False
+
+
+def test_each_segment_has_its_own(stage_of):
+    stage = stage_of()
+    stage.click((6, 5, 6))
+    stage.wait()
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    assert voxels(stage) == [] and stage.actors() == 0 and not stage.preview().any()
+    stage.click((7, 6, 6), ctrl=1)
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert [v[2:] for v in voxels(stage)] == [([(6, 5, 6)], 1)]
+    assert stage.preview().any()
+    stage.shut()
+    stage.open()
+    stage.editor.node.SetSelectedSegmentID("B")
+    assert [v[2:] for v in voxels(stage)] == [([(7, 6, 6)], 0)]
+
+
+def test_prompts_move_with_the_segmentation_and_outlive_its_geometry(stage_of):
+    stage = stage_of("negative spacing", ("volume", "segmentation"))
+    stage.click()
+    stage.wait()
+    parent = stage.scene.segmentation.GetParentTransformNode()
+    parent.SetMatrixTransformToParent(scenes_matrix(GEOMETRIES["identity"]))
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)]
+    stage.scene.oversample(2)
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)]
+
+
+def scenes_matrix(array):
+    import slicer
+
+    return slicer.util.vtkMatrixFromArray(array)
+
+
+def test_damaged_text_is_told_and_survived(stage_of):
+    stage = stage_of()
+    stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", '{"version": 9}')
+    stage.click()
+    assert [v[2] for v in voxels(stage)] == [[MIDDLE]]
+
+
+def test_prompts_of_the_logic_are_shown(stage_of, slidesam):
+    stage = stage_of()
+    slidesam.SlideSAMLogic().segment(
+        stage.scene.volume,
+        stage.scene.segmentation,
+        "A",
+        points=[stage.scene.ras()],
+        orientation="K",
+        model="threshold",
+    )
+    stage.python.redraw()
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)] and stage.actors() == 2
+    assert stage.mask().shape == SHAPE

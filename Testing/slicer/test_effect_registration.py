@@ -1,0 +1,103 @@
+"""The effect as Slicer finds it: registered at start-up, cloned per editor, light until used."""
+
+import subprocess
+import sys
+
+import pytest
+import slicer
+
+from Testing.slicer.effect_stage import EFFECT
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def factory(monkeypatch):
+    from Testing.host.effect_factory import EffectFactory
+
+    monkeypatch.setattr(EffectFactory, "_instance", EffectFactory())
+    return EffectFactory.instance()
+
+
+def test_the_module_registers_the_effect_once(session, slidesam, factory):
+    from Testing.host import module_host
+
+    module = slidesam.SlideSAM(module_host.ModuleObject(slidesam.__file__))
+    assert "Slide-SAM" not in factory.prototypes  # the factory may not be there yet
+    slicer.app.startup()
+    assert list(factory.prototypes) == ["Slide-SAM"]
+    module.registerEditorEffect()  # a second time, as by hand: refused by the factory
+    assert list(factory.prototypes) == ["Slide-SAM"]
+
+
+def test_clones_are_independent(stage_of, factory):
+    stage = stage_of()
+    clone = stage.editor.cloneEffect(stage.effect)
+    assert clone is not stage.effect and clone.self() is not stage.python
+    assert clone.self().interaction is not stage.interaction
+    assert clone.name == "Slide-SAM" and clone.title == "Slide-SAM"
+    assert not clone.self().icon().isNull()
+
+
+def test_help_has_a_first_sentence(stage_of):
+    text = stage_of().python.helpText()
+    first, rest = text.split("<br>", 1)
+    assert text.startswith("<html>") and 20 < len(first) < 120 and "Ctrl+click" in rest
+    assert "not for clinical use" in rest
+
+
+def test_parameters_have_defaults_and_are_text(stage_of):
+    """No bools: "True" could not be read as a number."""
+    from SlideSAMEffect.parameters import DEFAULTS
+
+    stage = stage_of(model="builtin")
+    for name, value in DEFAULTS.items():
+        assert type(value) is not bool
+        assert stage.editor.node.GetAttribute(f"Slide-SAM.{name}") == str(value)
+
+
+def test_parameters_and_panel_agree_both_ways(stage_of):
+    stage = stage_of()
+    stage.effect.setParameter("Direction", "forward")
+    stage.effect.setParameter("Mode", "remove")
+    stage.effect.setParameter("AutoApply", 0)
+    assert stage.panel.direction.currentIndex == 1 and stage.panel.mode.currentIndex == 2
+    assert not stage.panel.autoApply.checked
+    stage.panel.direction.setCurrentIndex(2)
+    stage.panel.autoApply.checked = True
+    stage.panel.limit.checked = True
+    assert stage.effect.parameter("Direction") == "backward"
+    assert stage.effect.integerParameter("AutoApply") == 1
+    assert (stage.panel.first.value, stage.panel.last.value) == (0, 11)  # all there is
+    stage.panel.first.value = 3
+    options = stage.interaction.options
+    assert (options.first, options.last, options.direction) == (3, 11, "backward")
+    stage.effect.setParameter("Direction", "sideways")  # by a script: the default counts
+    assert stage.interaction.options.direction == "both"
+
+
+def test_nothing_heavy_before_it_is_used(tmp_path):
+    """Loading and cloning import no torch and start no thread."""
+    code = f"""
+import sys, threading
+sys.path[:0] = {[str(EFFECT.parents[1]), str(EFFECT.parents[2])]!r}
+from SlideSAMBridge import offscreen
+offscreen.use_software_window()
+from Testing.host import effect_factory, headless, pythonqt_host
+pythonqt_host.install()
+headless.start()
+import qSlicerSegmentationsEditorEffectsPythonQt as effects
+instance = effects.qSlicerSegmentEditorScriptedEffect(None)
+assert instance.setPythonSource({str(EFFECT)!r})
+instance.self().clone()
+assert not [name for name in ("torch", "scipy", "SimpleITK") if name in sys.modules]
+assert threading.active_count() == 1
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**__import__("os").environ, "QT_QPA_PLATFORM": "offscreen"},
+    )
+    assert done.returncode == 0, done.stderr

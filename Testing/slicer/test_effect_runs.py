@@ -1,0 +1,304 @@
+"""From the prompts to the segment: preview, slide, cancel, errors, correct, confidence strip."""
+
+import numpy as np
+import pytest
+
+from Testing.slicer import scenes
+from Testing.slicer.scenes import MIDDLE, SHAPE
+
+pytestmark = pytest.mark.slicer
+
+
+def window(truth, k):
+    """The object on slice k and its two neighbours."""
+    found = np.zeros(SHAPE, bool)
+    found[k - 1 : k + 2] = truth[k - 1 : k + 2]
+    return found
+
+
+def test_a_click_previews_three_slices(stage_of, quick_model):
+    """Encodes one window, and does not touch the segment."""
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.click()
+    stage.wait()
+    assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
+    assert [len(centres) for centres in quick_model.encoded] == [1]
+    assert not stage.mask().any() and not stage.editor.logic.CanUndo()
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert len(quick_model.encoded) == 1  # cached
+    assert "confidence" in stage.message and "Slice 6" in stage.message
+
+
+def test_the_preview_node_is_a_guest(stage_of):
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.click()
+    stage.wait()
+    node = stage.interaction.preview.node
+    assert not node.GetSaveWithScene() and not node.GetDisplayNode().GetSaveWithScene()
+    assert node.GetParentTransformNode() is stage.scene.segmentation.GetParentTransformNode()
+    assert not node.GetDisplayNode().GetVisibility3D()
+    color = stage.scene.contents.GetSegment("A").GetColor()
+    assert np.allclose(node.GetSegmentation().GetSegment("sure").GetColor(), color)
+    stage.shut()
+    assert node.GetScene() is None
+
+
+def test_the_preview_is_seen(stage_of):
+    """Pixels change where the object is, and on the previewed slices only."""
+    stage = stage_of()
+    plain = stage.view.pixels()
+    stage.click()
+    stage.wait()
+    shown = stage.view.pixels()
+    x, y = (round(v) for v in stage.xy((6, 6, 6)))
+    assert not np.array_equal(shown[y, x], plain[y, x])
+    far = stage.xy((1, 1, 6))
+    x, y = (round(v) for v in far)
+    assert np.array_equal(shown[y, x], plain[y, x])
+
+
+def test_the_preview_grows_in_a_view_that_stands_still(stage_of):
+    """The slide crosses a sagittal view slice by slice; nothing but the preview tells it."""
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.effect.setParameter("AutoApply", 0)
+    yellow = stage.views["Yellow"]
+    plain = yellow.pixels().astype(int)
+
+    def colored():
+        return int((np.abs(yellow.pixels() - plain).sum(axis=2) > 30).sum())
+
+    stage.click()
+    stage.wait()
+    small = colored()
+    stage.panel.segment.click()
+    stage.wait()
+    assert 0 < 1.5 * small < colored()
+    stage.panel.clear.click()
+    assert colored() == 0
+
+
+def test_candidates_are_cycled(stage_of):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    sizes = [stage.preview().sum()]
+    for _ in range(3):
+        stage.key("c")
+        stage.wait()
+        sizes.append(stage.preview().sum())
+    assert len(set(sizes[:3])) == 3 and sizes[3] == sizes[0]
+    stage.key("c")
+    stage.wait()
+    stage.panel.segment.click()
+    stage.wait()
+    assert 0 < stage.mask()[6].sum() != stage.scene.truth[6].sum()  # the chosen one counts
+
+
+@pytest.mark.parametrize("view", ["Red", "Yellow", "Green"])
+@pytest.mark.parametrize(
+    ("geometry", "transforms"),
+    [("oblique", ("volume",)), ("anisotropic", ("volume", "segmentation")), ("sagittal scan", ())],
+)
+def test_every_voxel_where_it_belongs(stage_of, view, geometry, transforms):
+    stage = stage_of(geometry, transforms, view_names=(view,))
+    stage.click()
+    stage.key("Return")
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert stage.interaction.preview.node is None  # it is in the segment now
+    assert np.array_equal(slicer_array(stage), stage.scene.image)
+
+
+def slicer_array(stage):
+    import slicer
+
+    return slicer.util.arrayFromVolume(stage.scene.volume)
+
+
+def test_direction_and_limits(stage_of):
+    stage = stage_of()
+    stage.effect.setParameter("Direction", "forward")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    expected = stage.scene.truth.copy()
+    expected[:6] = False
+    assert np.array_equal(stage.mask(), expected)
+    stage.effect.setParameter("Direction", "both")
+    stage.effect.setParameter("LimitSlices", 1)
+    stage.effect.setParameter("FirstSlice", 5)
+    stage.effect.setParameter("LastSlice", 7)
+    stage.effect.setParameter("Mode", "replace")
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.flatnonzero(stage.mask().any(axis=(1, 2))).tolist() == [5, 6, 7]
+
+
+def test_cancel_keeps_what_is_finished(stage_of, quick_model):
+    stage = stage_of()
+    quick_model.delay = 0.05
+    stage.click()
+    stage.wait()
+    stage.panel.segment.click()
+    assert stage.panel.cancel.isEnabled() and not stage.panel.segment.isEnabled()
+    stage.wait(lambda: stage.interaction.work.slices)
+    assert stage.panel.progress.isVisibleTo(stage.effect.optionsFrame())
+    stage.panel.cancel.click()
+    stage.wait()
+    shown = stage.preview()
+    assert 0 < shown.sum() < stage.scene.truth.sum() and not stage.mask().any()
+    assert "Cancelled" in stage.message
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), shown)
+    quick_model.delay = 0
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_an_error_is_told_once_and_ends_the_job(stage_of, quick_model):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    told = []
+    say = stage.interaction.say
+    stage.interaction.say = lambda text, kind="info": (told.append((text, kind)), say(text, kind))
+    quick_model.error = RuntimeError("The model broke.")
+    stage.panel.segment.click()
+    stage.wait()
+    assert told.count(("The model broke.", "error")) == 1 and told[-1][1] == "error"
+    assert not stage.mask().any() and stage.panel.segment.isEnabled()
+    quick_model.error = None
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_missing_model_is_told(stage_of):
+    stage = stage_of(model="no such model")
+    stage.click()
+    stage.wait()
+    assert "no such model" in stage.message and len(stage.interaction.book.prompts) == 1
+
+
+def test_memory_of_the_gpu_is_too_small(stage_of, monkeypatch):
+    """The same job goes on with the CPU, and says so."""
+    from SlideSAMLib import models
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def load(device, precision):
+        made = scenes.model()
+        if device != "cpu":
+            made.encode = lambda windows: (_ for _ in ()).throw(OutOfMemoryError("CUDA"))
+        return made
+
+    models.register_model("large", load)
+    stage = stage_of(model="large")
+    told = []
+    say = stage.interaction.say
+    stage.interaction.say = lambda text, kind="info": (told.append(text), say(text, kind))
+    stage.click()
+    stage.wait()
+    assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
+    assert any("too small" in text for text in told)
+
+
+def test_correct_slides_only_where_it_matters(stage_of, quick_model):
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    stage.scroll_to((6, 6, 3))
+    quick_model.predictions = 0
+    stage.click((6, 6, 3))
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    # The corrected slice, the stretch to the prompted slice 6, and the rest below.
+    assert 0 < quick_model.predictions < 9
+    assert stage.interaction.work.session.prompts.keys() == {3, 6}
+
+
+def test_prompts_of_several_orientations_work_together(stage_of):
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.click(MIDDLE, "Red")
+    stage.wait()
+    stage.panel.segment.click()
+    stage.wait()
+    stage.click((9, 5, 4), "Yellow")  # corrects slice 4 of the axial result
+    stage.wait()
+    assert stage.interaction.work.axis == 2
+    assert stage.interaction.work.session.prompts.keys() == {4, 6}
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    stage.drag((9, 4, 3), (9, 11, 8), "Yellow")
+    assert "another direction" in stage.message
+
+
+def test_existing_work_is_a_prompt(stage_of):
+    stage = stage_of()
+    stage.panel.existing.click()
+    assert "nothing on this slice" in stage.message
+    drawn = np.zeros(SHAPE, bool)
+    drawn[6] = stage.scene.truth[6]
+    stage.write("A", drawn)
+    stage.panel.existing.click()
+    stage.wait()
+    assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
+    stage.shut()
+    stage.open()  # from the tag
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_negative_points_alone_find_nothing(stage_of):
+    stage = stage_of()
+    stage.click(ctrl=1)
+    assert stage.interaction.jobs.job is None and "negative" in stage.message
+    stage.panel.segment.click()
+    stage.wait()
+    assert stage.interaction.message.kind == "error" and not stage.mask().any()
+    stage.click((6, 5, 6))
+    stage.wait()
+
+
+def test_strip_shows_the_slices_and_jumps(stage_of):
+    from PySide6 import QtCore, QtTest
+
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    state = stage.panel.strip.state
+    assert (state.low, state.high, state.current) == (0, 11, 6)
+    assert sorted(state.confidence) == list(range(3, 9)) and state.prompted == {6}
+    label = stage.panel.strip.label
+    x = 4 + round((label.width - 8) * 3.5 / 12)
+    QtTest.QTest.mouseClick(label, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, QtCore.QPoint(x, 20))
+    assert stage.panel.strip.state.current == 3
+    weakest = stage.interaction.work.weakest
+    stage.panel.weakest.click()
+    assert stage.panel.strip.state.current == weakest != 6
+
+
+def test_weak_slices_are_dimmed(stage_of):
+    stage = stage_of()
+    stage.effect.setParameter("AutoApply", 0)
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    values = stage.interaction.work.slices.values()
+    assert all(confidence < 1 for _, confidence in values)
+    node = stage.interaction.preview.node
+    display = node.GetDisplayNode()
+    assert display.GetSegmentOpacity2DFill("weak") < display.GetSegmentOpacity2DFill("sure")
+    shown = scenes.Scene.__new__(scenes.Scene)
+    shown.volume, shown.ijk_to_ras, shown.segmentation = (
+        stage.scene.volume,
+        stage.scene.ijk_to_ras,
+        node,
+    )
+    assert np.array_equal(shown.mask("weak"), stage.scene.truth) and not shown.mask("sure").any()
