@@ -41,7 +41,11 @@ def ellipsoid(shape: tuple[int, int, int]):
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process in MiB (Linux counts in KiB, macOS in bytes)."""
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: getrusage would count the parent's memory at the fork, too
+        line = next(li for li in status.read_text().splitlines() if li.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
 
@@ -60,15 +64,16 @@ def measure(shape: tuple[int, int, int], model_name: str, device: str, runs: int
     depth, height, width = shape
     box = (0.24 * width, 0.24 * height, 0.76 * width, 0.76 * height)
     middle = depth // 2
-    firsts = []
-    for n in range(runs):
-        stack = SlideSAMLib.Stack(volume, axis=0, spacing=(1, 1, 1))
-        session = Session(stack, model)
-        prompt = SlideSAMLib.SlicePrompt(index=middle - n, box=box)
-        start = time.perf_counter()
-        session.set_prompt(prompt)
-        session.preview(prompt.index)
-        firsts.append(time.perf_counter() - start)
+    marks = {"box": {"box": box}, "point": {"points": [(width / 2, height / 2)]}}
+    firsts: dict[str, list[float]] = {}
+    for kind, mark in marks.items():
+        for n in range(runs):
+            session = Session(SlideSAMLib.Stack(volume, axis=0, spacing=(1, 1, 1)), model)
+            prompt = SlideSAMLib.SlicePrompt(index=middle - n, **mark)
+            start = time.perf_counter()
+            session.set_prompt(prompt)
+            session.preview(prompt.index)
+            firsts.setdefault(kind, []).append(time.perf_counter() - start)
     start = time.perf_counter()
     result = SlideSAMLib.segment(
         volume, [SlideSAMLib.SlicePrompt(index=middle, box=box)], model=model
@@ -81,8 +86,8 @@ def measure(shape: tuple[int, int, int], model_name: str, device: str, runs: int
         "precision": model.precision,
         "load_s": round(loading, 3),
         "first_mask_s": {
-            "first": round(firsts[0], 3),
-            "median": round(statistics.median(firsts), 3),
+            kind: {"first": round(times[0], 3), "median": round(statistics.median(times), 3)}
+            for kind, times in firsts.items()
         },
         "slices": len(result.confidence),
         "seconds_per_slice": round(seconds / max(len(result.confidence), 1), 4),
