@@ -81,7 +81,7 @@ def first_prompt(
     masks, known = None, (False, False, False)
     if prompt.mask is not None:
         if box is None:
-            box = enlarged(mask_box(prompt.mask, 0.0), shape, settings)
+            box = enlarged(mask_box(prompt.mask), shape, settings)
         if knows_masks and settings.use_masks:
             masks = np.zeros((3, *shape), np.float32)
             masks[1] = prompt.mask
@@ -121,7 +121,7 @@ def following_prompt(
     )
 
 
-def mask_box(mask: np.ndarray, ignore_fraction: float) -> Box:
+def mask_box(mask: np.ndarray, ignore_fraction: float = 0.0) -> Box:
     """Bounding box of a mask with at least one voxel, bool (h, w).
 
     Connected parts smaller than `ignore_fraction` of the largest one are left out.

@@ -95,7 +95,7 @@ def targets(prompt: SlicePrompt) -> list[Target]:
     """The objects of a prompt: its box (a mask stands for its box), and each of its points."""
     box = prompt.box
     if box is None and prompt.mask is not None:
-        box = mask_box(prompt.mask, 0.0)
+        box = mask_box(prompt.mask)
     prompts = [] if box is None else [WindowPrompt(box=box)]
     prompts += [WindowPrompt(points=(point,), labels=(1,)) for point in prompt.points]
     return [Target(prompt.index, each) for each in prompts]
@@ -189,7 +189,7 @@ class _Way:
             following = self.centre + self.direction
             if stop is None and not low <= following <= high:
                 stop = self._end(following)
-            box = None if stop else shifted_box(mask_box(neighbour, 0.0), shape)
+            box = None if stop else shifted_box(mask_box(neighbour), shape)
             if box is None:
                 self.stop = stop or Stop.TOO_SMALL
                 return

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..devices import choose_device, choose_precision, precision_name
+from ..next_prompt import mask_box
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
 from .features import MAX_POINTS, Batch
@@ -105,7 +106,7 @@ class BuiltinModel:
         """Histograms (2, BINS) inside and around the object on the centre slice."""
         if not mask.any():
             return None
-        region = region_around(_bounds(mask), embedding.spacing, FACTOR)
+        region = region_around(mask_box(mask), embedding.spacing, FACTOR)
         image = sample_region(embedding.slices[1:2], region)
         inside = sample_region(torch.from_numpy(mask[None]).to(self._device), region)
         return features.mask_histograms(image[None], inside[None])[0]
@@ -182,7 +183,7 @@ class _Request:
         box = self.box
         if box is None:
             inside = self.masks[1] > 0.5 if self.known[1] else self.masks.max(0) > 0.5
-            box = _bounds(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
+            box = mask_box(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
         points = np.array(self._positive() or [box[:2]])
         low, high = points.min(0), points.max(0)  # points outside their box still count
         around = (
@@ -217,7 +218,7 @@ class _Request:
         mask = (pasted > 0).cpu().numpy()
         if mask.sum() < 3:
             return None
-        x0, y0, x1, y1 = _bounds(mask)
+        x0, y0, x1, y1 = mask_box(mask)
         return (x0 + column, y0 + row, x1 + column, y1 + row)
 
     def fill(self, batch: Batch, n: int, region: Region) -> None:
@@ -243,11 +244,6 @@ class _Request:
     def _positive(self) -> list[tuple[float, float]]:
         pairs = zip(self.prompt.points, self.prompt.labels, strict=True)
         return [point for point, label in pairs if label == 1]
-
-
-def _bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
 
 
 def load_builtin(

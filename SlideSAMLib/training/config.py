@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
@@ -41,9 +41,6 @@ class TrainConfig:
         default_factory=lambda: {"shapes": 0.35, "label_maps": 0.15, "regions": 0.2, "real": 0.3}
     )
     network: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from ..builtin import features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
+from ..next_prompt import mask_box
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
@@ -32,7 +33,7 @@ class _Place:
     box: tuple | None = None
     points: tuple = ()
     signs: tuple = ()
-    known: torch.Tensor | None = None  # (3, H, W) probabilities, NaN-free
+    known: torch.Tensor | None = None  # (3, H, W) probabilities
     known_flags: tuple = (0, 0, 0)
     memory: torch.Tensor | None = None
 
@@ -101,7 +102,7 @@ class Pool:
         slab = self.draw()
         place = _Place(slab, torch.from_numpy(slab.image), torch.from_numpy(slab.mask).float(), 1)
         mask, rng = slab.mask[1], self.rng
-        box = bounding_box(mask)
+        box = mask_box(mask)
         kind = rng.random()
         if kind < 0.66:
             place.box = jittered(box, mask.shape, rng, 0.08)
@@ -146,7 +147,7 @@ class Pool:
             return False
         if truth[2].sum() < 1 and rng.random() < 0.4:
             return False
-        box = bounding_box(ahead)
+        box = mask_box(ahead)
         place.centre = centre + 1
         place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])
         place.known_flags = (1, 1, 0)
@@ -159,12 +160,6 @@ class Pool:
         elif kind < 0.23:
             place.known, place.known_flags = None, (0, 0, 0)
         return True
-
-
-def bounding_box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """(x0, y0, x1, y1), inclusive corners."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
 
 
 def jittered(box, shape, rng: np.random.Generator, most: float) -> tuple:

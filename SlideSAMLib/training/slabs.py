@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ..next_prompt import mask_box
 from . import appearance
 
 DEPTH = 9  # slices of a slab: one behind the start, the rest ahead
@@ -94,11 +95,11 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
     if rng.random() > source.whole:
         pieces, _ = ndimage.label(plane)
         plane = pieces == pieces[y, x]
-    rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
-    size = np.array([rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1])
+    x0, y0, x1, y1 = mask_box(plane)
+    size = np.array([y1 - y0 + 1, x1 - x0 + 1])
     if size.max() < 5 or plane.sum() < 20:
         return None
-    centre = np.array([(rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2])
+    centre = np.array([(y0 + y1) / 2, (x0 + x1) / 2])
     extent_mm = float((size * spacing[1:]).max())
     finest_mm = min(spacing[1:]) / (1.3 if source.image is not None else 2.5)
     pixels = float(np.exp(rng.uniform(np.log(10), np.log(110))))
