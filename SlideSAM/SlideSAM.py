@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -93,7 +94,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
 
         library.make_importable()
         self.logic = SlideSAMLogic()
-        self.status = StatusSection(self.layout, self.enter)
+        self.status = StatusSection(self.layout, lambda: self.models.refresh())
         self.batch = BatchSection(self.layout, self.logic.editorFor)
         self.models = ModelsSection(self.layout, self.status.refresh)
         self.examples = ExamplesSection(self.layout)
@@ -327,6 +328,8 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             self.test_segment,
             self.test_box_and_undo,
             self.test_refusals,
+            self.test_segment_all,
+            self.test_panel,
             self.test_effect,
             self.test_builtin_model,
         ):
@@ -371,6 +374,43 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         with self.assertRaises(ValueError):
             logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
         self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_segment_all(self) -> None:
+        """Segments with prompts are segmented again from these, the others are left alone."""
+        scene = self._scene(transformed=True)
+        logic = SlideSAMLogic()
+        segmentId = logic.segment(
+            scene.volume, scene.segmentation, points=[scene.centre], model=scene.model
+        )
+        empty = scene.segmentation.GetSegmentation().AddEmptySegment("", "No prompts")
+        logic.segment(
+            scene.volume,
+            scene.segmentation,
+            segmentId=segmentId,
+            points=[scene.centre],
+            orientation="K",
+            model=scene.model,
+            mode="replace",
+            last=int(scene.middle[2]),
+        )
+        self.assertFalse(np.array_equal(scene.mask(segmentId), scene.truth))
+        report = logic.segmentAll(scene.segmentation, scene.volume, scene.model)
+        self.assertEqual((report.written, report.failed), ([segmentId], {}))
+        self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+        self.assertFalse(scene.mask(empty).any())
+
+    def test_panel(self) -> None:
+        """The panel is made, says what is there, and goes without leaving anything."""
+        parent = qt.QWidget()
+        qt.QVBoxLayout(parent)
+        widget = SlideSAMWidget(parent)
+        widget.setup()
+        try:
+            self.assertTrue(widget.status.label.text)
+            self.assertGreater(widget.models.list.topLevelItemCount, 3)
+            widget.enter()
+        finally:
+            widget.cleanup()
 
     def test_effect(self) -> None:
         """The effect in a Segment Editor widget: a point, the slide, one step of undo."""

@@ -45,8 +45,8 @@ class StatusSection:
             said = str(error)
         finally:
             self.install.setEnabled(True)
-        self.refresh(said)
         self._on_installed()
+        self.refresh(said)
 
 
 class ExamplesSection:
