@@ -121,8 +121,9 @@ class ModelsSection:
         self.list.clear()
         for info in list_models():
             where = str(info.path) if info.installed else _("no")
+            shown = _("comes with SlideSAM") if info.source == "builtin" else where
             size = info.path.stat().st_size if info.installed else info.size
-            item = qt.QTreeWidgetItem([info.name, widgets.size_text(size), info.licence, where])
+            item = qt.QTreeWidgetItem([info.name, widgets.size_text(size), info.licence, shown])
             item.setToolTip(0, info.title)
             item.setToolTip(3, where if info.installed else info.page)
             item.setData(0, NAME_ROLE, info.name)
