@@ -24,7 +24,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import library, segmenting, segments
+from SlideSAMBridge import batch, library, segmenting, segments
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -49,6 +49,7 @@ class SlideSAM(ScriptedLoadableModule):
         )
         # Not yet: the effects' factory is there only when all modules are loaded.
         slicer.app.connect("startupCompleted()", self.registerEditorEffect)
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
 
     def registerEditorEffect(self) -> None:
         """Make the Slide-SAM effect known to the Segment Editor.
@@ -64,36 +65,60 @@ class SlideSAM(ScriptedLoadableModule):
             return
         instance.self().register()
 
+    def registerSampleData(self) -> None:
+        """Offer a made-up volume in the Sample Data module; it needs no download."""
+        try:
+            import SampleData
+        except ImportError:  # a Slicer without that module
+            logging.info("SlideSAM: there is no Sample Data module to register a volume in.")
+            return
+        from SlideSAMBridge import phantom
+
+        icons = Path(__file__).resolve().parent / "Resources" / "Icons"
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="SlideSAM",
+            sampleName=phantom.NAME,
+            thumbnailFileName=str(icons / "SlideSAMPhantom.png"),
+            customDownloader=lambda source: [phantom.add_volume()],
+        )
+
 
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
-    """A panel that says what is installed and how to call the module from Python."""
+    """The panel: what is installed, the models, Segment all, and how to call it from Python."""
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
-        self.statusLabel = qt.QLabel()
-        self.statusLabel.objectName = "SlideSAMStatus"
-        self.statusLabel.wordWrap = True
-        self.layout.addWidget(self.statusLabel)
-        self.usageLabel = qt.QLabel()
-        self.usageLabel.objectName = "SlideSAMUsage"
-        self.usageLabel.wordWrap = True
-        self.usageLabel.textInteractionFlags = qt.Qt.TextSelectableByMouse
-        self.usageLabel.text = _(
-            "SlideSAM is used from the Python console. Load a volume, make a segmentation, and "
-            "call, with a point [R, A, S] in mm inside the organ:"
-        ) + (
-            "<pre>import SlideSAM\n"
-            "logic = SlideSAM.SlideSAMLogic()\n"
-            "logic.segment(volumeNode, segmentationNode,\n"
-            '              points=[[r, a, s]], orientation="Axial")</pre>'
-        )
-        self.layout.addWidget(self.usageLabel)
+        from SlideSAMPanel.batch_section import BatchSection
+        from SlideSAMPanel.models_section import ModelsSection
+        from SlideSAMPanel.status_section import ExamplesSection, StatusSection
+
+        library.make_importable()
+        self.logic = SlideSAMLogic()
+        self.status = StatusSection(self.layout, lambda: self.models.refresh())
+        self.batch = BatchSection(self.layout, self.logic.editorFor)
+        self.models = ModelsSection(self.layout, self.status.refresh)
+        self.examples = ExamplesSection(self.layout)
         self.layout.addStretch(1)
+        self._sceneTag = slicer.mrmlScene.AddObserver(
+            slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClosing
+        )
         self.enter()
 
     def enter(self) -> None:
-        """Each time the panel is shown: PyTorch may have been installed meanwhile."""
-        self.statusLabel.text = library.status()
+        """Each time the panel is shown: packages or models may have been installed meanwhile."""
+        self.status.refresh()
+        self.models.refresh()
+
+    def cleanup(self) -> None:
+        """The module is unloaded or reloaded."""
+        if self._sceneTag is not None:
+            slicer.mrmlScene.RemoveObserver(self._sceneTag)
+            self._sceneTag = None
+        self.batch.close()
+        self.models.close()
+
+    def _onSceneClosing(self, caller: Any, event: str) -> None:
+        self.batch.abandon()
 
 
 class SlideSAMLogic(ScriptedLoadableModuleLogic):
@@ -188,6 +213,40 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             )
         return segmentId
 
+    def segmentAll(
+        self,
+        segmentationNode: Any,
+        volumeNode: Any = None,
+        model: Any = "builtin",
+        *,
+        mode: str = "add",
+        editorNode: Any = None,
+        editorLogic: Any = None,
+        device: str = "auto",
+        precision: str = "auto",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Any:
+        """Segment every segment that has prompts, each from its own; one undo step a segment.
+
+        The prompts are what the Slide-SAM effect, or `segment`, keeps in the segments.
+
+        :param volumeNode: None: the volume that gave the segmentation its geometry.
+        :param cancelled: asked before every window; True ends the work. Finished segments stay.
+        :returns: a SlideSAMBridge.batch.Report: `written` (ids) and `failed` (id -> sentence).
+        :raises ValueError, RuntimeError: as `segment`; also where no segment has prompts.
+        """
+        volumeNode = volumeNode or batch.source_volume(segmentationNode)
+        with self._editing(segmentationNode, editorNode, editorLogic) as editor:
+            work = batch.Batch(editor, segmentationNode, volumeNode, mode)
+            load = partial(self._loadedModel, model, device, precision)
+            work.task(load, self._cache())(batch.Inline(work, cancelled))
+        return work.report
+
+    def editorFor(self, segmentationNode: Any) -> Editor:
+        """The editor that writes without a Segment Editor widget, with its present settings."""
+        with self._editing(segmentationNode, None, None) as editor:
+            return editor
+
     def undo(self) -> None:
         """Take back what the last `segment` without `editorLogic` wrote, a new segment too.
 
@@ -213,6 +272,11 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def prompts(self, segmentationNode: Any, segmentId: str) -> Any:
         """The marks that a segment was made with, as SlideSAMBridge.marks.Marks; None if none."""
         return segments.saved_marks(segmentationNode, segmentId)
+
+    def _cache(self) -> Any:
+        from SlideSAMLib import EmbeddingCache
+
+        return EmbeddingCache()
 
     def _loadedModel(self, model: Any, device: str, precision: str) -> Any:
         if not isinstance(model, str | Path):
@@ -264,6 +328,8 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
             self.test_segment,
             self.test_box_and_undo,
             self.test_refusals,
+            self.test_segment_all,
+            self.test_panel,
             self.test_effect,
             self.test_builtin_model,
         ):
@@ -308,6 +374,43 @@ class SlideSAMTest(ScriptedLoadableModuleTest):
         with self.assertRaises(ValueError):
             logic.segment(scene.volume, scene.segmentation, points=[[9e3, 0, 0]], model=scene.model)
         self.assertEqual(scene.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_segment_all(self) -> None:
+        """Segments with prompts are segmented again from these, the others are left alone."""
+        scene = self._scene(transformed=True)
+        logic = SlideSAMLogic()
+        segmentId = logic.segment(
+            scene.volume, scene.segmentation, points=[scene.centre], model=scene.model
+        )
+        empty = scene.segmentation.GetSegmentation().AddEmptySegment("", "No prompts")
+        logic.segment(
+            scene.volume,
+            scene.segmentation,
+            segmentId=segmentId,
+            points=[scene.centre],
+            orientation="K",
+            model=scene.model,
+            mode="replace",
+            last=int(scene.middle[2]),
+        )
+        self.assertFalse(np.array_equal(scene.mask(segmentId), scene.truth))
+        report = logic.segmentAll(scene.segmentation, scene.volume, scene.model)
+        self.assertEqual((report.written, report.failed), ([segmentId], {}))
+        self.assertTrue(np.array_equal(scene.mask(segmentId), scene.truth))
+        self.assertFalse(scene.mask(empty).any())
+
+    def test_panel(self) -> None:
+        """The panel is made, says what is there, and goes without leaving anything."""
+        parent = qt.QWidget()
+        qt.QVBoxLayout(parent)
+        widget = SlideSAMWidget(parent)
+        widget.setup()
+        try:
+            self.assertTrue(widget.status.label.text)
+            self.assertGreater(widget.models.list.topLevelItemCount, 3)
+            widget.enter()
+        finally:
+            widget.cleanup()
 
     def test_effect(self) -> None:
         """The effect in a Segment Editor widget: a point, the slide, one step of undo."""

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import preferences
+from .text import tr as _
+
 # In an installed extension SlideSAMLib lies beside SlideSAM.py, whose folder Slicer has put on the
 # path; in the source tree it lies one folder further up.
 _MODULE_FOLDER = Path(__file__).resolve().parents[1]
 _PLACES = (_MODULE_FOLDER, _MODULE_FOLDER.parent)
 
 TORCH_MISSING = (
-    "PyTorch is not installed in this Slicer: install the PyTorch extension in the Extensions "
-    "Manager, restart Slicer, and let its PyTorch Utils module install torch."
+    "PyTorch is not installed in this Slicer: press Install in the SlideSAM module. For a graphics "
+    "card, get the PyTorch extension from the Extensions Manager first and restart Slicer."
 )
 
 
@@ -62,13 +65,42 @@ def missing_for_builtin() -> str:
 
 
 def status() -> str:
-    """One line on what is installed, for a panel."""
+    """What is installed and what will be used, for a panel; the first sentence to mend if not."""
     try:
         make_importable()
         missing = missing_for_builtin()
     except RuntimeError as error:
         return str(error)
-    return missing or f"Ready: PyTorch {torch_version()}, built-in model."
+    if missing:
+        return _(missing)
+    chosen = preferences.read()
+    return _("Ready: PyTorch {torch}, {device}. Model: {model}.").format(
+        torch=torch_version(), device=_device(chosen.device), model=_weights(chosen.model)
+    )
+
+
+def _device(wanted: str) -> str:
+    """Where models run; torch is asked only if something has imported it already."""
+    if "torch" not in sys.modules:
+        return _("device {wanted}").format(wanted=wanted)
+    from SlideSAMLib.devices import choose_device
+
+    try:
+        return _("device {device}").format(device=choose_device(wanted))
+    except ValueError as error:
+        return str(error)
+
+
+def _weights(model: str) -> str:
+    """The chosen model, and whether its weights are there."""
+    from SlideSAMLib.catalogue import CATALOGUE
+
+    info = CATALOGUE.get(model)
+    there = Path(model).is_file() if info is None else info.installed
+    name = Path(model).name if info is None else model
+    if there:
+        return name
+    return _("{name} (its file is missing: download or choose it below)").format(name=name)
 
 
 def load_model(model: str | Path, device: str = "auto", precision: str = "auto") -> Any:

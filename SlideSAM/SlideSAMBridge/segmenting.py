@@ -85,7 +85,7 @@ def segment(
         marks, result = _run(volume[lattice.slices(part)], part, load, request)
         mask = np.zeros(lattice.shape, bool)
         mask[lattice.slices(part)] = result.mask
-        _check_unchanged(editor, volume_node, segmentation_node, lattice, request.segment_id)
+        check_unchanged(editor, volume_node, segmentation_node, lattice, request.segment_id)
         if not (mask & editor.editable(volume, lattice)).any():
             raise RuntimeError(_why_nothing(result))
     except BaseException:
@@ -188,7 +188,7 @@ def _limits(request: Request, part: Lattice, axis: int) -> tuple[int | None, int
     )
 
 
-def _check_unchanged(
+def check_unchanged(
     editor: Editor,
     volume_node: Any,
     segmentation_node: Any,

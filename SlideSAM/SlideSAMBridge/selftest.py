@@ -122,15 +122,15 @@ class TestScene:
             self.volume.SetAndObserveTransformNodeID(node.GetID())
         self.segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         self._lattice = lattice.of_volume(self.volume)
-        self._middle = middle[::-1]  # (K, J, I) to (I, J, K)
-        self.centre = self._ras(self._middle)
+        self.middle = middle[::-1]  # (K, J, I) to (I, J, K)
+        self.centre = self._ras(self.middle)
         self.model = BrightModel()
 
     def box(self, axis: str) -> list[list[float]]:
         """Two RAS corners around the ellipsoid on its middle slice along I, J or K."""
         low, high = [10, 9, 4], [42, 35, 20]
         number = "IJK".index(axis)
-        low[number] = high[number] = self._middle[number]
+        low[number] = high[number] = self.middle[number]
         return [self._ras(low), self._ras(high)]
 
     def slice_node(self) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .library import load_model, missing_package
+from .preferences import Preferences
 from .prompt_set import Mark, in_slice, slice_prompt
 from .source import Source
 from .worker import Job
@@ -66,6 +67,7 @@ class ModelShelf:
         self._model: Any = None
         self._cache: Any = None
         self._on_cpu: set[str] = set()  # models that did not fit on the GPU
+        self.cache_bytes = Preferences().cache_mib * 2**20  # sessions made from now on have this
 
     def model(self, choice: ModelChoice) -> Any:
         """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
@@ -80,8 +82,8 @@ class ModelShelf:
     def cache(self) -> Any:
         from SlideSAMLib import EmbeddingCache
 
-        if self._cache is None:
-            self._cache = EmbeddingCache()
+        if self._cache is None or self._cache.max_bytes != self.cache_bytes:
+            self._cache = EmbeddingCache(self.cache_bytes)
         return self._cache
 
     def use_cpu(self, name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from SlideSAMBridge import preferences
 from SlideSAMBridge.applying import MODES
 from SlideSAMBridge.interaction import Options
 from SlideSAMBridge.work import ModelChoice
@@ -28,8 +29,13 @@ DEFAULTS: dict[str, str | int | float] = {
 
 
 def set_defaults(effect: Any) -> None:
-    """Give every parameter that has no value its default. effect : the `scriptedEffect`."""
-    for name, value in DEFAULTS.items():
+    """Give every parameter that has no value its default. effect : the `scriptedEffect`.
+
+    Model, device and precision start as chosen in the SlideSAM module.
+    """
+    chosen = preferences.read()
+    ours = {"Model": chosen.model, "Device": chosen.device, "Precision": chosen.precision}
+    for name, value in {**DEFAULTS, **ours}.items():
         effect.setParameterDefault(name, value)
 
 

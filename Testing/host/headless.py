@@ -26,6 +26,22 @@ class _Module:
         return self._logic
 
 
+class _Settings:
+    """Stands in for the application's QSettings on an .ini file, which keeps text."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def value(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def setValue(self, key: str, value: Any) -> None:
+        self._values[key] = str(value)
+
+    def remove(self, key: str) -> None:
+        self._values.pop(key, None)
+
+
 class _App:
     """The non-GUI calls of slicer.app that slicer.util makes on its own."""
 
@@ -36,6 +52,8 @@ class _App:
 
     def __init__(self, app_logic: Any) -> None:
         self._app_logic = app_logic
+        self.testing = True
+        self._settings = _Settings()
         self.layout: Any = None  # what Slicer answers without a main window
 
     def applicationLogic(self) -> Any:
@@ -45,7 +63,7 @@ class _App:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        return True  # message boxes are logged instead of being shown
+        return self.testing  # message boxes are logged instead of being shown
 
     def processEvents(self) -> None:
         """There is no event loop to run."""
@@ -81,6 +99,9 @@ class _App:
 
     def layoutManager(self) -> Any:
         return self.layout
+
+    def userSettings(self) -> Any:
+        return self._settings
 
 
 def install() -> None:

@@ -122,7 +122,26 @@ class _Show:
         self._save("result")
         self._timed("apply", python.onApply)
         self._save("applied")
+        self._module_panel()
         print("errors:", self.editor.errors or "none")
+
+    def _module_panel(self) -> None:
+        """The panel of the SlideSAM module, as wide as Slicer's module panel."""
+        import qt
+
+        from Testing.host import module_host
+
+        module, _ = module_host.load(ROOT / "SlideSAM" / "SlideSAM.py")
+        parent = qt.QWidget()
+        qt.QVBoxLayout(parent)
+        widget = module.SlideSAMWidget(parent)
+        widget.setup()
+        widget.batch.segmentation.setCurrentNode(self.editor.node.GetSegmentationNode())
+        parent.resize(420, 900)
+        parent.show()
+        self.application.processEvents()
+        parent.grab().save(str(self.folder / "module-panel.png"))
+        widget.cleanup()
 
     def _timed(self, what: str, action: Any) -> None:
         """Until it is drawn in all views."""

@@ -16,7 +16,7 @@ from typing import Any
 import slicer
 import vtk
 
-from . import effect_factory, headless, module_host, pythonqt_rules
+from . import effect_factory, headless, module_host, panel_widgets, pythonqt_rules
 from .effect_factory import load_effect
 from .scripted_effect import AbstractScriptedSegmentEditorEffect, ScriptedEffect, SliceWidget
 
@@ -26,6 +26,7 @@ def install() -> Any:
     app = pythonqt_rules.install()
     module_host.install()
     headless.install()
+    panel_widgets.install()
     effects = types.ModuleType("SegmentEditorEffects")
     effects.AbstractScriptedSegmentEditorEffect = AbstractScriptedSegmentEditorEffect
     effects.__all__ = ["AbstractScriptedSegmentEditorEffect"]

@@ -126,6 +126,15 @@ class Scene:
         """World position of a voxel (i, j, k) of the volume."""
         return (to_world(self.volume) @ self.ijk_to_ras @ [*ijk, 1.0])[:3].tolist()
 
+    def has(self, name: str) -> bool:
+        """Whether the first segment of a name has any voxel."""
+        segment_id = self.contents.GetSegmentIdBySegmentName(name)
+        image = self.segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
+        if image is None or image.GetPointData().GetScalars() is None:
+            return False
+        value = self.contents.GetSegment(segment_id).GetLabelValue()
+        return bool((vtk_to_numpy(image.GetPointData().GetScalars()) == value).any())
+
     def found(self, segment_id: str) -> np.ndarray:
         """Voxels (i, j, k) of the volume, with fractions, where a segment's voxels lie: (N, 3)."""
         image = self.segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)

@@ -49,24 +49,6 @@ def test_what_slicer_shows(slidesam):
     assert len(parent.helpText) > 40 and "PerkLab" not in parent.contributors[0]
 
 
-@pytest.mark.parametrize("missing", ["", "PyTorch is not installed."])
-def test_panel(session, slidesam, monkeypatch, missing):
-    from SlideSAMBridge import library
-
-    from Testing.host.pythonqt_rules import qt
-
-    monkeypatch.setattr(library, "missing_for_builtin", lambda: missing)
-    parent = qt.QWidget()
-    qt.QVBoxLayout(parent)
-    widget = slidesam.SlideSAMWidget(parent)
-    widget.setup()
-    status = widget.statusLabel.text
-    assert status == missing if missing else status.startswith("Ready: PyTorch ")
-    assert "logic.segment(" in widget.usageLabel.text
-    # Every control has a use: there is none, so there is no dead button either.
-    assert not parent.findChildren(qt.QAbstractButton)
-
-
 def test_signature_is_the_promised_one(slidesam):
     names = list(inspect.signature(slidesam.SlideSAMLogic.segment).parameters)
     assert names[:9] == [

@@ -1,0 +1,221 @@
+"""Segmenting all prompted segments of a segmentation in one go. No Qt.
+
+The prompts are those that the effect or the console keeps in the segments. `Batch` is made and
+asked on the main thread; `Batch.task` is the work, which touches nothing of the scene, so it may
+run on the worker. What it emits goes to `Batch.take` on the main thread, which writes each segment
+as soon as it is finished, as one step of undo.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import lattice as lattices
+from . import segmenting, segments
+from .editing import Editor, Preparation
+from .lattice import Lattice
+from .library import missing_package
+from .prompt_set import PromptSet, from_json, slice_prompt
+from .text import tr as _
+
+OUTSIDE = "Its prompts lie outside the volume: mark the object again."
+_numbers = itertools.count(1)  # of batches, as the identity of their voxels
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A segment with prompts."""
+
+    segment_id: str
+    name: str
+    prompts: PromptSet
+
+
+@dataclass(frozen=True, eq=False)
+class Advance:
+    """How far the work is: entry number (from 0) and finished slices of it."""
+
+    number: int
+    slices: int
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The mask of an entry, bool (K, J, I) on the batch's part; or the sentence that it failed."""
+
+    entry: Entry
+    mask: np.ndarray | None
+    failure: str = ""
+
+
+@dataclass
+class Report:
+    """written : ids of the segments that were written. failed : segment id -> sentence."""
+
+    written: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def source_volume(segmentation_node: Any) -> Any:
+    """The volume that gave the segmentation its geometry, or None."""
+    role = segmentation_node.GetReferenceImageGeometryReferenceRole()
+    return segmentation_node.GetNodeReference(role)
+
+
+class Inline:
+    """Stands in for a job where the work is done at once, on the calling thread."""
+
+    def __init__(self, batch: Batch, cancelled: Callable[[], bool] | None = None) -> None:
+        self.emit = batch.take
+        self.cancelled = cancelled or (lambda: False)
+
+
+class Batch:
+    """All prompted segments of a segmentation on one volume.
+
+    mode : "add" to the segments, or "replace" what they have.
+    Raises ValueError or RuntimeError with a sentence; the scene is then as it was.
+    """
+
+    def __init__(
+        self, editor: Editor, segmentation_node: Any, volume_node: Any, mode: str = "add"
+    ) -> None:
+        if mode not in ("add", "replace"):
+            raise ValueError(f"The mode must be 'add' or 'replace', not {mode!r}.")
+        if volume_node is None:
+            raise ValueError(_("Choose the volume that the prompts were made on."))
+        segmenting.check_nodes(volume_node, segmentation_node, None)
+        self.editor, self.mode = editor, mode
+        self.segmentation_node, self.volume_node = segmentation_node, volume_node
+        editor.point_at(segmentation_node, volume_node)
+        preparation = Preparation(segmentation_node, volume_node)
+        try:
+            self._volume, self.lattice = editor.source()
+            self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
+            self.entries, damaged = _entries(segmentation_node, self.part)
+            if not self.entries and not damaged:
+                raise ValueError(
+                    _(
+                        "No segment of this segmentation has prompts: mark the objects with the "
+                        "Slide-SAM effect of the Segment Editor, one segment each."
+                    )
+                )
+        except BaseException:
+            preparation.revert()
+            raise
+        self.report = Report(failed=damaged)
+
+    def task(self, load: Callable[[], Any], cache: Any = None) -> Callable[[Any], None]:
+        """The work, for a job with `emit` and `cancelled`; `load` gives the model."""
+        voxels, part = self._volume[self.lattice.slices(self.part)], self.part
+        entries, key = list(self.entries), ("batch", next(_numbers))
+
+        def perform(job: Any) -> None:
+            try:
+                model = load()
+            except ImportError as error:
+                raise missing_package(error) from error
+            for number, entry in enumerate(entries):
+                if job.cancelled():
+                    return
+                with_model = partial(_session, voxels, part, model=model, cache=cache, key=key)
+                answer = _answer(entry, number, part, with_model, job)
+                if answer is not None:
+                    job.emit(answer)
+
+        return perform
+
+    def take(self, event: Any) -> None:
+        """Write a finished segment; other events are passed over. Raises nothing of its own."""
+        if not isinstance(event, Answer):
+            return
+        failure = _(event.failure) if event.failure else ""
+        if not failure:
+            try:
+                self._write(event)
+            except (ValueError, RuntimeError) as error:
+                failure = str(error)
+        if failure:
+            self.report.failed[event.entry.segment_id] = failure
+        else:
+            self.report.written.append(event.entry.segment_id)
+
+    def _write(self, answer: Answer) -> None:
+        segment_id = answer.entry.segment_id
+        segmenting.check_unchanged(
+            self.editor, self.volume_node, self.segmentation_node, self.lattice, segment_id
+        )
+        mask = np.zeros(self.lattice.shape, bool)
+        mask[self.lattice.slices(self.part)] = answer.mask
+        if not mask.any():
+            raise RuntimeError(_("Nothing was found: mark it with a box, or with more points."))
+        if not (mask & self.editor.editable(self._volume, self.lattice)).any():
+            raise RuntimeError(_("The masking settings leave out everything that was found."))
+        self.segmentation_node.CreateDefaultDisplayNodes()
+        self.editor.save_state()
+        self.editor.write(segment_id, mask, self.lattice, self.mode == "replace")
+
+
+def _entries(segmentation_node: Any, part: Lattice) -> tuple[list[Entry], dict[str, str]]:
+    """The segments with a positive prompt, in their order; and what cannot be read."""
+    entries, damaged = [], {}
+    segmentation = segmentation_node.GetSegmentation()
+    for number in range(segmentation.GetNumberOfSegments()):
+        segment_id = segmentation.GetNthSegmentID(number)
+        text = segments.saved_text(segmentation_node, segment_id)
+        if not text:
+            continue
+        try:
+            prompts = from_json(text, part)
+        except ValueError as error:
+            damaged[segment_id] = str(error)
+            continue
+        if any(mark.kind != "point" or mark.label for mark in prompts.marks):
+            name = segmentation.GetNthSegment(number).GetName()
+            entries.append(Entry(segment_id, name, prompts))
+    return entries, damaged
+
+
+def slide_axes(prompts: PromptSet) -> list[int]:
+    """The axes to slide along: those of the orientations in which something was marked."""
+    return sorted({m.axis for m in prompts.marks if m.kind != "point" or m.label})
+
+
+def _answer(
+    entry: Entry, number: int, part: Lattice, session_along: Callable[[int], Any], job: Any
+) -> Answer | None:
+    """What comes out for one segment; None where it was cancelled. Runs on the worker."""
+    mask = np.zeros(part.shape, bool)
+    done = 0
+    try:
+        for axis in slide_axes(entry.prompts):
+            session = session_along(axis)
+            for index, marks in entry.prompts.on_slices(part, axis).items():
+                own = [m for m in marks if m.axis == axis]
+                if any(m.kind != "point" or m.label for m in own):
+                    session.set_prompt(slice_prompt(index, marks, part, axis))
+            if not session.prompts:
+                raise ValueError(OUTSIDE)
+            for _finished in session.run(None, None, "both", job.cancelled):
+                done += 1
+                job.emit(Advance(number, done))
+            if job.cancelled():
+                return None
+            mask |= session.mask
+    except (ValueError, RuntimeError) as error:
+        return Answer(entry, None, str(error))
+    return Answer(entry, mask)
+
+
+def _session(voxels: np.ndarray, part: Lattice, axis: int, model: Any, cache: Any, key: Any) -> Any:
+    from SlideSAMLib import Session, Stack
+
+    # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
+    stack = Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
+    return Session(stack, model, cache=cache)

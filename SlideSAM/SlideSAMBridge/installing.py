@@ -1,0 +1,108 @@
+"""Installing the Python packages that SlideSAM needs, on the user's request only. No Qt.
+
+There are three ways, the best one first: the PyTorch extension, which finds the build that fits the
+graphics card; `slicer.packaging` of Slicer 5.12 and newer; plain pip. The latter two install torch
+alone. The extension adds torchvision by itself, which SlideSAM never uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable
+
+from .library import torch_version
+from .text import tr as _
+
+PACKAGES = {"torch": "torch", "segment_anything": "segment-anything"}  # import name: pip name
+
+
+class Declined(RuntimeError):
+    """The user does not want it."""
+
+
+def missing() -> list[str]:
+    """Names (for pip) of the packages that are not installed; imports none of them."""
+    there = {
+        "torch": torch_version() is not None,
+        "segment_anything": importlib.util.find_spec("segment_anything") is not None,
+    }
+    return [PACKAGES[name] for name, found in there.items() if not found]
+
+
+def install(ask: Callable[[str], bool]) -> list[str]:
+    """Install what is missing; returns the names of what was installed.
+
+    ask : called with a question where the way of installing does not ask by itself. Must be called
+        on the main thread.
+
+    Raises
+    ------
+    Declined
+        The user said no.
+    RuntimeError
+        Slicer runs tests, or the installation failed; says what to do.
+    """
+    import slicer
+
+    wanted = missing()
+    if not wanted:
+        return []
+    if slicer.app.testingEnabled():
+        raise RuntimeError(_("Slicer runs in testing mode, in which nothing is installed."))
+    try:
+        if "torch" in wanted and _extension() is not None:
+            _install_by_extension()
+            rest = [name for name in wanted if name != "torch"]
+        else:
+            rest = wanted
+        if rest:
+            _install_by_pip(rest, ask)
+    except Declined:
+        raise
+    except Exception as error:
+        logging.exception("SlideSAM: installing %s failed", ", ".join(wanted))
+        raise RuntimeError(
+            _(
+                "The installation failed ({kind}; the Python console has the details): check the "
+                "internet connection and the free disk space, restart Slicer and try again."
+            ).format(kind=type(error).__name__)
+        ) from error
+    importlib.invalidate_caches()
+    return wanted
+
+
+def _extension():
+    """The module PyTorchUtils of the PyTorch extension, or None."""
+    try:
+        import PyTorchUtils
+    except ImportError:
+        return None
+    return PyTorchUtils
+
+
+def _install_by_extension() -> None:
+    """It asks, shows a wait cursor, and gives None where the user says no."""
+    if _extension().PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
+        raise Declined(_("PyTorch was not installed."))
+
+
+def _install_by_pip(names: list[str], ask: Callable[[str], bool]) -> None:
+    import slicer
+
+    try:
+        from slicer import packaging
+    except ImportError:  # Slicer 5.10
+        question = _(
+            "SlideSAM needs the Python packages {names}. Download and install them into Slicer "
+            "now? PyTorch can be several gigabytes large, and Slicer does not answer meanwhile."
+        ).format(names=", ".join(names))
+        if not ask(question):
+            raise Declined(_("Nothing was installed.")) from None
+        slicer.util.pip_install(names)
+        return
+    try:
+        packaging.pip_ensure(names, requester="SlideSAM")
+    except RuntimeError as error:  # what it raises where the user says no
+        raise Declined(_("Nothing was installed.")) from error

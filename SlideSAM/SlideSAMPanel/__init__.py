@@ -1,0 +1,1 @@
+"""The panel of the SlideSAM module: Qt widgets, one section a file."""

@@ -1,0 +1,142 @@
+"""Segment all: every segment with prompts, in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from SlideSAMBridge import batch, preferences, work, worker
+
+from . import widgets
+from .ticker import Ticker
+
+
+class BatchSection:
+    """Choose, start, watch and cancel. editor_for : makes the editor for a segmentation."""
+
+    def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
+        self._editor_for = editor_for
+        self.ticker = Ticker()
+        self.batch: batch.Batch | None = None
+        form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
+        self.segmentation = self._selector("vtkMRMLSegmentationNode", "SlideSAMSegmentation")
+        self.volume = self._selector("vtkMRMLScalarVolumeNode", "SlideSAMVolume")
+        self.segmentation.connect("currentNodeChanged(bool)", self._segmentation_changed)
+        self.mode = qt.QCheckBox(_("replace what the segments have"))
+        self.mode.objectName = "SlideSAMReplace"
+        self.mode.setToolTip(_("Otherwise the results are added to the segments."))
+        self.start = widgets.button(
+            _("Segment all prompted segments"),
+            _(
+                "Segment every segment that was marked with the Slide-SAM effect, each from its "
+                "own prompts. Masking settings count if the Segment Editor shows the segmentation."
+            ),
+            "SlideSAMSegmentAll",
+            self._start,
+        )
+        self.cancel = widgets.button(
+            _("Cancel"), _("Stop; finished segments stay."), "SlideSAMCancelAll", self.ticker.cancel
+        )
+        self.cancel.setEnabled(False)
+        self.progress = qt.QProgressBar()
+        self.progress.objectName = "SlideSAMBatchProgress"
+        self.progress.setVisible(False)
+        self.message = widgets.label("SlideSAMBatchMessage")
+        form.addRow(_("Segmentation:"), self.segmentation)
+        form.addRow(_("Volume:"), self.volume)
+        form.addRow("", self.mode)
+        form.addRow(widgets.row([self.start, self.cancel]))
+        form.addRow(self.progress)
+        form.addRow(self.message)
+
+    def _selector(self, kind: str, name: str) -> Any:
+        box = slicer.qMRMLNodeComboBox()
+        box.objectName = name
+        box.nodeTypes = [kind]
+        box.addEnabled = box.removeEnabled = box.renameEnabled = False
+        box.noneEnabled = True
+        box.setMRMLScene(slicer.mrmlScene)
+        return box
+
+    def _segmentation_changed(self) -> None:
+        """The volume that belongs to it is most likely the one that is wanted."""
+        node = self.segmentation.currentNode()
+        volume = None if node is None else batch.source_volume(node)
+        if volume is not None:
+            self.volume.setCurrentNode(volume)
+
+    def _start(self) -> None:
+        if self.ticker.job is not None:
+            return
+        segmentation, volume = self.segmentation.currentNode(), self.volume.currentNode()
+        if segmentation is None:
+            self.message.text = _("Choose a segmentation whose segments have prompts.")
+            return
+        volume = volume or batch.source_volume(segmentation)
+        try:
+            mode = "replace" if self.mode.checked else "add"
+            self.batch = batch.Batch(self._editor_for(segmentation), segmentation, volume, mode)
+        except (ValueError, RuntimeError) as error:
+            self.message.text = str(error)
+            return
+        made = self.batch
+        shelf, chosen = work.shared_shelf, preferences.read()
+        choice = work.ModelChoice(chosen.model, chosen.device, chosen.precision)
+
+        def task(job: Any) -> None:
+            made.task(lambda: shelf.model(choice), shelf.cache())(job)
+
+        self.progress.setRange(0, max(len(made.entries), 1))
+        self.progress.value = 0
+        self.message.text = _("Loading the model ...")
+        self.ticker.follow(worker.shared_worker().submit("batch", task), self._take, self._end)
+        self._busy(True)
+
+    def _take(self, event: Any) -> None:
+        self.batch.take(event)
+        if isinstance(event, batch.Advance):
+            entry = self.batch.entries[event.number]
+            self.progress.value = event.number
+            self.message.text = _("{name} ({number} of {count}): {slices} slices").format(
+                name=entry.name,
+                number=event.number + 1,
+                count=len(self.batch.entries),
+                slices=event.slices,
+            )
+
+    def _end(self, job: Any) -> None:
+        report, segmentation = self.batch.report, self.batch.segmentation_node
+        lines = []
+        if job.error is not None:
+            lines.append(str(job.error))
+        elif job.cancelled():
+            lines.append(_("Cancelled."))
+        lines.append(_("{count} segments written.").format(count=len(report.written)))
+        for segment_id, failure in report.failed.items():
+            segment = segmentation.GetSegmentation().GetSegment(segment_id)
+            name = segment_id if segment is None else segment.GetName()
+            lines.append(f"{name}: {failure}")
+        self.message.text = "\n".join(lines)
+        self.batch = None
+        self._busy(False)
+
+    def _busy(self, busy: bool) -> None:
+        self.start.setEnabled(not busy)
+        self.cancel.setEnabled(busy)
+        self.progress.setVisible(busy)
+
+    def abandon(self) -> None:
+        """End what is under way, and write nothing more; what is written stays."""
+        if self.ticker.job is not None:
+            self.ticker.abandon()
+            self.batch = None
+            self.message.text = _("Ended, because the scene was closed.")
+            self._busy(False)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.abandon()
+        self.ticker.close()

@@ -1,0 +1,442 @@
+"""The panel of the module on the host: status, installing, models, Segment all, life cycle."""
+
+import hashlib
+import http.server
+import re
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtWidgets
+
+from Testing.host.pythonqt_rules import qt
+from Testing.slicer.scenes import GEOMETRIES, Scene
+
+pytestmark = pytest.mark.slicer
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+@pytest.fixture
+def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
+    """The widget, set up as Slicer does; closed with nothing left behind."""
+    from SlideSAMBridge import work, worker
+
+    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(worker, "_shared", worker.Worker())
+    work.shared_shelf.__init__()
+    parent = qt.QWidget()
+    qt.QVBoxLayout(parent)
+    widget = slidesam.SlideSAMWidget(parent)
+    widget.setup()
+    yield widget
+    quick_model.delay = 0
+    widget.cleanup()
+    worker._shared.close()
+    for each in (worker._shared, widget.models._worker):
+        assert each._thread is None or not each._thread.is_alive()
+
+
+def find(panel, name):
+    found = panel.parent.findChildren(QtWidgets.QWidget, name)
+    assert len(found) == 1, name
+    return found[0]
+
+
+def wait(until, seconds=20):
+    application = qt.QApplication.instance()
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it took too long"
+        application.processEvents()
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def server(monkeypatch, panel):
+    """A server with ranges that serves CONTENT as the file of sam-vit-b."""
+    from SlideSAMLib import catalogue, models
+
+    state = types.SimpleNamespace(slow=0.0, requests=[])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
+            state.requests.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(CONTENT) - start))
+            if start:
+                last = len(CONTENT) - 1
+                self.send_header("Content-Range", f"bytes {start}-{last}/{len(CONTENT)}")
+            self.end_headers()
+            try:
+                for n in range(start, len(CONTENT), 200_000):
+                    self.wfile.write(CONTENT[n : n + 200_000])
+                    time.sleep(state.slow)
+            except ConnectionError:
+                return  # the other side had enough
+
+        def log_message(self, *args):
+            """Quiet."""
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    info = catalogue.CATALOGUE["sam-vit-b"]
+    changes = {
+        "url": f"http://127.0.0.1:{running.server_port}/file",
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "size": len(CONTENT),
+    }
+
+    def replace(**more):
+        new = types.MappingProxyType({**changes, **more})
+        made = catalogue.dataclass and catalogue.ModelInfo(
+            **{**{f: getattr(info, f) for f in info.__dataclass_fields__}, **new}
+        )
+        monkeypatch.setitem(models.CATALOGUE, "sam-vit-b", made)
+
+    state.replace = replace
+    replace()
+    yield state
+    running.shutdown()
+    running.server_close()
+
+
+def choose(panel, name):
+    tree = find(panel, "SlideSAMModelList")
+    for n in range(tree.topLevelItemCount):
+        if tree.topLevelItem(n).text(0) == name:
+            tree.setCurrentItem(tree.topLevelItem(n))
+            return tree.topLevelItem(n)
+    raise AssertionError(name)
+
+
+def test_it_says_what_is_there_and_needs_no_torch(session, slidesam, panel):
+    text = find(panel, "SlideSAMStatus").text
+    assert text.startswith("Ready: PyTorch ") and text.endswith("Model: builtin.")
+    assert "logic.segmentAll(" in find(panel, "SlideSAMUsage").plainText
+    names = [find(panel, "SlideSAMModelList").topLevelItem(n).text(0) for n in range(3)]
+    assert names[0] == "builtin"
+
+
+def test_missing_torch_is_said_with_what_to_do(panel, monkeypatch):
+    from SlideSAMBridge import library
+
+    monkeypatch.setattr(library, "torch_version", lambda: None)
+    panel.enter()
+    assert "PyTorch is not installed in this Slicer: press Install" in panel.status.label.text
+
+
+@pytest.fixture
+def bare(panel, monkeypatch):
+    """A Slicer without torch that is not testing; calls are noted."""
+    from SlideSAMBridge import installing
+
+    calls = []
+    monkeypatch.setattr(installing, "torch_version", lambda: "9" if calls else None)
+    monkeypatch.setattr(installing.importlib.util, "find_spec", lambda name: object())
+    slicer.app.testing = False
+    panel.enter()
+    return calls
+
+
+def press_install(panel):
+    button = find(panel, "SlideSAMInstall")
+    assert not button.isHidden()
+    button.click()
+
+
+def test_install_uses_the_pytorch_extension(panel, bare, monkeypatch):
+    class PyTorchUtilsLogic:
+        def installTorch(
+            self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None
+        ):
+            bare.append(askConfirmation)
+            return types.ModuleType("torch")
+
+    fake = types.ModuleType("PyTorchUtils")
+    fake.PyTorchUtilsLogic = PyTorchUtilsLogic
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", fake)
+    press_install(panel)
+    assert bare == [True]
+    assert panel.status.label.text.startswith("Installed: torch.")
+    assert panel.status.install.isHidden()
+
+
+def test_install_uses_slicer_packaging(panel, bare, monkeypatch):
+    def pip_ensure(
+        requirements,
+        constraints=None,
+        skip_packages=None,
+        prompt_install=True,
+        prompt_restart=True,
+        requester=None,
+        skip_in_testing=True,
+        show_progress=True,
+    ):
+        assert prompt_install and requester == "SlideSAM"
+        bare.extend(requirements)
+
+    fake = types.ModuleType("slicer.packaging")
+    fake.pip_ensure = pip_ensure
+    monkeypatch.setitem(sys.modules, "slicer.packaging", fake)
+    monkeypatch.setattr(slicer, "packaging", fake, raising=False)
+    press_install(panel)
+    assert bare == ["torch"]
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_install_asks_before_pip(panel, bare, monkeypatch, yes):
+    asked = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text: bool(asked.append(text)) or yes
+    )
+    monkeypatch.setattr(slicer.util, "pip_install", lambda names: bare.extend(names))
+    press_install(panel)
+    assert len(asked) == 1 and "torch" in asked[0]
+    assert bare == (["torch"] if yes else [])
+    assert panel.status.label.text.startswith("Installed" if yes else "Nothing was installed.")
+
+
+def test_a_failing_installation_says_what_to_do(panel, bare, monkeypatch):
+    def fails(names):
+        raise OSError("no route")
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    monkeypatch.setattr(slicer.util, "pip_install", fails)
+    press_install(panel)
+    assert panel.status.label.text.startswith("The installation failed (OSError;")
+    assert panel.status.install.enabled
+
+
+def test_nothing_is_installed_in_testing_mode(panel, bare):
+    slicer.app.testing = True
+    press_install(panel)
+    assert "testing mode" in panel.status.label.text
+
+
+def test_download_cancel_resume_remove(panel, server, monkeypatch, tmp_path):
+    choose(panel, "sam-vit-b")
+    server.slow = 0.05
+    find(panel, "SlideSAMDownload").click()
+    message = find(panel, "SlideSAMModelMessage")
+    wait(lambda: "MiB of" in message.text and not message.text.startswith("0"))
+    assert not find(panel, "SlideSAMDownload").enabled
+    find(panel, "SlideSAMCancelDownload").click()
+    wait(lambda: panel.models.ticker.job is None)
+    assert message.text.startswith("Cancelled")
+    server.slow = 0
+    find(panel, "SlideSAMDownload").click()
+    wait(lambda: panel.models.ticker.job is None)
+    assert message.text == "Done."
+    assert len(server.requests) == 2 and server.requests[1] > 0
+    item = choose(panel, "sam-vit-b")
+    path = item.text(3)
+    assert Path(path).read_bytes() == CONTENT and str(tmp_path) in path
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: path in text)
+    find(panel, "SlideSAMRemove").click()
+    assert message.text.startswith("Removed sam-vit-b: 3 MiB")
+    assert choose(panel, "sam-vit-b").text(3) == "no"
+
+
+def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
+    server.replace(sha256="0" * 64)
+    choose(panel, "sam-vit-b")
+    find(panel, "SlideSAMDownload").click()
+    wait(lambda: panel.models.ticker.job is None)
+    assert "SHA-256 differs" in find(panel, "SlideSAMModelMessage").text
+    assert not list((tmp_path / "models").glob("*.p*"))
+
+
+def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
+    from SlideSAMBridge import preferences
+
+    from SlideSAMLib.models import model_info
+
+    wrong = tmp_path / "notes.pth"
+    wrong.write_text("hello")
+    paths = iter([str(wrong), str(model_info("builtin").path), ""])
+    monkeypatch.setattr(
+        qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_: next(paths)), raising=False
+    )
+    find(panel, "SlideSAMChooseFile").click()
+    wait(lambda: panel.models.ticker.job is None)
+    assert "notes.pth" in find(panel, "SlideSAMModelMessage").text
+    assert preferences.read().model == "builtin"
+    find(panel, "SlideSAMChooseFile").click()
+    wait(lambda: panel.models.ticker.job is None)
+    assert preferences.read().model == str(model_info("builtin").path)
+    assert find(panel, "SlideSAMModel").currentText == "slidesam-builtin.safetensors"
+    find(panel, "SlideSAMChooseFile").click()  # no file chosen
+    assert panel.models.ticker.job is None
+
+
+def test_choices_are_kept_and_the_effect_starts_with_them(panel, session, gl, quick_model):
+    from SlideSAMBridge import preferences, work
+
+    find(panel, "SlideSAMDevice").setCurrentIndex(1)
+    find(panel, "SlideSAMCache").value = 64
+    assert preferences.read() == preferences.Preferences("builtin", "cpu", "auto", 64)
+    assert work.shared_shelf.cache().max_bytes == 64 * 2**20
+    from SlideSAMEffect import parameters
+
+    given = {}
+    parameters.set_defaults(
+        types.SimpleNamespace(setParameterDefault=lambda name, value: given.update({name: value}))
+    )
+    assert (given["Device"], given["AutoApply"]) == ("cpu", 1)
+    slicer.app.userSettings().setValue("SlideSAM/cache_mib", "many")
+    assert preferences.read().cache_mib == 256
+
+
+@pytest.fixture
+def prompted(panel, slidesam):
+    """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    from Testing.slicer.scenes import model
+
+    scene = Scene(GEOMETRIES["oblique"], ("volume",), 1)
+    texts = {"Empty": "", "Bad": "{"}
+    for name, orientation in (("A", "K"), ("B", "I")):
+        logic = slidesam.SlideSAMLogic()
+        made = logic.segment(
+            scene.volume,
+            scene.segmentation,
+            points=[scene.ras()],
+            orientation=orientation,
+            model=model(),
+        )
+        texts[name] = segments.saved_text(scene.segmentation, made)
+        scene.contents.RemoveSegment(made)
+    scene.ids = {}
+    for name, text in sorted(texts.items()):
+        scene.ids[name] = scene.contents.AddEmptySegment("", name)
+        if text:
+            scene.contents.GetSegment(scene.ids[name]).SetTag(TAG, text)
+    slicer.app.userSettings().setValue("SlideSAM/model", "threshold")
+    panel.enter()
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    return scene
+
+
+def exact(scene, name):
+    found = np.rint(scene.found(scene.ids[name])).astype(int)
+    return {tuple(v) for v in found.tolist()} == {
+        tuple(v[::-1]) for v in np.argwhere(scene.truth).tolist()
+    }
+
+
+def test_segment_all_writes_every_prompted_segment(panel, prompted):
+    assert find(panel, "SlideSAMVolume").currentNode() is prompted.volume
+    find(panel, "SlideSAMSegmentAll").click()
+    assert not find(panel, "SlideSAMSegmentAll").enabled
+    wait(lambda: panel.batch.ticker.job is None)
+    # Overwriting is off where no Segment Editor shows the segmentation: both have all voxels.
+    assert exact(prompted, "A") and exact(prompted, "B")
+    message = find(panel, "SlideSAMBatchMessage").text
+    assert message.startswith("2 segments written.\nBad: The saved prompts cannot be read")
+    panel.logic.undo()
+    assert exact(prompted, "A") and not prompted.has("B")
+    panel.logic.undo()
+    assert not prompted.has("A")
+
+
+def test_segment_all_from_the_console(panel, prompted, slidesam):
+    report = slidesam.SlideSAMLogic().segmentAll(prompted.segmentation, model="threshold")
+    assert report.written == [prompted.ids["A"], prompted.ids["B"]]
+    assert list(report.failed) == [prompted.ids["Bad"]]
+    assert exact(prompted, "A") and exact(prompted, "B")
+
+
+def test_cancelled_the_finished_segments_stay(panel, prompted, quick_model):
+    quick_model.delay = 0.02
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: prompted.has("A"))
+    find(panel, "SlideSAMCancelAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert exact(prompted, "A") and not prompted.has("B")
+    assert find(panel, "SlideSAMBatchMessage").text.startswith("Cancelled.")
+
+
+def test_a_failing_model_ends_it_with_its_message(panel, prompted, quick_model, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("The model is broken.")
+
+    monkeypatch.setattr(quick_model, "predict", fails)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert "A: The model is broken." in find(panel, "SlideSAMBatchMessage").text
+    assert not prompted.has("A")
+
+
+@pytest.mark.parametrize("what", ["scene closed", "segmentation removed", "cleanup"])
+def test_nothing_is_written_into_a_scene_that_went_away(panel, prompted, quick_model, what, capsys):
+    quick_model.delay = 0.02
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: "slices" in find(panel, "SlideSAMBatchMessage").text)
+    if what == "scene closed":
+        slicer.mrmlScene.Clear()
+        assert panel.batch.ticker.job is None
+    elif what == "cleanup":
+        panel.batch.close()
+        assert panel.batch.ticker.job is None
+    else:
+        slicer.mrmlScene.RemoveNode(prompted.segmentation)
+        wait(lambda: panel.batch.ticker.job is None)
+        assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_prompts_it_says_what_to_do(panel):
+    scene = Scene(oversampling=1)
+    scene.contents.AddEmptySegment("", "A")
+    find(panel, "SlideSAMSegmentAll").click()
+    assert "Choose a segmentation" in find(panel, "SlideSAMBatchMessage").text
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
+    find(panel, "SlideSAMSegmentAll").click()
+    assert "mark the objects" in find(panel, "SlideSAMBatchMessage").text
+    assert panel.batch.ticker.job is None
+
+
+def test_the_sample_volume_is_registered_and_made_offline(session, slidesam, monkeypatch):
+    class SampleDataLogic:
+        sources: ClassVar[list] = []
+
+        @staticmethod
+        def registerCustomSampleDataSource(
+            category="Custom",
+            sampleName=None,
+            uris=None,
+            fileNames=None,
+            nodeNames=None,
+            customDownloader=None,
+            thumbnailFileName=None,
+            loadFileType=None,
+            loadFiles=None,
+            loadFileProperties={},  # noqa: B006  as Slicer has it
+            checksums=None,
+        ):
+            SampleDataLogic.sources.append((category, sampleName, customDownloader))
+            assert qt.QPixmap(thumbnailFileName).width() >= 200
+
+    fake = types.ModuleType("SampleData")
+    fake.SampleDataLogic = SampleDataLogic
+    monkeypatch.setitem(sys.modules, "SampleData", fake)
+    monkeypatch.setattr(slicer.util, "setSliceViewerLayers", lambda background, fit: None)
+    from Testing.host import module_host
+
+    path = module_host.Path(slidesam.__file__)
+    slidesam.SlideSAM(module_host.ModuleObject(str(path))).registerSampleData()
+    ((category, name, make),) = SampleDataLogic.sources
+    assert (category, name) == ("SlideSAM", "SlideSAMPhantom")
+    (node,) = make(None)
+    image = slicer.util.arrayFromVolume(node)
+    assert image.shape == (60, 128, 128) and 80 < image[33, 54, 41] < 140
