@@ -109,6 +109,7 @@ def test_nothing_is_forgotten(installed):
             (ROOT / "SlideSAM", "SlideSAM.py"),
             (ROOT / "SlideSAM", "SlideSAMBridge/*.py"),
             (ROOT / "SlideSAM", "SlideSAMEffect/*.py"),
+            (ROOT / "SlideSAM", "SlideSAMPanel/*.py"),
             (ROOT / "SlideSAM", "SegmentEditorSlideSAMLib/*.py"),
             (ROOT / "SlideSAM", "Resources/**/*.*"),
             (ROOT, "SlideSAMLib/**/*.*"),

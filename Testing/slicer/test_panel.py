@@ -276,6 +276,19 @@ def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
     assert panel.models.ticker.job is None
 
 
+def test_the_folder_is_made_and_shown(panel, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(qt, "QDesktopServices", types.SimpleNamespace(openUrl=shown.append))
+    find(panel, "SlideSAMOpenFolder").click()
+    assert [url.toLocalFile() for url in shown] == [str(tmp_path / "models")]
+    assert (tmp_path / "models").is_dir()
+
+
+def test_the_examples_can_be_copied(panel):
+    find(panel, "SlideSAMCopy").click()
+    assert "logic.segmentAll(segmentationNode)" in qt.QApplication.clipboard().text()
+
+
 def test_choices_are_kept_and_the_effect_starts_with_them(panel, session, gl, quick_model):
     from SlideSAMBridge import preferences, work
 
