@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .architecture import config_title, infer_config
@@ -100,6 +98,9 @@ def convert(
     ModelError
         The source is no usable checkpoint, or has values that float16 cannot hold.
     """
+    from safetensors import SafetensorError  # not in Slicer, where nothing is converted
+    from safetensors.torch import save_file
+
     target = Path(target)
     if target.suffix.lower() != ".safetensors":
         raise InputError(f"The converted model '{target}' must end in .safetensors.")

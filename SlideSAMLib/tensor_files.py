@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
 from .errors import InputError, ModelError
+from .safetensors_files import read_safetensors
 
 BUILTIN_FORMAT = "slidesam-builtin"  # `format` in the metadata of the built-in model's file
 
@@ -102,10 +102,8 @@ def _read_torch(path: Path, mapped: bool) -> object:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safetensors.safe_open(str(path), framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        return read_safetensors(path)
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"'{path.name}' is damaged, incomplete or not a safetensors file: download or copy it "
             "again."

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..errors import ModelError
+from ..safetensors_files import read_safetensors
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
@@ -21,6 +20,8 @@ def write_weights(
     values: dict[str, torch.Tensor], config: dict, path: Path, note: dict[str, str] | None = None
 ) -> None:
     """Write weights in float16, atomically. `note` goes into the file's metadata."""
+    from safetensors.torch import save_file  # not in Slicer, where nothing is trained
+
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config), **(note or {})}
     part = path.with_name(path.name + ".part")
     save_file({k: v.detach().half().contiguous() for k, v in values.items()}, part, metadata)
@@ -33,18 +34,17 @@ def read_network(path: Path) -> BuiltinNetwork:
     Raises ModelError where the file is missing, broken, of another format, or does not fit.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ModelError(f"{path} does not hold the built-in model.")
-            if metadata.get("version") != VERSION:
-                raise ModelError(
-                    f"{path} is of version {metadata.get('version')} of the built-in model, but "
-                    f"this SlideSAM reads version {VERSION}: install them together."
-                )
-            config = json.loads(metadata["config"])
-            values = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ModelError(f"{path} does not hold the built-in model.")
+        if metadata.get("version") != VERSION:
+            raise ModelError(
+                f"{path} is of version {metadata.get('version')} of the built-in model, but "
+                f"this SlideSAM reads version {VERSION}: install them together."
+            )
+        config = json.loads(metadata["config"])
+        values = {name: tensor.float() for name, tensor in tensors.items()}
+    except (OSError, KeyError, ValueError) as error:
         raise ModelError(f"The model file {path} cannot be read: {error}.") from None
     network = BuiltinNetwork(**config)
     expected = network.state_dict()

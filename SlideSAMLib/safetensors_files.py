@@ -1,0 +1,106 @@
+"""Reading safetensors files with torch alone.
+
+Slicer does not bring the safetensors package, and the built-in model has to run there with torch
+and nothing else. Writing (conversion, training) is left to the package.
+
+Format, https://github.com/huggingface/safetensors: eight bytes with the length of the header
+(little endian), the header as JSON (name -> dtype, shape, first and last byte), the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LONGEST_HEADER = 100_000_000  # bytes, as in the package
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file in its order, mapped from disk, and its metadata.
+
+    The tensors may be changed; the file stays as it is.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is no safetensors file, or a damaged or incomplete one.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < 8:
+            raise ValueError("the file is too short")
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(_LONGEST_HEADER, size - 8):
+            raise ValueError("the header is longer than the file")
+        header = _header(file.read(length))
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError("the metadata are no table")
+    start, end = 8 + length, size
+    _check_spans(header, end - start)
+    tensors = {name: _tensor(content, start, entry) for name, entry in header.items()}
+    return tensors, {str(k): str(v) for k, v in metadata.items()}
+
+
+def _header(text: bytes) -> dict[str, Any]:
+    header = json.loads(text.decode("utf-8"))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no table")
+    return header
+
+
+def _check_spans(header: dict[str, Any], size: int) -> None:
+    """Make sure that the tensors follow each other without gap or overlap, to the last byte."""
+    reached = 0
+    for first, last in sorted(_span(entry) for entry in header.values()):
+        if first != reached or last < first:
+            raise ValueError("the tensors overlap or leave gaps")
+        reached = last
+    if reached != size:
+        raise ValueError("the file does not end with its last tensor")
+
+
+def _span(entry: Any) -> tuple[int, int]:
+    """First and last byte of a tensor, which must be as many as its shape and type need."""
+    try:
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        first, last = entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the header has an entry that makes no sense: {entry!r}") from error
+    numbers = [first, last, *shape]
+    if any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError(f"the header has an entry that makes no sense: {entry!r}")
+    if last - first != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"a tensor has another size than its shape: {entry!r}")
+    return first, last
+
+
+def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
+    dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+    count = math.prod(shape)
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    offset = start + entry["data_offsets"][0]
+    return torch.frombuffer(content, dtype=dtype, count=count, offset=offset).reshape(shape)
