@@ -20,7 +20,7 @@ from .candidates import Choice
 from .errors import InputError
 from .front import anchor_choices, kept_mask
 from .fusion import SliceRecord
-from .next_prompt import Box, merge_prompts
+from .next_prompt import Box, around, mask_box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
@@ -245,7 +245,9 @@ class Session:
     ) -> SlicePrompt:
         """A prompt that corrects a slice: its own prompt and its present mask, plus what is new.
 
-        So a single negative point is enough where the slice has a mask.
+        So a single negative point is enough where the slice has a mask. A slice without one gets
+        a box of the nearest mask's size about its points: they alone do not say how large the
+        object is, the result beside them does.
         Raises InputError where the slice has neither mask nor prompt and nothing positive is new.
         """
         earlier = self.prompts.get(index)
@@ -254,6 +256,8 @@ class Session:
         if mask is not None and not mask.any():
             mask = None
         if earlier is None:
+            if mask is None and box is None:
+                box = self._box_beside(index, [p for p, s in zip(points, signs, strict=True) if s])
             return SlicePrompt(index, box=box, points=points, labels=signs, mask=mask)
         return SlicePrompt(
             index,
@@ -262,6 +266,17 @@ class Session:
             labels=[*earlier.labels, *signs],
             mask=mask,
         )
+
+    def _box_beside(self, index: int, inside: Sequence[tuple[float, float]]) -> Box | None:
+        """The box of the nearest slice's mask, moved as little as it takes to hold the points."""
+        filled = [i for i, mask in self._masks.items() if mask.any()]
+        if not filled or not inside:
+            return None
+        x0, y0, x1, y1 = mask_box(self._masks[min(filled, key=lambda i: abs(i - index))])
+        columns, rows = zip(*inside, strict=True)
+        dx = max(max(columns) - x1, 0.0) + min(min(columns) - x0, 0.0)
+        dy = max(max(rows) - y1, 0.0) + min(min(rows) - y0, 0.0)
+        return around([(x0 + dx, y0 + dy, x1 + dx, y1 + dy), *((x, y, x, y) for x, y in inside)])
 
     # Result
 

@@ -5,7 +5,7 @@ import pytest
 
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.session import Session
+from SlideSAMLib.session import Session, Snapshot
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.stops import Stop
@@ -328,3 +328,19 @@ def test_the_reference_scheme_runs_in_a_session():
     session.set_prompt(PROMPT)
     list(session.run())
     assert np.array_equal(session.mask, truth)
+
+
+def test_a_point_beside_the_result_gets_a_box_of_its_size():
+    session = _session()
+    stack = session.stack
+    session.restore(Snapshot({4: rectangle(stack, 10, 12, 19, 25)}, {4: 1.0}, {}))
+    assert session.correction(9, [(15, 15)]).box == (10, 12, 19, 25)
+    assert session.correction(9, [(23, 8)]).box == (14, 8, 23, 21)  # moved, not larger
+    assert session.correction(9, [(5, 15), (23, 15)], [1, 1]).box[0::2] == (5, 23)
+    assert session.correction(9, [(15, 15)], box=(1, 2, 3, 4)).box == (1, 2, 3, 4)
+
+
+def rectangle(stack, x0, y0, x1, y1):
+    mask = np.zeros((stack.height, stack.width), bool)
+    mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
