@@ -165,6 +165,8 @@ def _beginning(kind: str) -> str:
 def _notice(notice: Notice) -> str:
     if notice.kind == "cpu":
         return _("The GPU's memory is too small for this model: going on with the CPU.")
+    if notice.kind == "smaller":
+        return _("The GPU's memory is too small: trying again with less of it.")
     return _("Ready: {model}. Click on the object, or drag a box around it.").format(
         model=notice.detail
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from SlideSAMLib import models
 from Testing.slicer import scenes
 from Testing.slicer.scenes import MIDDLE, SHAPE
 
@@ -182,28 +183,94 @@ def test_a_missing_model_is_told(stage_of):
     assert "no such model" in stage.message and len(stage.interaction.book.prompts) == 1
 
 
-def test_memory_of_the_gpu_is_too_small(stage_of, monkeypatch):
-    """The same job goes on with the CPU, and says so."""
-    from SlideSAMLib import models
+class Hungry:
+    """A model whose GPU has room for `room` more windows, and at half precision for `half` more."""
 
-    class OutOfMemoryError(RuntimeError):
-        pass
+    def __init__(self, monkeypatch, stage_of, half):
+        self.loaded, self.room, self.half = [], 10**6, half
+        monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
+        models.register_model("large", self.load)
+        self.stage = stage_of(model="large")
+        self.stage.effect.setParameter("Precision", "float32")
+        self.stage.effect.setParameter("AutoApply", 0)
+        self.stage.interaction.warm_up()
+        self.stage.wait()
+        self.loaded = self.loaded[-1:]
+        self.told = []
+        say = self.stage.interaction.say
+        self.stage.interaction.say = lambda t, kind="info": (self.told.append(t), say(t, kind))
 
-    def load(device, precision):
+    def load(self, device, precision):
+        import torch
+
         made = scenes.model()
-        if device != "cpu":
-            made.encode = lambda windows: (_ for _ in ()).throw(OutOfMemoryError("CUDA"))
+        made.device, made.precision = device, precision
+        self.loaded.append((device, precision))
+        predict = made.predict
+
+        def careful(embedding, prompt):
+            if device != "cpu":
+                name = "room" if precision == "float32" else "half"
+                setattr(self, name, getattr(self, name) - 1)
+                if getattr(self, name) < 0:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return predict(embedding, prompt)
+
+        made.predict = careful
         return made
 
-    models.register_model("large", load)
-    stage = stage_of(model="large")
-    told = []
-    say = stage.interaction.say
-    stage.interaction.say = lambda text, kind="info": (told.append(text), say(text, kind))
+    def tells(self):
+        return [
+            each for each in ("trying again", "with the CPU") if any(each in t for t in self.told)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("half", "loaded", "told"),
+    [
+        (10**6, ["float32", "auto"], ["trying again"]),
+        (0, ["float32", "auto", "cpu"], ["trying again", "with the CPU"]),
+        (2, ["float32", "auto", "cpu"], ["trying again", "with the CPU"]),
+    ],
+)
+@pytest.mark.parametrize("job", ["preview", "run", "correct"])
+def test_memory_of_the_gpu_is_too_small(stage_of, monkeypatch, job, half, loaded, told):
+    """The job goes on with less memory, then with the CPU, and says so; nothing is lost."""
+    hungry = Hungry(monkeypatch, stage_of, half)
+    stage = hungry.stage
+    if job != "preview":
+        stage.click()
+        stage.wait()
+    if job == "correct":
+        stage.panel.segment.click()
+        stage.wait()
+        assert np.array_equal(stage.preview(), stage.scene.truth)
+    hungry.room = 0 if job == "preview" else 1
+    if job == "run":
+        stage.panel.segment.click()
+    else:
+        stage.scroll_to((6, 5, 5 if job == "correct" else 6))
+        stage.click((6, 5, 5 if job == "correct" else 6))
+    stage.wait()
+    seen = [precision if device != "cpu" else "cpu" for device, precision in hungry.loaded]
+    short = job == "preview" and half == 2  # one window, for which there is room
+    assert seen == (loaded[:2] if short else loaded)
+    assert hungry.tells() == (told[:1] if short else told)
+    assert stage.interaction.message.kind == "info"
+    expected = window(stage.scene.truth, 6) if job == "preview" else stage.scene.truth
+    assert np.array_equal(stage.preview(), expected)
+
+
+def test_memory_of_the_cpu_is_too_small(stage_of, quick_model):
+    """Nothing is left to try: one sentence, once."""
+    import torch
+
+    stage = stage_of()
+    stage.effect.setParameter("Device", "cpu")
+    quick_model.error = torch.OutOfMemoryError("no memory")
     stage.click()
     stage.wait()
-    assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
-    assert any("too small" in text for text in told)
+    assert stage.interaction.message.kind == "error" and "no memory" in stage.message
 
 
 def test_correct_slides_only_where_it_matters(stage_of, quick_model):
