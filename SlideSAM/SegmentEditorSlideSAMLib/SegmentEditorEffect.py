@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from SlideSAMBridge import library, slice_views
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
-from SlideSAMEffect import models_list, parameters, views
+from SlideSAMEffect import models_list, parameters, reloading, views
 from SlideSAMEffect.gesture import Box, Click, Gesture
 from SlideSAMEffect.help_text import help_text
 from SlideSAMEffect.panel import Panel
@@ -44,6 +44,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._drawn: Any = None  # the prompts and the version of the preview that the views show
         self._hovered: tuple[Any, int] | None = None  # (view, number of the prompt)
         self._doubleClicked = False
+        reloading.effects.add(self)
 
     def clone(self) -> Any:
         import qSlicerSegmentationsEditorEffectsPythonQt as effects
