@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .text import tr as _
+
 # In an installed extension SlideSAMLib lies beside SlideSAM.py, whose folder Slicer has put on the
 # path; in the source tree it lies one folder further up.
 _MODULE_FOLDER = Path(__file__).resolve().parents[1]
@@ -31,7 +33,10 @@ def make_importable() -> None:
             sys.path.append(str(place))
             return
     raise RuntimeError(
-        "The folder SlideSAMLib is missing beside the SlideSAM module: install the extension again."
+        _(
+            "The folder SlideSAMLib is missing beside the SlideSAM module: install the "
+            "extension again."
+        )
     )
 
 
@@ -53,11 +58,11 @@ def torch_version() -> str | None:
 def missing_for_builtin() -> str:
     """What keeps the built-in model from running, as one sentence; "" where nothing does."""
     if torch_version() is None:
-        return TORCH_MISSING
+        return _(TORCH_MISSING)
     from SlideSAMLib.catalogue import model_info
 
     if not model_info("builtin").installed:
-        return "The weights of the built-in model are missing: install the extension again."
+        return _("The weights of the built-in model are missing: install the extension again.")
     return ""
 
 
@@ -68,7 +73,7 @@ def status() -> str:
         missing = missing_for_builtin()
     except RuntimeError as error:
         return str(error)
-    return missing or f"Ready: PyTorch {torch_version()}, built-in model."
+    return missing or _("Ready: PyTorch {version}, built-in model.").format(version=torch_version())
 
 
 def load_model(model: str | Path, device: str = "auto", precision: str = "auto") -> Any:
