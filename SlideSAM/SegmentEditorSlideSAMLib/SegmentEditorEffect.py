@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from SlideSAMBridge import library, slice_views
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
-from SlideSAMEffect import models_list, parameters, views
+from SlideSAMEffect import models_list, parameters, reloading, views
 from SlideSAMEffect.gesture import Box, Click, Gesture
 from SlideSAMEffect.help_text import help_text
 from SlideSAMEffect.panel import Panel
@@ -41,9 +41,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.shortcuts = Shortcuts({NEXT_CANDIDATE: self.onNextCandidate, WEAKEST: self.onWeakest})
         self.panel: Panel | None = None
         self.isActive = False
-        self._drawn: Any = None  # the prompts that the views show
+        self._drawn: Any = None  # the prompts and the version of the preview that the views show
         self._hovered: tuple[Any, int] | None = None  # (view, number of the prompt)
         self._doubleClicked = False
+        reloading.effects.add(self)
 
     def clone(self) -> Any:
         import qSlicerSegmentationsEditorEffectsPythonQt as effects
@@ -186,8 +187,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
                 self.cancelDrag()  # scrolled away: a box lies on one slice
             elif self.gesture.dragging:
                 self.drawOutline(viewWidget, self._xy)
-        book = self.interaction.book
-        self.views.draw_one(viewWidget, book.reader.part(), book.prompts, self._hovered)
+        self.drawOne(viewWidget)
         self.updateStrip()
 
     def onPress(self, interactor: Any, xy: Any, viewWidget: Any) -> bool:
@@ -276,9 +276,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def hover(self, hovered: tuple[Any, int] | None) -> None:
         if hovered != self._hovered:
             before, self._hovered = self._hovered, hovered
-            book = self.interaction.book
             for viewWidget in {each[0] for each in (before, hovered) if each is not None}:
-                self.views.draw_one(viewWidget, book.reader.part(), book.prompts, hovered)
+                self.drawOne(viewWidget)
 
     def removeMark(self, number: int | None) -> None:
         self._hovered = None
@@ -361,16 +360,24 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             dirty=work is not None and work.dirty and work.has_result,
             rated=work is not None and work.weakest is not None,
         )
-        if self.isActive and prompts is not self._drawn:
+        drawn, version = self._drawn or (None, -1)
+        if self.isActive and (drawn is not prompts or version != interaction.preview.version):
             self.redraw()
         self.updateStrip()
 
     def redraw(self) -> None:
-        """Draw the prompts in all views."""
+        """Draw the prompts and the dashed outlines in all views."""
         if self.isActive:
-            book = self.interaction.book
-            self._drawn = book.prompts
-            self.views.draw(book.reader.part(), self._drawn, self._hovered)
+            book, preview = self.interaction.book, self.interaction.preview
+            part, prompts = book.reader.part(), book.prompts
+            self._drawn = (prompts, preview.version)
+            self.views.draw(part, prompts, preview, self._hovered)
+
+    def drawOne(self, viewWidget: Any) -> None:
+        """Draw them in one view."""
+        book = self.interaction.book
+        part, preview = book.reader.part(), self.interaction.preview
+        self.views.draw_one(viewWidget, part, book.prompts, preview, self._hovered)
 
     def updateStrip(self) -> None:
         if self.panel is not None:

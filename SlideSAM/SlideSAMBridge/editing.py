@@ -22,6 +22,7 @@ import numpy as np
 
 from . import lattice as lattices
 from .lattice import Lattice
+from .text import tr as _
 
 UNDO_STATES = 10
 NODE_NAME = "SlideSAM editor"
@@ -62,7 +63,7 @@ class Editor:
         """
         node = editor_logic.GetSegmentEditorNode()
         if node is None:
-            raise ValueError("The segment editor logic has no editor node: set one first.")
+            raise ValueError(_("The segment editor logic has no editor node: set one first."))
         return cls(editor_logic, node, owned=False)
 
     @property
@@ -87,10 +88,12 @@ class Editor:
             self.node.SetAndObserveSourceVolumeNode(volume_node)
         elif self.node.GetSegmentationNode() is not segmentation_node:
             raise ValueError(
-                "The segment editor logic edits another segmentation: choose it there."
+                _("The segment editor logic edits another segmentation: choose it there.")
             )
         elif self.node.GetSourceVolumeNode() is not volume_node:
-            raise ValueError("The segment editor logic has another source volume: choose it there.")
+            raise ValueError(
+                _("The segment editor logic has another source volume: choose it there.")
+            )
 
     def take_settings(self, editor_node: Any | None) -> None:
         """Copy masking, overwrite and intensity range from a Segment Editor's node.
@@ -119,7 +122,7 @@ class Editor:
         Raises RuntimeError where the logic cannot work it out.
         """
         if not self.logic.UpdateAlignedSourceVolume():
-            raise RuntimeError("The volume cannot be brought onto the segmentation's geometry.")
+            raise RuntimeError(_("The volume cannot be brought onto the segmentation's geometry."))
         image = self.logic.GetAlignedSourceVolume()
         lattice = lattices.of_image(image, self.node.GetSegmentationNode())
         # A copy, because the logic refills the image at the next edit with an intensity range.
@@ -128,7 +131,7 @@ class Editor:
     def lattice(self) -> Lattice:
         """The lattice of the labels as it is now."""
         if not self.logic.UpdateReferenceGeometryImage():
-            raise RuntimeError("The segmentation has no geometry.")
+            raise RuntimeError(_("The segmentation has no geometry."))
         image = self.logic.GetReferenceGeometryImage()
         return lattices.of_image(image, self.node.GetSegmentationNode())
 
@@ -147,7 +150,7 @@ class Editor:
     def save_state(self) -> None:
         """Save one undo state. Call it once per action, after all checks."""
         if not self.logic.SaveStateForUndo():
-            raise RuntimeError("The state of the segmentation cannot be saved for undo.")
+            raise RuntimeError(_("The state of the segmentation cannot be saved for undo."))
 
     def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
         """Add a mask (K, J, I) on `lattice` to a segment, or put it in the segment's place."""

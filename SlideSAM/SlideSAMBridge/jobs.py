@@ -165,6 +165,8 @@ def _beginning(kind: str) -> str:
 def _notice(notice: Notice) -> str:
     if notice.kind == "cpu":
         return _("The GPU's memory is too small for this model: going on with the CPU.")
+    if notice.kind == "smaller":
+        return _("The GPU's memory is too small: trying again with less of it.")
     return _("Ready: {model}. Click on the object, or drag a box around it.").format(
         model=notice.detail
     )
@@ -194,7 +196,7 @@ def _summary(work: Work) -> str:
 def _sentence(error: BaseException) -> str:
     """What to show of an error; those that are not ours get their type, for reports."""
     if isinstance(error, (ValueError, RuntimeError)) and str(error):
-        return str(error)
+        return _(str(error))  # the worker cannot translate; constants can be found here
     return _("The work failed ({kind}: {error}); the Python console has the details.").format(
         kind=type(error).__name__, error=error
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .text import tr as _
+
 # Fraction of a voxel that rounding errors of the matrices may make.
 TINY = 1e-6
 
@@ -140,8 +142,10 @@ def local_to_ras(node: Any) -> np.ndarray:
     if parent is not None:
         if not parent.IsTransformToWorldLinear():
             raise ValueError(
-                f"'{node.GetName()}' lies under a transform that is not linear: harden it or take "
-                "it off before segmenting."
+                _(
+                    "'{name}' lies under a transform that is not linear: harden it or take it off"
+                    " before segmenting."
+                ).format(name=node.GetName())
             )
         parent.GetMatrixTransformToWorld(matrix)
     return to_array(matrix)
@@ -167,7 +171,7 @@ def covered_part(lattice: Lattice, volume: Lattice) -> Lattice:
     first = np.maximum(np.ceil(ijk.min(1) - TINY).astype(int), lattice.first)
     last = np.minimum(np.floor(ijk.max(1) + TINY).astype(int), lattice.last)
     if np.any(first > last):
-        raise ValueError("The volume and the segmentation do not overlap: they share no voxel.")
+        raise ValueError(_("The volume and the segmentation do not overlap: they share no voxel."))
     return lattice.cropped(np.stack([first, last], axis=1).ravel())
 
 

@@ -34,7 +34,10 @@ def make_importable() -> None:
             sys.path.append(str(place))
             return
     raise RuntimeError(
-        "The folder SlideSAMLib is missing beside the SlideSAM module: install the extension again."
+        _(
+            "The folder SlideSAMLib is missing beside the SlideSAM module: install the "
+            "extension again."
+        )
     )
 
 
@@ -56,11 +59,11 @@ def torch_version() -> str | None:
 def missing_for_builtin() -> str:
     """What keeps the built-in model from running, as one sentence; "" where nothing does."""
     if torch_version() is None:
-        return TORCH_MISSING
+        return _(TORCH_MISSING)
     from SlideSAMLib.catalogue import model_info
 
     if not model_info("builtin").installed:
-        return "The weights of the built-in model are missing: install the extension again."
+        return _("The weights of the built-in model are missing: install the extension again.")
     return ""
 
 

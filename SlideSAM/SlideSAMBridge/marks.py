@@ -15,6 +15,7 @@ import numpy as np
 
 from .lattice import Lattice
 from .orientation import AXES
+from .text import tr as _
 
 TAG = "SlideSAM.Prompts"
 # (column axis, row axis) of a slice for each slide axis, as indices into (I, J, K).
@@ -64,7 +65,11 @@ def from_json(text: str) -> Marks:
             box=None if box is None else (_voxel(box[0]), _voxel(box[1])),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"The saved prompts cannot be read ({error}): {text[:80]!r}.") from error
+        raise ValueError(
+            _("The saved prompts cannot be read ({error}): {text!r}.").format(
+                error=error, text=text[:80]
+            )
+        ) from error
 
 
 def from_ras(
@@ -85,16 +90,22 @@ def from_ras(
     ras = _triples(points, "points")
     signs = [1] * len(ras) if labels is None else list(labels)
     if len(signs) != len(ras):
-        raise ValueError(f"There are {len(ras)} points but {len(signs)} labels: give one each.")
+        raise ValueError(
+            _("There are {count} points but {labels} labels: give one each.").format(
+                count=len(ras), labels=len(signs)
+            )
+        )
     if any(sign not in (0, 1) for sign in signs):
-        raise ValueError("Point labels must be 1 (positive) or 0 (negative).")
+        raise ValueError(_("Point labels must be 1 (positive) or 0 (negative)."))
     if box is None and 1 not in signs:
-        raise ValueError("Nothing is marked: give a positive point or a box.")
+        raise ValueError(_("Nothing is marked: give a positive point or a box."))
     voxels = []
     for point in ras:
         voxel = lattice.voxel(point)
         if not lattice.contains(voxel):
-            raise ValueError(f"The point {_text(point)} is outside the volume.")
+            raise ValueError(
+                _("The point {position} is outside the volume.").format(position=_text(point))
+            )
         voxels.append(_voxel(voxel))
     return Marks(axis, tuple(voxels), tuple(int(s) for s in signs), _box(lattice, axis, box))
 
@@ -138,21 +149,25 @@ def _box(
         return None
     corners = _triples(box, "box")
     if len(corners) != 2:
-        raise ValueError("A box needs two opposite corners [[R, A, S], [R, A, S]].")
+        raise ValueError(_("A box needs two opposite corners [[R, A, S], [R, A, S]]."))
     a, b = (lattice.voxel(corner) for corner in corners)
     if a[axis] != b[axis]:
         raise ValueError(
-            f"The corners of the box lie on the slices {a[axis]} and {b[axis]} along "
-            f"{AXES[axis]}: put both on one slice."
+            _(
+                "The corners of the box lie on the slices {a} and {b} along {axis}: put both "
+                "on one slice."
+            ).format(a=a[axis], b=b[axis], axis=AXES[axis])
         )
     low, high = np.minimum(a, b), np.maximum(a, b)
     if np.any(high < lattice.first) or np.any(low > lattice.last):
         raise ValueError(
-            f"The box {_text(corners[0])} to {_text(corners[1])} is outside the volume."
+            _("The box {start} to {end} is outside the volume.").format(
+                start=_text(corners[0]), end=_text(corners[1])
+            )
         )
     low, high = np.maximum(low, lattice.first), np.minimum(high, lattice.last)
     if any(low[n] == high[n] for n in IN_PLANE[axis]):
-        raise ValueError("The box is empty: it must cover more than one voxel each way.")
+        raise ValueError(_("The box is empty: it must cover more than one voxel each way."))
     return (_voxel(low), _voxel(high))
 
 
@@ -165,7 +180,9 @@ def _triples(values: Sequence[Sequence[float]] | None, what: str) -> np.ndarray:
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 3 or not np.isfinite(array).all():
-        raise ValueError(f"The {what} must be triples [R, A, S] of finite numbers in mm.")
+        raise ValueError(
+            _("The {what} must be triples [R, A, S] of finite numbers in mm.").format(what=what)
+        )
     return array
 
 

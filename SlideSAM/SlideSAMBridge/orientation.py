@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .lattice import Lattice, to_array
+from .text import tr as _
 
 # Normals of the anatomical planes in RAS.
 ANATOMICAL = {"Axial": (0, 0, 1), "Sagittal": (1, 0, 0), "Coronal": (0, 1, 0)}
@@ -40,15 +41,19 @@ def slide_axis(orientation: Any, lattice: Lattice) -> int:
         return AXES.index(name)
     if name not in ANATOMICAL:
         raise ValueError(
-            f"The orientation must be Axial, Sagittal, Coronal, I, J, K or a slice view node, not "
-            f"{orientation!r}."
+            _(
+                "The orientation must be Axial, Sagittal, Coronal, I, J, K or a slice view "
+                "node, not {orientation!r}."
+            ).format(orientation=orientation)
         )
     fits = _fits(np.array(ANATOMICAL[name], float), lattice)
     best, second = np.argsort(fits)[::-1][:2]
     if fits[second] > AMBIGUOUS * fits[best]:
         raise ValueError(
-            f"Two axes of the volume are equally near to the {name} plane: say which one to slide "
-            f"along with orientation='{AXES[best]}' or '{AXES[second]}'."
+            _(
+                "Two axes of the volume are equally near to the {name} plane: say which one "
+                "to slide along with orientation='{best}' or '{second}'."
+            ).format(name=name, best=AXES[best], second=AXES[second])
         )
     return int(best)
 
@@ -59,8 +64,11 @@ def _of_view(slice_node: Any, lattice: Lattice) -> int:
     fits = _fits(normal, lattice)
     if fits.max() < PARALLEL:
         raise ValueError(
-            f"The slice view {slice_node.GetName()} is oblique to the volume: call its "
-            "RotateToVolumePlane(volumeNode), or press 'Rotate to volume plane' in the view."
+            _(
+                "The slice view {name} is oblique to the volume: call its "
+                "RotateToVolumePlane(volumeNode), or press 'Rotate to volume plane' in the "
+                "view."
+            ).format(name=slice_node.GetName())
         )
     return int(np.argmax(fits))
 

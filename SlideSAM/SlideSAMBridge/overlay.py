@@ -1,4 +1,4 @@
-"""What is drawn over one slice view: the prompts of the slice, and the box being dragged. No Qt.
+"""What is drawn over one slice view: prompts, weak outlines, and the box being dragged. No Qt.
 
 Everything is 2-D actors in pixels, worked out anew from positions in mm whenever the view changes.
 The renderer is remembered, not the view's widget, so that cleaning up works when that is gone.
@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from . import slice_views
-from .lattice import Lattice
+from . import dashes, slice_views
+from .lattice import Lattice, to_array
+from .marks import IN_PLANE
+from .preview import Preview
 from .prompt_set import Mark, PromptSet
 
 GREEN, RED, YELLOW, WHITE = (0.15, 0.9, 0.25), (1.0, 0.25, 0.2), (1.0, 0.9, 0.2), (1, 1, 1)
@@ -30,10 +32,11 @@ class Overlay:
         self._ratio = ratio
         self._actors: list[Any] = []
         self._outline: Any = None
+        self.dashes: Any = None  # the actor of the weak outline, or None
 
     @property
     def actors(self) -> list[Any]:
-        """All that is drawn now."""
+        """The prompts and the box that are drawn now."""
         return [*self._actors, *([] if self._outline is None else [self._outline])]
 
     def show(
@@ -67,6 +70,30 @@ class Overlay:
             self._renderer.RemoveViewProp(self._outline)
             self._outline = None
 
+    def show_weak(self, slice_node: Any, lattice: Lattice, preview: Preview) -> None:
+        """Draw a dashed outline of the preview, where the slice that is shown is a weak one."""
+        self.clear_weak()
+        shown = slice_views.shown_slice(slice_node, lattice)
+        if shown is None:
+            return
+        axis, index = shown
+        found = preview.weak_outlines(axis, index - int(lattice.first[axis]))
+        if not found:
+            return
+        length, gap = dashes.DASH * self._ratio, dashes.GAP * self._ratio
+        pieces = [
+            dashes.dashes(_line_xy(slice_node, lattice, axis, index, line), length, gap)
+            for line in found
+        ]
+        self.dashes = dashes.actor(np.concatenate(pieces), preview.color, LINE * self._ratio)
+        self._renderer.AddViewProp(self.dashes)
+
+    def clear_weak(self) -> None:
+        """Draw no dashed outline."""
+        if self.dashes is not None:
+            self._renderer.RemoveViewProp(self.dashes)
+            self.dashes = None
+
     def clear_marks(self) -> None:
         """Draw no prompts."""
         for actor in self._actors:
@@ -76,6 +103,7 @@ class Overlay:
     def clear(self) -> None:
         """Take everything out of the view."""
         self.clear_marks()
+        self.clear_weak()
         self.remove_outline()
 
     def _draw(self, slice_node: Any, lattice: Lattice, mark: Mark, hovered: bool) -> list[Any]:
@@ -124,6 +152,18 @@ def positions_xy(slice_node: Any, lattice: Lattice, mark: Mark) -> np.ndarray:
     to_ras = lattice.local_to_ras
     ras = [(to_ras @ np.append(position, 1.0))[:3] for position in mark.positions]
     return np.array([slice_views.xy_of(slice_node, each) for each in ras])
+
+
+def _line_xy(
+    slice_node: Any, lattice: Lattice, axis: int, index: int, line: np.ndarray
+) -> np.ndarray:
+    """A line (N, 2) on a slice, (column, row) from the start of the lattice, as pixels (N, 2)."""
+    positions = np.ones((len(line), 4))
+    for place, along in enumerate(IN_PLANE[axis]):
+        positions[:, along] = line[:, place] + lattice.first[along]
+    positions[:, axis] = index
+    to_xy = np.linalg.inv(to_array(slice_node.GetXYToRAS())) @ lattice.ijk_to_ras
+    return (positions @ to_xy.T)[:, :2]
 
 
 def _distance(mark: Mark, slice_node: Any, lattice: Lattice, xy: Sequence[float]) -> float:

@@ -1,7 +1,8 @@
 """The preview: a second segmentation node that shows what may become part of a segment. No Qt.
 
 It is never saved, hangs under the same transform as the segmentation, and shares its voxels. Two
-segments in one labelmap show the slices that the model is sure of and, dimmed, the others.
+segments in one labelmap show the slices that the model is sure of and, dimmed, the others. The
+latter have no outline of Slicer's; the overlays of the views draw one for them, dashed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import lattice as lattices
+from .dashes import outlines
 from .editing import image_array
 from .lattice import Lattice
 
@@ -19,7 +21,7 @@ NAME = "Slide-SAM preview"
 SURE, WEAK = "sure", "weak"
 LABELS = {SURE: 1, WEAK: 2}
 # (fill, outline) opacity: the dimmed slices ask to be looked at.
-OPACITY = {SURE: (0.45, 1.0), WEAK: (0.15, 0.55)}
+OPACITY = {SURE: (0.45, 1.0), WEAK: (0.2, 0.0)}
 
 # Slice index (from the start of the part) -> (mask, bool (H, W); confidence, 0..1).
 Slices = Mapping[int, tuple[np.ndarray, float]]
@@ -34,6 +36,9 @@ class Preview:
         self._voxels: np.ndarray | None = None  # (slice, row, column), a view into the image
         self._part: Lattice | None = None
         self._shown: set[int] = set()
+        self._outlines: dict[int, list[np.ndarray]] = {}
+        self.color: tuple[float, ...] = (1.0, 1.0, 1.0)
+        self.version = 0  # counts up when what is shown changes
 
     @property
     def node(self) -> Any:
@@ -67,8 +72,20 @@ class Preview:
             self._write(index, slices.get(index), weak_below)
         self._color(color)
         if changed:
+            self.version += 1
             self._image.Modified()  # numpy writes go unnoticed
             self._node.GetDisplayNode().Modified()  # or views that stand still keep their picture
+
+    def weak_outlines(self, axis: int, index: int) -> list[np.ndarray]:
+        """The outlines of a slice that the model is not sure of; none where it is sure.
+
+        index : counts along `axis` from the start of the part. See `dashes.outlines`.
+        """
+        if index not in self.shown or axis != self._axis:
+            return []
+        if index not in self._outlines:
+            self._outlines[index] = outlines(self._voxels[index] == LABELS[WEAK])
+        return self._outlines[index]
 
     def clear(self) -> None:
         """Show nothing, and take the node out of the scene."""
@@ -84,8 +101,11 @@ class Preview:
     def _forget(self) -> None:
         self._node = self._image = self._voxels = self._part = None
         self._shown = set()
+        self._outlines = {}
+        self.version += 1
 
     def _write(self, index: int, entry: tuple[np.ndarray, float] | None, weak_below: float) -> None:
+        self._outlines.pop(index, None)
         if entry is None:
             self._voxels[index] = 0
             self._shown.discard(index)
@@ -107,6 +127,7 @@ class Preview:
         if fits and self._axis != axis:
             self._voxels[...] = 0
             self._shown = set()
+            self._outlines = {}
             fits = False
         self._axis = axis
         return not fits
@@ -145,6 +166,9 @@ class Preview:
         self._node, self._image, self._part, self._axis = node, image, part, None
 
     def _color(self, color: Sequence[float]) -> None:
+        if self.color != tuple(color):
+            self.color = tuple(color)
+            self.version += 1
         contents = self._node.GetSegmentation()
         for name in LABELS:
             segment = contents.GetSegment(name)

@@ -18,6 +18,7 @@ from . import marks as marking
 from .lattice import Lattice
 from .marks import IN_PLANE
 from .orientation import AXES
+from .text import tr as _
 
 Position = tuple[float, float, float]
 
@@ -115,7 +116,11 @@ def from_json(text: str, lattice: Lattice) -> PromptSet:
             raise ValueError("unknown version")
         return PromptSet(tuple(_from_object(entry) for entry in content["marks"]))
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"The saved prompts cannot be read ({error}): {text[:80]!r}.") from error
+        raise ValueError(
+            _("The saved prompts cannot be read ({error}): {text!r}.").format(
+                error=error, text=text[:80]
+            )
+        ) from error
 
 
 def slice_prompt(index: int, marks: Iterable[Mark], part: Lattice, axis: int) -> Any:

@@ -21,6 +21,7 @@ from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
 from .orientation import AXES, slide_axis
+from .text import tr as _
 
 CHANGED = "The scene changed while the segmentation ran, so nothing was written: start it again."
 
@@ -75,7 +76,9 @@ def segment(
         scene changed meanwhile, or a package is missing.
     """
     if request.mode not in ("add", "replace"):
-        raise ValueError(f"The mode must be 'add' or 'replace', not {request.mode!r}.")
+        raise ValueError(
+            _("The mode must be 'add' or 'replace', not {mode!r}.").format(mode=request.mode)
+        )
     check_nodes(volume_node, segmentation_node, request.segment_id)
     editor.point_at(segmentation_node, volume_node)
     preparation = Preparation(segmentation_node, volume_node)
@@ -98,32 +101,42 @@ def segment(
 def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None) -> None:
     """Raise ValueError unless the nodes can be used and the segment exists."""
     if not _is_a(volume_node, "vtkMRMLScalarVolumeNode"):
-        raise ValueError("The volume node must be a scalar volume (vtkMRMLScalarVolumeNode).")
+        raise ValueError(_("The volume node must be a scalar volume (vtkMRMLScalarVolumeNode)."))
     name = f"'{volume_node.GetName()}'"
     if _is_a(volume_node, "vtkMRMLLabelMapVolumeNode"):
-        raise ValueError(f"{name} is a label map: give the image it was drawn on.")
+        raise ValueError(
+            _("{name} is a label map: give the image it was drawn on.").format(name=name)
+        )
     image = volume_node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
-        raise ValueError(f"The volume {name} has no image data: load it first.")
+        raise ValueError(_("The volume {name} has no image data: load it first.").format(name=name))
     if image.GetNumberOfScalarComponents() != 1:
         raise ValueError(
-            f"The volume {name} has {image.GetNumberOfScalarComponents()} values per voxel: turn "
-            "it into a scalar volume first (module Vector to Scalar Volume)."
+            _(
+                "The volume {name} has {count} values per voxel: turn it into a scalar volume"
+                " first (module Vector to Scalar Volume)."
+            ).format(name=name, count=image.GetNumberOfScalarComponents())
         )
     if not _is_a(segmentation_node, "vtkMRMLSegmentationNode"):
-        raise ValueError("The segmentation node must be a vtkMRMLSegmentationNode.")
+        raise ValueError(_("The segmentation node must be a vtkMRMLSegmentationNode."))
     if segmentation_node.GetScene() is None or volume_node.GetScene() is None:
-        raise ValueError("The volume and the segmentation must be in the scene.")
+        raise ValueError(_("The volume and the segmentation must be in the scene."))
     lattices.local_to_ras(volume_node)  # refuse transforms that are not linear
     lattices.local_to_ras(segmentation_node)
     segmentation = segmentation_node.GetSegmentation()
     if segment_id is not None and segmentation.GetSegment(segment_id) is None:
-        raise ValueError(f"There is no segment with the id '{segment_id}' (an id is not a name).")
+        raise ValueError(
+            _("There is no segment with the id '{segment_id}' (an id is not a name).").format(
+                segment_id=segment_id
+            )
+        )
     representation = segmentation.GetSourceRepresentationName()
     if segmentation.GetNumberOfSegments() > 0 and representation != "Binary labelmap":
         raise ValueError(
-            f"The segments of '{segmentation_node.GetName()}' are stored as {representation}: make "
-            "Binary labelmap the source representation in the Segmentations module."
+            _(
+                "The segments of '{name}' are stored as {representation}: make Binary "
+                "labelmap the source representation in the Segmentations module."
+            ).format(name=segmentation_node.GetName(), representation=representation)
         )
 
 
@@ -175,12 +188,16 @@ def _limits(request: Request, part: Lattice, axis: int) -> tuple[int | None, int
             continue
         if isinstance(value, bool) or int(value) != value or not low <= value <= high:
             raise ValueError(
-                f"The {name} slice must be a whole number from {low} to {high} along "
-                f"{AXES[axis]}, not {value!r}."
+                _(
+                    "The {name} slice must be a whole number from {low} to {high} along {axis}, "
+                    "not {value!r}."
+                ).format(name=name, low=low, high=high, axis=AXES[axis], value=value)
             )
     if request.first is not None and request.last is not None and request.first > request.last:
         raise ValueError(
-            f"The first slice {request.first} is behind the last slice {request.last}."
+            _("The first slice {first} is behind the last slice {last}.").format(
+                first=request.first, last=request.last
+            )
         )
     return (
         None if request.first is None else int(request.first) - low,
@@ -197,26 +214,26 @@ def check_unchanged(
 ) -> None:
     """Raise RuntimeError unless the result still fits: a progress callback may run the GUI."""
     if not editor.alive or segmentation_node.GetScene() is None or volume_node.GetScene() is None:
-        raise RuntimeError(CHANGED)
+        raise RuntimeError(_(CHANGED))
     try:
         check_nodes(volume_node, segmentation_node, segment_id)
         editor.point_at(segmentation_node, volume_node)
         now = editor.lattice()
     except ValueError as error:
-        raise RuntimeError(CHANGED) from error
+        raise RuntimeError(_(CHANGED)) from error
     if now.extent != lattice.extent or not np.array_equal(now.ijk_to_ras, lattice.ijk_to_ras):
-        raise RuntimeError(CHANGED)
+        raise RuntimeError(_(CHANGED))
 
 
 def _why_nothing(result: Any) -> str:
     if result.mask.any():
-        return (
-            "Nothing was written: the masking settings of the Segment Editor (editable area or "
-            "intensity range) leave out everything that was found."
+        return _(
+            "Nothing was written: the masking settings of the Segment Editor (editable "
+            "area or intensity range) leave out everything that was found."
         )
     if "cancelled" in result.stops.values():
-        return "Cancelled before the first slice was finished, so nothing was written."
-    return "Nothing was found at the marked place: mark it with a box, or with more points."
+        return _("Cancelled before the first slice was finished, so nothing was written.")
+    return _("Nothing was found at the marked place: mark it with a box, or with more points.")
 
 
 def _write(

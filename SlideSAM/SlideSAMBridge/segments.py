@@ -10,6 +10,7 @@ import numpy as np
 from . import marks as marking
 from . import prompt_set
 from .lattice import Lattice
+from .text import tr as _
 
 NAME = "Slide-SAM"
 # Colours that stand out on a grey image, and from each other.
@@ -93,6 +94,8 @@ def saved_text(segmentation_node: Any, segment_id: str) -> str:
 
     segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
     if segment is None:
-        raise ValueError(f"There is no segment with the id '{segment_id}'.")
+        raise ValueError(
+            _("There is no segment with the id '{segment_id}'.").format(segment_id=segment_id)
+        )
     text = vtk.reference("")
     return str(text.get()) if segment.GetTag(marking.TAG, text) else ""

@@ -33,7 +33,8 @@ class ModelChoice:
 class Notice:
     """Something to tell the user while a job goes on; the worker does not word it.
 
-    kind : "loaded" with the model as `detail`, or "cpu" where the GPU's memory is too small.
+    kind : "loaded" with the model as `detail`; "smaller" or "cpu" where the GPU's memory does not
+        suffice and the job starts once more, with less of it or without it.
     """
 
     kind: str
@@ -66,13 +67,16 @@ class ModelShelf:
         self._choice: ModelChoice | None = None
         self._model: Any = None
         self._cache: Any = None
-        self._on_cpu: set[str] = set()  # models that did not fit on the GPU
+        self._retreats: dict[str, str] = {}  # models that ran out of memory: "smaller" or "cpu"
         self.cache_bytes = Preferences().cache_mib * 2**20  # sessions made from now on have this
 
     def model(self, choice: ModelChoice) -> Any:
         """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
-        if choice.name in self._on_cpu:
-            choice = ModelChoice(choice.name, "cpu", "auto")
+        retreat = self._retreats.get(choice.name) if choice.device != "cpu" else None
+        if retreat is not None:
+            # "auto" is half precision on every GPU that multiplies in it.
+            device = "cpu" if retreat == "cpu" else choice.device
+            choice = ModelChoice(choice.name, device, "auto")
         if choice != self._choice:
             self._choice = self._model = None  # one at a time: models are large
             self._model = load_model(choice.name, choice.device, choice.precision)
@@ -86,15 +90,19 @@ class ModelShelf:
             self._cache = EmbeddingCache(self.cache_bytes)
         return self._cache
 
-    def use_cpu(self, name: str) -> None:
-        """From now on this model runs on the CPU."""
-        self._on_cpu.add(name)
+    def retreat(self, choice: ModelChoice) -> str | None:
+        """Let go of all GPU memory, and use less of it from now on, or none, for this model.
+
+        Returns what is tried next, "smaller" or "cpu"; None where there is nothing left to try.
+        """
+        if choice.device == "cpu" or self._retreats.get(choice.name) == "cpu":
+            return None
+        step = "cpu" if choice.name in self._retreats else "smaller"
+        self._retreats[choice.name] = step
         self._choice = self._model = None
         self.cache().clear()
-
-    def can_move_to_cpu(self, choice: ModelChoice) -> bool:
-        """Whether this model has not been tried on the CPU."""
-        return choice.device != "cpu" and choice.name not in self._on_cpu
+        _empty_gpu_cache()
+        return step
 
 
 shared_shelf = ModelShelf()
@@ -171,7 +179,7 @@ def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
             raise missing_package(error) from error
         job.emit(Notice("loaded", _describe(model)))
 
-    return perform
+    return _on_any_device(shelf, choice, perform)
 
 
 def preview_task(
@@ -191,7 +199,7 @@ def preview_task(
             count = session.model.traits.candidates
             job.emit(Previewed(preview, count, _describe(session.model)))
 
-    return _on_any_device(shelf, work, perform)
+    return _on_any_device(shelf, work.choice, perform, work)
 
 
 def run_task(
@@ -211,7 +219,7 @@ def run_task(
             job.emit(finished)
         job.emit(_outcome(session))
 
-    return _on_any_device(shelf, work, perform)
+    return _on_any_device(shelf, work.choice, perform, work)
 
 
 def correct_task(
@@ -230,7 +238,7 @@ def correct_task(
         work.used[index] = {mark.key for mark in marks}
         job.emit(_outcome(session))
 
-    return _on_any_device(shelf, work, perform)
+    return _on_any_device(shelf, work.choice, perform, work)
 
 
 def _session(shelf: ModelShelf, work: Work) -> Any:
@@ -309,24 +317,57 @@ def _describe(model: Any) -> str:
 
 
 def _on_any_device(
-    shelf: ModelShelf, work: Work, perform: Callable[[Job], None]
+    shelf: ModelShelf,
+    choice: ModelChoice,
+    perform: Callable[[Job], None],
+    work: Work | None = None,
 ) -> Callable[[Job], None]:
-    """The same, and once more on the CPU where the GPU's memory is too small.
+    """The same, again with less memory and then on the CPU where the GPU's memory is too small.
 
-    Models have tried smaller batches by then.
+    Models have tried smaller batches by then. Every try starts from the result before the first.
     """
 
     def careful(job: Job) -> None:
-        try:
-            perform(job)
-        except Exception as error:
-            if not _out_of_memory(error) or not shelf.can_move_to_cpu(work.choice):
-                raise
-            job.emit(Notice("cpu"))
-            shelf.use_cpu(work.choice.name)
-            perform(job)
+        before = work.session.snapshot() if work is not None and work.session is not None else None
+        while (failure := _shortage(perform, job)) is not None:
+            step = None if job.cancelled() else shelf.retreat(choice)
+            if step is None:
+                raise failure
+            if before is not None:
+                work.initial = {i: (m, before.confidence[i]) for i, m in before.masks.items()}
+            if work is not None:
+                work.session = None  # it holds the model that did not fit
+            job.emit(Notice(step))
 
     return careful
+
+
+def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
+    """Do it; returns the exception where memory was too small.
+
+    What its traceback held is let go, or the tensors of the failed try would still fill the GPU.
+    """
+    try:
+        perform(job)
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        each: BaseException | None = error
+        while each is not None:
+            each.__traceback__ = None
+            each = each.__cause__ or each.__context__
+        return error
+    return None
+
+
+def _empty_gpu_cache() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

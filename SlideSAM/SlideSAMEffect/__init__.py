@@ -9,4 +9,5 @@ name. Nothing here imports torch.
 - `panel`, `strip`: the options frame, and the plot of the confidence in it
 - `pump`: the timer that takes in the worker's results
 - `shortcuts`: keys that work while the effect is active
+- `reloading`: new code without a new start of Slicer, for developers
 """

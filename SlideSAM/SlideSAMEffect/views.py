@@ -7,6 +7,7 @@ from typing import Any
 import slicer
 from SlideSAMBridge.lattice import Lattice
 from SlideSAMBridge.overlay import Overlay
+from SlideSAMBridge.preview import Preview
 from SlideSAMBridge.prompt_set import PromptSet
 
 
@@ -70,28 +71,44 @@ class Views:
         nodes = self.nodes()
         return nodes[0] if nodes else None
 
-    def draw(self, part: Lattice | None, prompts: PromptSet, hovered: tuple | None = None) -> None:
-        """Draw the prompts in all views. hovered : (view, number of the mark) or None."""
+    def draw(
+        self,
+        part: Lattice | None,
+        prompts: PromptSet,
+        preview: Preview,
+        hovered: tuple | None = None,
+    ) -> None:
+        """Draw in all views. hovered : (view, number of the mark) or None."""
         for view in self._views.values():
-            self.draw_one(view, part, prompts, hovered)
+            self.draw_one(view, part, prompts, preview, hovered)
 
     def draw_one(
-        self, view: Any, part: Lattice | None, prompts: PromptSet, hovered: tuple | None = None
+        self,
+        view: Any,
+        part: Lattice | None,
+        prompts: PromptSet,
+        preview: Preview,
+        hovered: tuple | None = None,
     ) -> None:
+        """Draw the prompts and the dashed outline of the slice that a view shows."""
         overlay = self.overlay(view)
-        had = bool(overlay.actors)
+        had = bool(overlay.actors) or overlay.dashes is not None
         number = hovered[1] if hovered is not None and hovered[0] == view else None
         if part is None or not len(prompts):
             overlay.clear_marks()
         else:
             overlay.show(slice_node(view), part, prompts, number)
-        if had or overlay.actors:
+        if part is None:
+            overlay.clear_weak()
+        else:
+            overlay.show_weak(slice_node(view), part, preview)
+        if had or overlay.actors or overlay.dashes is not None:
             self._effect.scheduleRender(view)
 
     def clear(self) -> None:
         """Take everything out of all views, and forget them; their widgets may be gone."""
         for name, overlay in self._overlays.items():
-            drawn = bool(overlay.actors)
+            drawn = bool(overlay.actors) or overlay.dashes is not None
             overlay.clear()
             if drawn:
                 self._render(self._views[name])

@@ -3,14 +3,17 @@
 Encoding only scales the slices. Predicting cuts a region around the prompt, asks the network and
 puts its masks back on the slice. With a box or a mask the region follows from it. With points
 alone nobody knows the size of what is meant: regions of several sizes are asked in one batch,
-each answer is asked once more on a region of its own size, and the best of these wins.
+each answer is asked once more on a region of its own size, and the best of these wins. The answer
+to the first point tells the size for the points after it, which then cost one question. The box of
+that answer, grown to hold all positive points, is a prompt, too, unless there are negative points:
+these say that it was wrong. It is kept with the embedding, so that nobody waits for it twice.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +48,14 @@ TRAITS = ModelTraits(
 
 @dataclass(frozen=True, eq=False)
 class BuiltinEmbedding:
-    """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm."""
+    """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm.
+
+    first_boxes : point (x, y) -> box in voxels of the answer to this point alone, or None.
+    """
 
     slices: torch.Tensor
     spacing: tuple[float, float]
+    first_boxes: dict[tuple[float, float], tuple | None] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -126,6 +133,27 @@ class BuiltinModel:
         return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid())
 
     def _ask_points(self, request: _Request) -> _Answer:
+        """Answers where there are points only, see the top of the file."""
+        box = self._first_box(request) if len(request.prompt.points) > 1 else None
+        if box is not None:
+            region = request.with_box(box).region()  # holds the positive points, too
+            if 0 not in request.prompt.labels:
+                request = request.with_box(request.grown(box))
+            return self._ask([(request, region)])
+        answer = self._ask_sizes(request)
+        if len(request.prompt.points) == 1:
+            request.remember_box(answer)
+        return answer
+
+    def _first_box(self, request: _Request) -> tuple | None:
+        """The box of the answer to the first positive point alone; None where that is empty."""
+        alone = request.alone()
+        boxes = request.embedding.first_boxes
+        if alone.prompt.points[0] not in boxes:
+            alone.remember_box(self._ask_sizes(alone))
+        return boxes[alone.prompt.points[0]]
+
+    def _ask_sizes(self, request: _Request) -> _Answer:
         """Answers on regions of several sizes, each asked again on a region of its own size.
 
         Only the second answers can be compared: each sees its object as large as the others do.
@@ -178,20 +206,36 @@ class _Request:
         """The same request with a box."""
         return _Request(self.embedding, self.prompt, self.turned, box)
 
+    def alone(self) -> _Request:
+        """The same request with its first positive point only."""
+        point = self._positive()[0]
+        prompt = replace(self.prompt, points=(point,), labels=(1,))
+        return _Request(self.embedding, prompt, self.turned)
+
+    def remember_box(self, answer: _Answer) -> None:
+        """Keep the box of the best answer to this one point."""
+        best = int(answer.ratings().argmax())
+        box = self.box_of(answer.logits[best, 0, 1], answer.regions[best])
+        self.embedding.first_boxes[self.prompt.points[0]] = box
+
+    def grown(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """The smallest box around a box and the positive points."""
+        points = np.array(self._positive() or [box[:2]])
+        low, high = points.min(0), points.max(0)
+        return (
+            min(box[0], low[0]),
+            min(box[1], low[1]),
+            max(box[2], high[0]),
+            max(box[3], high[1]),
+        )
+
     def region(self) -> Region:
         """The region around the box, or around the known mask of the centre."""
         box = self.box
         if box is None:
             inside = self.masks[1] > 0.5 if self.known[1] else self.masks.max(0) > 0.5
             box = mask_box(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
-        points = np.array(self._positive() or [box[:2]])
-        low, high = points.min(0), points.max(0)  # points outside their box still count
-        around = (
-            min(box[0], low[0]),
-            min(box[1], low[1]),
-            max(box[2], high[0]),
-            max(box[3], high[1]),
-        )
+        around = self.grown(box)  # points outside their box still count
         return region_around(around, self.embedding.spacing, self._factor(around))
 
     def _factor(self, box: tuple[float, float, float, float]) -> float:

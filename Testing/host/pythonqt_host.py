@@ -119,9 +119,7 @@ class Editor:
         return self._take(effect)
 
     def _take(self, effect: ScriptedEffect) -> ScriptedEffect:
-        effect._methods = {
-            n: getattr(effect._self, n) for n in self.API if hasattr(effect._self, n)
-        }
+        effect._look_up(self.API)
         self.effects[effect.name] = effect
         self._call(effect, "setMRMLDefaults")
         self._call(effect, "setupOptionsFrame")

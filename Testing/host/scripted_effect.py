@@ -5,6 +5,7 @@ Every edit goes to the real vtkSlicerSegmentEditorLogic. What Slicer refuses is 
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import slicer
@@ -112,6 +113,7 @@ class ScriptedEffect:
             _editor=editor,
             _frame=qt.QFrame(),
             _self=None,
+            _api=(),
             _active=False,
         )
         qt.QFormLayout(self._frame)
@@ -123,6 +125,23 @@ class ScriptedEffect:
 
     def self(self) -> Any:
         return self._self
+
+    def setPythonSource(self, path: str) -> bool:
+        """A new Python half; Slicer looks its methods up then, and only then."""
+        from .effect_factory import load_effect
+
+        try:
+            load_effect(self, path)
+        except Exception:  # printed, and told by the result, as in Slicer
+            traceback.print_exc()
+            return False
+        if self._api:
+            self._look_up(self._api)
+        return True
+
+    def _look_up(self, names: Any) -> None:
+        self._api = names
+        self._methods = {n: getattr(self._self, n) for n in names if hasattr(self._self, n)}
 
     # Parameters: strings in node attributes, doubles keep six significant digits.
 

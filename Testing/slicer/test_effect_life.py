@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 import threading
 import weakref
 
@@ -195,6 +196,46 @@ def test_nothing_keeps_the_effect_alive(stage_of):
     del stage
     gc.collect()
     assert interaction() is not None  # the editor still has the effect
+
+
+@pytest.fixture
+def kept_modules():
+    """The modules of before: other tests hold on to their classes."""
+    names = ("SegmentEditorSlideSAMLib", "SlideSAMEffect", "SlideSAMBridge", "SlideSAMLib")
+    before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in names}
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] in names]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_reload(kept_modules, busy, quick_model):
+    """The old half leaves nothing behind, the new one is made of the files as they are now."""
+    from SlideSAMBridge import worker
+    from SlideSAMEffect import reloading
+
+    old, thread = busy.python, worker._shared._thread
+    interaction = old.interaction
+    marks = [mark.key for mark in interaction.book.prompts.marks]
+    widgets = set(busy.effect.optionsFrame().findChildren(QtWidgets.QWidget))
+    quick_model.delay = 0.01
+    reloading.reload()
+    thread.join(5)
+    assert not thread.is_alive() and interaction.jobs.job is None
+    assert not old.pump.running and old.watch.observers == 0
+    assert interaction.preview.node is None and old.views.overlays == []
+    busy.python = new = busy.effect.self()
+    assert new is not old and type(new) is not type(old) and new.isActive
+    assert type(new.interaction) is not type(interaction)
+    QtWidgets.QApplication.sendPostedEvents(None, 52)  # deferred deletes
+    assert not widgets & set(busy.effect.optionsFrame().findChildren(QtWidgets.QWidget))
+    assert np.array_equal(busy.mask(), busy.before)
+    assert [mark.key for mark in new.interaction.book.prompts.marks] == marks
+    assert busy.editor.errors == []
+    busy.click((9, 7, 6), ctrl=1, alt=1)  # real events reach the new half
+    assert len(new.interaction.book.prompts) == len(marks) - 1
+    busy.shut()
+    assert busy.props() == busy.empty
 
 
 def test_works_without_a_layout_manager(stage_of):

@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import slicer
+from vtk.util.numpy_support import vtk_to_numpy
 
+from SlideSAMLib import models
+from Testing.host.pythonqt_host import SliceWidget
 from Testing.slicer import scenes
 from Testing.slicer.scenes import MIDDLE, SHAPE
 
@@ -182,28 +186,94 @@ def test_a_missing_model_is_told(stage_of):
     assert "no such model" in stage.message and len(stage.interaction.book.prompts) == 1
 
 
-def test_memory_of_the_gpu_is_too_small(stage_of, monkeypatch):
-    """The same job goes on with the CPU, and says so."""
-    from SlideSAMLib import models
+class Hungry:
+    """A model whose GPU has room for `room` more windows, and at half precision for `half` more."""
 
-    class OutOfMemoryError(RuntimeError):
-        pass
+    def __init__(self, monkeypatch, stage_of, half):
+        self.loaded, self.room, self.half = [], 10**6, half
+        monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
+        models.register_model("large", self.load)
+        self.stage = stage_of(model="large")
+        self.stage.effect.setParameter("Precision", "float32")
+        self.stage.effect.setParameter("AutoApply", 0)
+        self.stage.interaction.warm_up()
+        self.stage.wait()
+        self.loaded = self.loaded[-1:]
+        self.told = []
+        say = self.stage.interaction.say
+        self.stage.interaction.say = lambda t, kind="info": (self.told.append(t), say(t, kind))
 
-    def load(device, precision):
+    def load(self, device, precision):
+        import torch
+
         made = scenes.model()
-        if device != "cpu":
-            made.encode = lambda windows: (_ for _ in ()).throw(OutOfMemoryError("CUDA"))
+        made.device, made.precision = device, precision
+        self.loaded.append((device, precision))
+        predict = made.predict
+
+        def careful(embedding, prompt):
+            if device != "cpu":
+                name = "room" if precision == "float32" else "half"
+                setattr(self, name, getattr(self, name) - 1)
+                if getattr(self, name) < 0:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return predict(embedding, prompt)
+
+        made.predict = careful
         return made
 
-    models.register_model("large", load)
-    stage = stage_of(model="large")
-    told = []
-    say = stage.interaction.say
-    stage.interaction.say = lambda text, kind="info": (told.append(text), say(text, kind))
+    def tells(self):
+        return [
+            each for each in ("trying again", "with the CPU") if any(each in t for t in self.told)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("half", "loaded", "told"),
+    [
+        (10**6, ["float32", "auto"], ["trying again"]),
+        (0, ["float32", "auto", "cpu"], ["trying again", "with the CPU"]),
+        (2, ["float32", "auto", "cpu"], ["trying again", "with the CPU"]),
+    ],
+)
+@pytest.mark.parametrize("job", ["preview", "run", "correct"])
+def test_memory_of_the_gpu_is_too_small(stage_of, monkeypatch, job, half, loaded, told):
+    """The job goes on with less memory, then with the CPU, and says so; nothing is lost."""
+    hungry = Hungry(monkeypatch, stage_of, half)
+    stage = hungry.stage
+    if job != "preview":
+        stage.click()
+        stage.wait()
+    if job == "correct":
+        stage.panel.segment.click()
+        stage.wait()
+        assert np.array_equal(stage.preview(), stage.scene.truth)
+    hungry.room = 0 if job == "preview" else 1
+    if job == "run":
+        stage.panel.segment.click()
+    else:
+        stage.scroll_to((6, 5, 5 if job == "correct" else 6))
+        stage.click((6, 5, 5 if job == "correct" else 6))
+    stage.wait()
+    seen = [precision if device != "cpu" else "cpu" for device, precision in hungry.loaded]
+    short = job == "preview" and half == 2  # one window, for which there is room
+    assert seen == (loaded[:2] if short else loaded)
+    assert hungry.tells() == (told[:1] if short else told)
+    assert stage.interaction.message.kind == "info"
+    expected = window(stage.scene.truth, 6) if job == "preview" else stage.scene.truth
+    assert np.array_equal(stage.preview(), expected)
+
+
+def test_memory_of_the_cpu_is_too_small(stage_of, quick_model):
+    """Nothing is left to try: one sentence, once."""
+    import torch
+
+    stage = stage_of()
+    stage.effect.setParameter("Device", "cpu")
+    quick_model.error = torch.OutOfMemoryError("no memory")
     stage.click()
     stage.wait()
-    assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
-    assert any("too small" in text for text in told)
+    assert stage.interaction.message.kind == "error" and "no memory" in stage.message
 
 
 def test_correct_slides_only_where_it_matters(stage_of, quick_model):
@@ -295,6 +365,8 @@ def test_weak_slices_are_dimmed(stage_of):
     node = stage.interaction.preview.node
     display = node.GetDisplayNode()
     assert display.GetSegmentOpacity2DFill("weak") < display.GetSegmentOpacity2DFill("sure")
+    # Slicer's outline would fill the gaps of the dashed one that the overlays draw.
+    assert display.GetSegmentOpacity2DOutline("weak") == 0
     shown = scenes.Scene.__new__(scenes.Scene)
     shown.volume, shown.ijk_to_ras, shown.segmentation = (
         stage.scene.volume,
@@ -302,3 +374,84 @@ def test_weak_slices_are_dimmed(stage_of):
         node,
     )
     assert np.array_equal(shown.mask("weak"), stage.scene.truth) and not shown.mask("sure").any()
+
+
+def weak_stage(stage_of, **options):
+    stage = stage_of(view_names=("Red", "Yellow", "Green"), **options)
+    stage.effect.setParameter("AutoApply", 0)
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.empty = stage.props()
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    return stage
+
+
+def dashes(stage, view="Red"):
+    """The middles of the pieces of the dashed outline, in mm (RAS): (N, 3), or None."""
+    actor = stage.python.views.overlay(SliceWidget(stage.views[view])).dashes
+    if actor is None:
+        return None
+    view = stage.views[view]
+    assert view.renderer.HasViewProp(actor)
+    data = actor.GetMapper().GetInput()
+    xy = vtk_to_numpy(data.GetPoints().GetData()).reshape(-1, 2, 3).mean(axis=1)
+    xy_to_ras = slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS())
+    return (np.c_[xy[:, :2], np.zeros(len(xy)), np.ones(len(xy))] @ xy_to_ras.T)[:, :3]
+
+
+def around(stage, ras):
+    """Whether every position lies between a voxel of the object's edge and one outside it."""
+    to_world = scenes.to_world(stage.scene.volume) @ stage.scene.ijk_to_ras
+    ijk = (np.c_[ras, np.ones(len(ras))] @ np.linalg.inv(to_world).T)[:, :3]
+    truth = np.pad(stage.scene.truth, 1)
+    for i, j, k in ijk:
+        k = round(k)
+        near = truth[k + 1, int(j // 1) + 1 : int(j // 1) + 3, int(i // 1) + 1 : int(i // 1) + 3]
+        if near.all() or not near.any():
+            return False
+    return True
+
+
+@pytest.mark.parametrize("transforms", [(), ("volume", "segmentation")])
+def test_weak_slices_have_a_dashed_outline(stage_of, transforms):
+    """On their slice and in views of their orientation only, in place after zoom and scroll."""
+    stage = weak_stage(stage_of, transforms=transforms)
+    first = dashes(stage)
+    assert len(first) > 8 and around(stage, first)
+    assert dashes(stage, "Yellow") is None and dashes(stage, "Green") is None
+    red = stage.views["Red"]
+    fov = red.node.GetFieldOfView()
+    red.node.SetFieldOfView(fov[0] / 2, fov[1] / 2, fov[2])
+    assert len(dashes(stage)) > 1.5 * len(first)  # of the same length on the screen
+    assert around(stage, dashes(stage))
+    stage.scroll_to((9, 7, 5), "Red")
+    assert around(stage, dashes(stage))
+    stage.scroll_to((9, 7, 8), "Red")  # no preview here
+    assert dashes(stage) is None
+    stage.scroll_to((9, 7, 6), "Red")
+    assert dashes(stage) is not None
+    stage.panel.clear.click()
+    assert stage.props() == stage.empty
+
+
+def test_dashes_go_with_the_preview(stage_of):
+    stage = weak_stage(stage_of)
+    stage.panel.segment.click()
+    stage.wait()
+    assert around(stage, dashes(stage))
+    stage.panel.apply.click()
+    assert dashes(stage) is None
+    stage.panel.discard.click()
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert dashes(stage) is not None
+    stage.effect.setParameter("WeakBelow", 0)
+    stage.drag((5, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert stage.interaction.preview.shown and dashes(stage) is None  # sure of it
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert dashes(stage) is not None
+    stage.shut()
+    assert stage.props() == stage.empty
