@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import tiled_attention
 from .linears import linear
-from .relative_positions import biases, position_codes
+from .relative_positions import Grid, position_codes
+from .tiled_attention import attend_in_tiles
 
 BAND = 2048  # tokens that a CPU projects at a time: what is made of them stays in its cache
 
@@ -98,9 +98,10 @@ class FusedAttention(nn.Module):
         """Attention among the tokens of each head: (N, H * W, channels), all four."""
         if not self.use_rel_pos:
             return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=self.scale)[0]
-        rows, columns = biases(q, height, width, self.rel_pos_h, self.rel_pos_w)
+        grid = Grid(height, width, self.rel_pos_h, self.rel_pos_w)
         if q.device.type == "cpu" and not torch.is_grad_enabled():
-            return tiled_attention.attend(q, k, v, rows, columns, self.scale)
+            return attend_in_tiles(q, k, v, grid, self.scale)
+        rows, columns = grid.biases(q)
         channels = v.shape[-1]
         codes = position_codes(height, width, channels, q)
         padding = q.new_zeros(*q.shape[:2], codes.shape[-1] - height - width)

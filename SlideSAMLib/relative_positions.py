@@ -5,6 +5,7 @@ The score of query q and key k gets q . Rh[row q, row k] + q . Rw[column q, colu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -12,20 +13,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def biases(
-    q: Tensor, height: int, width: int, row_table: Tensor, column_table: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Bias of each query towards each row and each column of the grid.
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A grid of H x W tokens and its tables of relative positions.
 
-    q : (N, H * W, C), not scaled; row_table : (2 H - 1, C); column_table : (2 W - 1, C), both
-    interpolated where they were made for another grid.
-    Returns (N, H * W, H) and (N, H * W, W).
+    row_table : (2 H - 1, C); column_table : (2 W - 1, C); tables of other lengths were made for
+    another grid and are interpolated.
     """
-    grid = q.reshape(len(q), height, width, -1)
-    # n image and head, h row and w column of the query, k row or column of the key, c channel
-    rows = torch.einsum("nhwc,hkc->nhwk", grid, _towards(height, row_table).to(q.dtype))
-    columns = torch.einsum("nhwc,wkc->nhwk", grid, _towards(width, column_table).to(q.dtype))
-    return rows.flatten(1, 2), columns.flatten(1, 2)
+
+    height: int
+    width: int
+    row_table: Tensor
+    column_table: Tensor
+
+    def biases(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Bias of each query towards each row and each column of the grid.
+
+        q : (N, H * W, C), not scaled. Returns (N, H * W, H) and (N, H * W, W).
+        """
+        grid = q.reshape(len(q), self.height, self.width, -1)
+        towards_row = _towards(self.height, self.row_table).to(q.dtype)
+        towards_column = _towards(self.width, self.column_table).to(q.dtype)
+        # n image and head, h row and w column of the query, k row or column of the key, c channel
+        rows = torch.einsum("nhwc,hkc->nhwk", grid, towards_row)
+        columns = torch.einsum("nhwc,wkc->nhwk", grid, towards_column)
+        return rows.flatten(1, 2), columns.flatten(1, 2)
 
 
 def position_codes(height: int, width: int, channels: int, like: Tensor) -> Tensor:
