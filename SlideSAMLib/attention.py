@@ -1,10 +1,11 @@
-"""SAM's image attention, computed by one fused kernel without a token-by-token matrix.
+"""SAM's image attention without a token-by-token matrix.
 
 SAM adds to the score of query q and key k a bias that depends on the row and the column distance
 of the two tokens: q . Rh[row q, row k] + q . Rw[column q, column k]. Such a bias is itself a dot
 product: beside the channels of the query stand its bias towards every row and every column, beside
 the channels of the key stand one-hot codes of its row and its column. With these extra channels
-`scaled_dot_product_attention` gives exactly the same result and never stores the scores.
+`scaled_dot_product_attention` gives exactly the same result and never stores the scores. On the
+CPU the same is computed in tiles, see `tiled_attention`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .sam_modeling import load_modeling
+from .linears import linear
+from .relative_positions import Grid, position_codes
+from .tiled_attention import attend_in_tiles
 
-_get_rel_pos = load_modeling().image_encoder.get_rel_pos
+BAND = 2048  # tokens that a CPU projects at a time: what is made of them stays in its cache
 
 
 class FusedAttention(nn.Module):
-    """Drop-in for `segment_anything`'s image attention; takes over its layers and their names.
+    """Stands for `segment_anything`'s image attention; takes over its layers and their names.
 
     The tokens that SAM pads its windows with are ordinary tokens here as they are there: they
-    carry the bias of the projection and take part in the softmax.
+    carry the bias of the projection and take part in the softmax. Only nothing is computed to
+    find out what is known: that their queries, keys and values are the bias alone.
     """
 
     def __init__(self, original: nn.Module) -> None:
@@ -36,45 +40,80 @@ class FusedAttention(nn.Module):
             self.rel_pos_h = original.rel_pos_h
             self.rel_pos_w = original.rel_pos_w
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention among the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""
+    def forward(self, x: Tensor, window: int = 0) -> Tensor:
+        """Attention among the tokens of a grid: (B, H, W, C) -> (B, H, W, C).
+
+        window : tokens see only those of their own window of so many tokens a side; 0: all.
+        """
         batch, height, width, _ = x.shape
-        # (B, tokens, 3, heads, channels) -> (3, B, heads, tokens, channels)
-        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        sides = (window, window) if window else (height, width)
+        down, across = -(-height // sides[0]), -(-width // sides[1])
+        projected = self._project(x, sides, down, across)
+        # (B, down, across, heads, rows, columns, channels) -> (N, tokens, channels)
+        q, k, v = (part.flatten(0, 3).flatten(1, 2) for part in projected)
+        del projected
+        out = self._attend(q, k, v, *sides)
+        # (B, down, across, heads, rows, columns, channels) -> (B, H, W, heads, channels)
+        out = out.view(batch, down, across, self.num_heads, *sides, -1)
+        out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(
+            batch, down * sides[0], across * sides[1], -1
+        )
+        return linear(out[:, :height, :width], self.proj)
+
+    def _project(self, x: Tensor, sides: tuple[int, int], down: int, across: int) -> list[Tensor]:
+        """Queries, keys and values by window and head.
+
+        Each is (B, down, across, heads, rows, columns, channels).
+        """
+        batch, height, width, _ = x.shape
+        rows, columns = sides
+        heads = self.num_heads
+        channels = self.qkv.out_features // (3 * heads)
+        out = [x.new_empty(batch, down, across, heads, rows, columns, channels) for _ in range(3)]
+        # The same memory, seen as (B, down, rows, across, columns, heads, channels)
+        grids = [part.permute(0, 1, 4, 2, 5, 3, 6) for part in out]
+        if down * rows > height or across * columns > width:
+            for grid, padding in zip(grids, self._padding(heads, x), strict=True):
+                grid[:, -1] = padding
+                grid[:, :, :, -1] = padding
+        full = width // columns * columns
+        for top in range(0, height, rows):
+            for row, count in _bands(min(rows, height - top), width, x):
+                y = linear(x[:, top + row : top + row + count], self.qkv)
+                y = y.unflatten(-1, (3, heads, channels))
+                for grid, part in zip(grids, y.unbind(-3), strict=True):
+                    band = grid[:, top // rows, row : row + count]
+                    band[:, :, : full // columns] = part[:, :, :full].unflatten(2, (-1, columns))
+                    if full < width:
+                        band[:, :, -1, : width - full] = part[:, :, full:]
+        return out
+
+    def _padding(self, heads: int, x: Tensor) -> Tensor:
+        """Query, key and value of a token of zeros: (3, heads, channels)."""
+        if self.qkv.bias is None:
+            return x.new_zeros(3, heads, 1)
+        return self.qkv.bias.view(3, heads, -1)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, height: int, width: int) -> Tensor:
+        """Attention among the tokens of each head: (N, H * W, channels), all four."""
+        if not self.use_rel_pos:
+            return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=self.scale)[0]
+        grid = Grid(height, width, self.rel_pos_h, self.rel_pos_w)
+        if q.device.type == "cpu" and not torch.is_grad_enabled():
+            return attend_in_tiles(q, k, v, grid, self.scale)
+        rows, columns = grid.biases(q)
         channels = v.shape[-1]
-        if self.use_rel_pos:
-            rows, columns = self._biases(q, height, width)
-            codes = _position_codes(height, width, channels, q)
-            padding = q.new_zeros(*q.shape[:3], codes.shape[-1] - height - width)
-            q = torch.cat([q * self.scale, rows, columns, padding], dim=-1)
-            k = torch.cat([k, codes.expand(*k.shape[:2], -1, -1)], dim=-1)
-            # The fused CPU kernel wants one width for query, key and value.
-            v = F.pad(v, (0, q.shape[-1] - channels))
-            out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :channels]
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        # (B, heads, tokens, channels) -> (B, tokens, heads, channels)
-        return self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
-
-    def _biases(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Bias of each query towards each row and each column: (B, heads, tokens, H) and W."""
-        grid = q.reshape(*q.shape[:2], height, width, -1)
-        towards_row = _get_rel_pos(height, height, self.rel_pos_h).to(q.dtype)
-        towards_column = _get_rel_pos(width, width, self.rel_pos_w).to(q.dtype)
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, towards_row)
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, towards_column)
-        return rows.flatten(2, 3), columns.flatten(2, 3)
+        codes = position_codes(height, width, channels, q)
+        padding = q.new_zeros(*q.shape[:2], codes.shape[-1] - height - width)
+        q = torch.cat([q * self.scale, rows, columns, padding], dim=-1)
+        k = torch.cat([k, codes.expand(len(k), -1, -1)], dim=-1)
+        # The fused kernels want one width for query, key and value.
+        v = F.pad(v, (0, q.shape[-1] - channels))
+        out = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
+        return out[..., :channels]
 
 
-def _position_codes(height: int, width: int, channels: int, like: Tensor) -> Tensor:
-    """One-hot row and column of each token, (H * W, H + W + padding), in the type of `like`.
-
-    The padding makes channels + codes a multiple of 8, as half precision kernels want it.
-    """
-    token = torch.arange(height * width, device=like.device)
-    extra = height + width
-    codes = like.new_zeros(height * width, extra + -(channels + extra) % 8)
-    codes[token, token // width] = 1
-    codes[token, height + token % width] = 1
-    return codes
+def _bands(height: int, width: int, like: Tensor) -> list[tuple[int, int]]:
+    """Rows to project at a time: (first, count); all at once on GPUs."""
+    count = height if like.device.type != "cpu" else max(1, BAND // (len(like) * width))
+    return [(row, min(count, height - row)) for row in range(0, height, count)]

@@ -14,7 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .attention import FusedAttention
+from .attention import BAND, FusedAttention
+from .linears import linear
 from .sam_modeling import load_modeling
 
 _sam = load_modeling()
@@ -54,8 +55,35 @@ VIT_H = NetworkConfig(embed_dim=1280, depth=32, heads=16, global_blocks=(7, 15, 
 CONFIGS = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
 
 
+class ImageBlock(nn.Module):
+    """Stands for a block of SAM's image encoder; takes over its layers and their names."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.window_size: int = original.window_size
+        self.norm1 = original.norm1
+        self.attn = FusedAttention(original.attn)
+        self.norm2 = original.norm2
+        self.mlp = original.mlp
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C). The norms and the sums keep the type of `tokens`."""
+        dtype = self.mlp.lin1.weight.dtype
+        tokens = tokens + self.attn(self.norm1(tokens).to(dtype), self.window_size)
+        flat = self.norm2(tokens).to(dtype).flatten(0, 2)
+        # On the CPU in parts: their hidden layers stay in its cache.
+        parts = flat.split(BAND) if flat.device.type == "cpu" else [flat]
+        hidden = [linear(linear(p, self.mlp.lin1, gelu=True), self.mlp.lin2) for p in parts]
+        return tokens + torch.cat(hidden).view(tokens.shape)
+
+
 class ImageEncoder(_sam.ImageEncoderViT):
-    """SAM's image encoder with the fused attention; the neck may keep another precision."""
+    """SAM's image encoder with the fused attention.
+
+    Its linear layers and tables of positions may be in half precision: nearly all of the work.
+    The tokens between the blocks are float32 then: sums in half precision would lose twice as
+    much as all products.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(
@@ -71,12 +99,12 @@ class ImageEncoder(_sam.ImageEncoderViT):
             window_size=config.window_size,
             global_attn_indexes=config.global_blocks,
         )
-        for block in self.blocks:
-            block.attn = FusedAttention(block.attn)
+        self.blocks = nn.ModuleList(ImageBlock(block) for block in self.blocks)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, out_channels, grid, grid)."""
-        tokens = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
+        """(B, 3, S, S) -> (B, out_channels, grid, grid), in the type of the neck."""
+        patches = self.patch_embed(images.to(self.patch_embed.proj.weight.dtype))
+        tokens = patches.contiguous().to(self.pos_embed.dtype) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
         # (B, H, W, C) -> (B, C, H, W)

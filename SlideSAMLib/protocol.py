@@ -96,7 +96,10 @@ class ModelTraits:
 
 @runtime_checkable
 class SliceModel(Protocol):
-    """The one interface between the sliding and any network."""
+    """The one interface between the sliding and any network.
+
+    A model may also offer what the functions at the end of this file ask for.
+    """
 
     traits: ModelTraits
     device: str
@@ -112,3 +115,20 @@ class SliceModel(Protocol):
 
     def remember(self, embedding: Any, mask: np.ndarray) -> Any:
         """What to carry from a slice whose mask is trusted (bool (H, W), centre slice); or None."""
+
+
+def windows_at_once(model: SliceModel) -> int:
+    """How many windows the model would like to encode in one call now: at least 1.
+
+    Models to which a batch is worth more than its windows have a method of this name.
+    """
+    ask = getattr(model, "windows_at_once", None)
+    return 1 if ask is None else max(1, int(ask()))
+
+
+def encodes_in_background(model: SliceModel) -> bool:
+    """Whether `encode` returns while another processor still works on it.
+
+    Such models have a true attribute of this name.
+    """
+    return bool(getattr(model, "encodes_in_background", False))

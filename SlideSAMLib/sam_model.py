@@ -16,6 +16,7 @@ for one point the single-mask token comes last. MedSAM: its only trained token, 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -276,12 +277,12 @@ def load_sam(
 
 
 def fill_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> SlideSam:
-    """The network of a checkpoint on a device, the encoder's blocks in `dtype`."""
+    """The network of a checkpoint on a device, the encoder's products in `dtype`."""
     network = empty_network(checkpoint.config)
     try:
         tensors = {
             # Copies: weights mapped from disk would change or vanish with the file.
-            name: tensor.to(device, dtype if _in_blocks(name) else torch.float32, copy=True)
+            name: tensor.to(device, dtype if _HALF.match(name) else torch.float32, copy=True)
             for name, tensor in checkpoint.tensors.items()
         }
     except torch.cuda.OutOfMemoryError as error:
@@ -293,5 +294,5 @@ def fill_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     return network.requires_grad_(False)
 
 
-def _in_blocks(name: str) -> bool:
-    return name.startswith("image_encoder.") and not name.startswith("image_encoder.neck.")
+# The layers of the image encoder whose products are nearly all of the work
+_HALF = re.compile(r"image_encoder\.(patch_embed|blocks\.\d+\.(attn|mlp))\.")

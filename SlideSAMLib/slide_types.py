@@ -55,7 +55,7 @@ class SlideSettings:
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
     growth_floor_mm2: float = 100.0  # an area below this never counts as grown, mm2
 
-    encode_batch: int = 1  # windows encoded at once: the needed one and those coming up
+    encode_batch: int = 0  # windows encoded at once, the needed one included; 0: the model knows
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -89,7 +89,7 @@ class SlideSettings:
         for name in ("centre_weight", "logit_limit", "max_growth", "max_growth_total"):
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
         self._check("meet_overlap", self.meet_overlap >= 0, "0 or greater")
-        self._check("encode_batch", self.encode_batch >= 1, "1 or greater")
+        self._check("encode_batch", self.encode_batch >= 0, "0 or greater")
 
     def _check(self, name: str, good: bool, wanted: str) -> None:
         if not good:

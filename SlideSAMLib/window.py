@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .protocol import SliceModel, WindowPrediction, WindowPrompt
+from .memory import cache_bytes
+from .protocol import (
+    SliceModel,
+    WindowPrediction,
+    WindowPrompt,
+    encodes_in_background,
+    windows_at_once,
+)
 from .stack import Stack
-
-DEFAULT_CACHE_BYTES = 256 * 2**20
 
 _tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_token = itertools.count()
@@ -30,10 +35,14 @@ class EmbeddingCache:
     """Least recently used embeddings go first; never holds more than `max_bytes`. Thread-safe.
 
     An embedding that is larger than the whole cache is not kept.
+
+    max_bytes : None takes a share of this computer's memory, see `memory.cache_bytes`.
     Raises InputError where `max_bytes` is negative.
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
+        if max_bytes is None:
+            max_bytes = cache_bytes()
         if max_bytes < 0:
             raise InputError(f"The size of the embedding cache must be 0 or more, not {max_bytes}.")
         self.max_bytes = int(max_bytes)
@@ -97,7 +106,9 @@ class WindowPredictor:
     Parameters
     ----------
     cache : keeps embeddings beyond this object; None makes a private one.
-    batch : how many windows are encoded at once, the needed one included.
+    batch : how many windows are encoded at once, the needed one included. 0: as many as the model
+        likes, but never more ahead than have been of use, so that little is wasted when a slide
+        stops.
 
     Attributes
     ----------
@@ -109,7 +120,7 @@ class WindowPredictor:
         stack: Stack,
         model: SliceModel,
         cache: EmbeddingCache | None = None,
-        batch: int = 1,
+        batch: int = 0,
     ) -> None:
         self.stack = stack
         self.model = model
@@ -117,6 +128,7 @@ class WindowPredictor:
         self.batch = batch
         self.seconds = {"encode": 0.0, "predict": 0.0}
         self._model_key = model_key(model)
+        self._asked = 0
         # Encoded ahead of need. Kept here, since a small cache may drop them before their turn.
         self._ahead: dict[int, Any] = {}
 
@@ -124,15 +136,26 @@ class WindowPredictor:
         """The embedding of the window at `centre`, from the cache or encoded now.
 
         ahead : centres that will be asked for next, most urgent first; as many of them as the
-            batch has room for are encoded in the same call.
+            batch has room for are encoded in the same call. A model that encodes in the background
+            gets the next batch as soon as the last window of the newest one is asked for.
         """
-        key = self._key(centre)
         found = self._ahead.pop(centre, None)
         if found is None:
-            found = self.cache.get(key)
-        if found is not None:
-            return found
-        centres = [centre, *self._missing(ahead, centre)[: self.batch - 1]]
+            found = self.cache.get(self._key(centre))
+        coming = [c for c in dict.fromkeys(ahead) if 0 <= c < self.stack.slices and c != centre]
+        if found is None:
+            found = self._encode([centre, *self._missing(coming, self._room() - 1)], coming)
+        elif encodes_in_background(self.model) and self._ahead.keys().isdisjoint(coming):
+            following = self._missing(coming, self._room())
+            if following:
+                self._ahead[following[0]] = self._encode(following, coming)
+        self._asked += 1
+        return found
+
+    def _encode(self, centres: list[int], coming: list[int]) -> Any:
+        """Encode some windows in one batch; the first is returned, the others lie in `_ahead`."""
+        # What no front comes to any more stays in the cache only.
+        self._ahead = {c: known for c, known in self._ahead.items() if c in coming}
         start = time.perf_counter()
         encoded = self.model.encode([self.stack.window(c) for c in centres])
         self.seconds["encode"] += time.perf_counter() - start
@@ -140,6 +163,9 @@ class WindowPredictor:
             self.cache.put(self._key(index), embedding)
         self._ahead.update(zip(centres[1:], encoded[1:], strict=True))
         return encoded[0]
+
+    def _room(self) -> int:
+        return self.batch or max(1, min(windows_at_once(self.model), self._asked + 1))
 
     def predict(
         self, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
@@ -159,10 +185,10 @@ class WindowPredictor:
         self.seconds["predict"] += time.perf_counter() - start
         return memory
 
-    def _missing(self, ahead: Iterable[int], centre: int) -> list[int]:
-        """Those of the coming centres that exist and are not encoded, in the same order."""
-        wanted = dict.fromkeys(c for c in ahead if 0 <= c < self.stack.slices and c != centre)
-        return [c for c in wanted if c not in self._ahead and self._key(c) not in self.cache]
+    def _missing(self, coming: list[int], most: int) -> list[int]:
+        """The first of the coming centres that are not encoded, in the same order."""
+        unknown = (c for c in coming if c not in self._ahead and self._key(c) not in self.cache)
+        return list(itertools.islice(unknown, max(0, most)))
 
     def _key(self, centre: int) -> tuple:
         return (self._model_key, self.stack.key, centre)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from SlideSAMLib import attention, linears, tiled_attention
 from SlideSAMLib.attention import FusedAttention
+from SlideSAMLib.network import ImageBlock
 from SlideSAMLib.sam_modeling import load_modeling
 
 encoder = load_modeling().image_encoder
@@ -23,46 +25,58 @@ def _difference(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result.float() - expected).norm() / expected.norm())
 
 
+@pytest.fixture(params=["with gradients", "tiled", "in small tiles"])
+def way(request, monkeypatch):
+    """The two ways of computing: PyTorch's kernel where gradients may be wanted, else tiles."""
+    if request.param == "in small tiles":
+        monkeypatch.setattr(tiled_attention, "TILE", 100)
+        monkeypatch.setattr(tiled_attention, "WHOLE", 50)
+    with torch.set_grad_enabled(request.param == "with gradients"):
+        yield request.param
+
+
 @pytest.mark.parametrize(
     ("dim", "heads", "size"),
     [(64, 4, (8, 8)), (80, 1, (14, 14)), (48, 2, (5, 7)), (36, 3, (9, 4)), (64, 2, (1, 6))],
 )
-def test_equals_the_original(dim, heads, size):
+def test_equals_the_original(dim, heads, size, way):
     original = _original(dim, heads, size)
     x = torch.randn(3, *size, dim)
     expected = original(x)
     assert _difference(FusedAttention(original)(x), expected) < 1e-5
 
 
-def test_without_relative_positions():
+def test_without_relative_positions(way):
     original = _original(32, 2, (6, 6), rel_pos=False)
     x = torch.randn(2, 6, 6, 32)
     assert _difference(FusedAttention(original)(x), original(x)) < 1e-5
 
 
-def test_interpolated_positions():
+def test_interpolated_positions(way):
     """Another grid than the one of the tables: both interpolate them."""
     original = _original(32, 2, (8, 8))
     x = torch.randn(1, 6, 11, 32)
     assert _difference(FusedAttention(original)(x), original(x)) < 1e-5
 
 
-@pytest.mark.parametrize("size", [(8, 8), (11, 7), (3, 2), (10, 10)])
-def test_padded_windows(size):
+@pytest.mark.parametrize("size", [(8, 8), (11, 7), (3, 2), (10, 10), (4, 13)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("band", [3, 10_000])
+def test_padded_windows(size, bias, band, way, monkeypatch):
     """Windows of 5 x 5 that do not divide the grid: SAM's padding tokens take part."""
     torch.manual_seed(4)
-    block = encoder.Block(64, 4, use_rel_pos=True, window_size=5, input_size=(8, 8)).eval()
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.normal_(std=0.3)
-        x = torch.randn(2, *size, 64)
-        expected = block(x)
-        block.attn = FusedAttention(block.attn)
-        assert _difference(block(x), expected) < 1e-5
+    monkeypatch.setattr(attention, "BAND", band)  # rows are projected in several parts, or at once
+    block = encoder.Block(
+        64, 4, qkv_bias=bias, use_rel_pos=True, window_size=5, input_size=(8, 8)
+    ).eval()
+    for parameter in block.requires_grad_(False).parameters():
+        parameter.normal_(std=0.3)
+    x = torch.randn(2, *size, 64)
+    assert _difference(ImageBlock(block)(x), block(x)) < 1e-5
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
-def test_half_precision(dtype, limit):
+def test_half_precision(dtype, limit, way):
     original = _original(128, 2, (14, 14))
     with torch.no_grad():
         for parameter in original.parameters():
@@ -106,9 +120,27 @@ def _largest(module, x) -> int:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_tensor_of_tokens_by_tokens(dtype):
-    """At 48 x 48 tokens nothing as large as the scores of even one head is made."""
-    original = _original(64, 1, (48, 48)).to(dtype)
-    x = torch.randn(1, 48, 48, 64, dtype=dtype)
-    scores = (48 * 48) ** 2
+    """At 80 x 80 tokens nothing as large as the scores of even one head is made."""
+    original = _original(16, 1, (80, 80)).to(dtype)
+    x = torch.randn(1, 80, 80, 16, dtype=dtype)
+    scores = (80 * 80) ** 2
     assert _largest(original, x) >= scores  # the check sees what it looks for
     assert _largest(FusedAttention(original), x) < scores / 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gelu", [True, False])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_linear_layers(dtype, gelu, onednn, monkeypatch):
+    """With and without oneDNN, on tensors that do not lie in one piece."""
+    torch.manual_seed(5)
+    if not onednn:
+        monkeypatch.setattr(linears, "_onednn_types", tuple)
+    layer = torch.nn.Linear(24, 40).requires_grad_(False)
+    x = torch.randn(3, 7, 5, 24).transpose(0, 1)[:, 1:]
+    expected = torch.nn.functional.gelu(layer(x)) if gelu else layer(x)
+    with torch.inference_mode():
+        found = linears.linear(x.to(dtype), layer.to(dtype), gelu)
+    assert found.dtype == dtype and found.shape == expected.shape
+    limit = {torch.float32: 1e-6, torch.bfloat16: 0.01, torch.float16: 0.001}[dtype]
+    assert _difference(found, expected) < limit

@@ -265,7 +265,7 @@ def test_batches_stay_inside_the_limits():
         {"enlarge_fraction": -0.1},
         {"outer_weight": float("nan")},
         {"max_growth": 0.0},
-        {"encode_batch": 0},
+        {"encode_batch": -1},
         {"meet_overlap": -1},
     ],
 )

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from SlideSAMLib import memory
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.protocol import SliceModel, WindowPrompt
 from SlideSAMLib.stack import Stack
@@ -130,3 +131,96 @@ def test_windows_ahead_survive_a_cache_that_holds_nothing():
         embedding = predictor.embedding(centre, ahead=range(centre + 1, 4))
         assert embedding.window.key[-1] == centre
     assert model.encoded == [[0, 1, 2, 3]]
+
+
+class BatchModel(ThresholdModel):
+    """Likes batches of so many windows, in the background or not."""
+
+    def __init__(self, most, background=False):
+        super().__init__()
+        self.most = most
+        self.encodes_in_background = background
+
+    def windows_at_once(self):
+        return self.most
+
+
+def _flat(calls):
+    return [centre for call in calls for centre in call]
+
+
+def _slide_on(predictor, centres):
+    for place, centre in enumerate(centres):
+        predictor.embedding(centre, ahead=centres[place + 1 :])
+
+
+def test_batches_grow_with_what_has_been_of_use():
+    model, stack = BatchModel(8), Stack(block_volume((40, 30, 34))[0])
+    _slide_on(WindowPredictor(stack, model), list(range(5, 40)))
+    assert [len(call) for call in model.encoded] == [1, 2, 4, 8, 8, 8, 4]
+    assert _flat(model.encoded) == list(range(5, 40))
+
+
+def test_batches_follow_what_the_model_likes_at_the_moment():
+    model, stack = BatchModel(16), Stack(block_volume((60, 30, 34))[0])
+    predictor = WindowPredictor(stack, model)
+    _slide_on(predictor, list(range(0, 20)))
+    model.most = 2  # memory has become scarce
+    before = len(model.encoded)
+    _slide_on(predictor, list(range(40, 50)))
+    assert {len(call) for call in model.encoded[before:]} == {2}
+    assert WindowPredictor(stack, ThresholdModel())._room() == 1
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("last", range(0, 30, 3))
+def test_after_a_stop_at_most_one_batch_was_wasted(background, last):
+    model, stack = BatchModel(8, background), Stack(block_volume((60, 30, 34))[0])
+    predictor = WindowPredictor(stack, model)
+    for centre in range(last + 1):
+        predictor.embedding(centre, ahead=range(centre + 1, 60))
+    assert len(model.encoded) > 1 or last < 1
+    wasted = [call for call in model.encoded if call[-1] > last]
+    assert len(wasted) <= 1
+    assert sum(len(call) for call in wasted) <= min(8, last + 2)
+
+
+def test_a_background_model_gets_the_next_batch_before_it_is_needed():
+    model, stack = BatchModel(4, background=True), Stack(block_volume((40, 30, 34))[0])
+    predictor = WindowPredictor(stack, model)
+    for centre in range(20):
+        known = set(_flat(model.encoded))
+        predictor.embedding(centre, ahead=range(centre + 1, 20))
+        assert centre < 2 or centre in known
+    assert sorted(_flat(model.encoded)) == list(range(20))
+
+
+def test_a_front_that_stopped_does_not_keep_others_from_looking_ahead():
+    model, stack = BatchModel(4, background=True), Stack(block_volume((60, 30, 34))[0])
+    predictor = WindowPredictor(stack, model)
+    up, down = list(range(31, 60)), list(range(29, -1, -1))
+    for step in range(8):
+        predictor.embedding(up[step], ahead=[down[step], up[step + 1], down[step + 1]])
+    count = len(model.encoded)
+    for step in range(9, 29):  # one front goes on alone; what was meant for the other is let go
+        predictor.embedding(up[step], ahead=up[step + 1 :])
+    assert max(len(call) for call in model.encoded[count:]) == 4
+    assert not set(predictor._ahead) & set(down)
+
+
+def test_the_size_of_the_cache(monkeypatch):
+    monkeypatch.delenv("SLIDESAM_CACHE_MIB", raising=False)
+    for total, expected in [(None, 128), (2**30, 128), (2**33, 512), (2**40, 1024)]:
+        monkeypatch.setattr(memory, "physical_memory", lambda total=total: total)
+        assert EmbeddingCache().max_bytes == expected * 2**20
+    monkeypatch.setenv("SLIDESAM_CACHE_MIB", "7")
+    assert EmbeddingCache().max_bytes == 7 * 2**20
+    assert EmbeddingCache(5).max_bytes == 5
+    for wrong in ("-1", "much", "1.5"):
+        monkeypatch.setenv("SLIDESAM_CACHE_MIB", wrong)
+        with pytest.raises(InputError, match="SLIDESAM_CACHE_MIB"):
+            EmbeddingCache()
+
+
+def test_the_memory_of_this_computer():
+    assert 2**28 < memory.physical_memory() < 2**50

@@ -1,0 +1,57 @@
+"""How much memory this computer has, and what share of it embeddings may take. No torch here."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from .errors import InputError
+
+SHARE = 1 / 16
+LEAST, MOST = 128 * 2**20, 1024 * 2**20  # a window of a SAM network takes 2 MiB
+VARIABLE = "SLIDESAM_CACHE_MIB"
+
+
+def cache_bytes() -> int:
+    """The size of an embedding cache in bytes.
+
+    It is what the environment variable SLIDESAM_CACHE_MIB says, else a sixteenth of the memory, at
+    least 128 MiB and at most 1 GiB.
+
+    Raises InputError where the variable is not a whole number of 0 or more.
+    """
+    wanted = os.environ.get(VARIABLE, "").strip()
+    if wanted:
+        if not wanted.isdecimal():
+            raise InputError(
+                f"The environment variable {VARIABLE} must be a whole number of MiB, not "
+                f"{wanted!r}."
+            )
+        return int(wanted) * 2**20
+    total = physical_memory()
+    return LEAST if total is None else int(min(max(total * SHARE, LEAST), MOST))
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this computer, or None where the system does not say."""
+    if sys.platform == "win32":
+        status = _MemoryStatus()
+        status.length = ctypes.sizeof(status)
+        asked = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return int(status.total) if asked else None
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 6),
+    )
