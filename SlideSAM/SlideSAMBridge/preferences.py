@@ -11,17 +11,17 @@ from typing import Any
 PREFIX = "SlideSAM/"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-LEAST_CACHE, MOST_CACHE = 16, 65536  # MiB
+MOST_CACHE = 65536  # MiB
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """model : a name or a file. cache_mib : size of the embedding cache in MiB."""
+    """model : a name or a file. cache_mib : size of the embedding cache in MiB; 0 chooses it."""
 
     model: str = "builtin"
     device: str = "auto"
     precision: str = "auto"
-    cache_mib: int = 256
+    cache_mib: int = 0
 
 
 def read() -> Preferences:
@@ -38,6 +38,11 @@ def read() -> Preferences:
     )
 
 
+def cache_bytes() -> int | None:
+    """The size of the embedding cache, as SlideSAMLib.EmbeddingCache takes it."""
+    return read().cache_mib * 2**20 or None
+
+
 def change(**values: Any) -> Preferences:
     """Keep these values; returns all preferences."""
     import slicer
@@ -50,6 +55,6 @@ def change(**values: Any) -> Preferences:
 
 def _whole(value: Any, default: int) -> int:
     try:  # settings files keep text
-        return min(max(int(value), LEAST_CACHE), MOST_CACHE)
+        return min(max(int(value), 0), MOST_CACHE)
     except (TypeError, ValueError):
         return default

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .library import load_model, missing_package
-from .preferences import Preferences
 from .prompt_set import Mark, in_slice, slice_prompt
 from .source import Source
 from .worker import Job
@@ -68,7 +67,7 @@ class ModelShelf:
         self._model: Any = None
         self._cache: Any = None
         self._retreats: dict[str, str] = {}  # models that ran out of memory: "smaller" or "cpu"
-        self.cache_bytes = Preferences().cache_mib * 2**20  # sessions made from now on have this
+        self._cache_bytes: int | None = None
 
     def model(self, choice: ModelChoice) -> Any:
         """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
@@ -86,9 +85,14 @@ class ModelShelf:
     def cache(self) -> Any:
         from SlideSAMLib import EmbeddingCache
 
-        if self._cache is None or self._cache.max_bytes != self.cache_bytes:
-            self._cache = EmbeddingCache(self.cache_bytes)
+        if self._cache is None:
+            self._cache = EmbeddingCache(self._cache_bytes)
         return self._cache
+
+    def resize_cache(self, size: int | None) -> None:
+        """The size in bytes of the cache of sessions made from now on; None chooses it."""
+        if size != self._cache_bytes:
+            self._cache_bytes, self._cache = size, None
 
     def retreat(self, choice: ModelChoice) -> str | None:
         """Let go of all GPU memory, and use less of it from now on, or none, for this model.

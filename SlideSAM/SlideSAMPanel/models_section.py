@@ -97,7 +97,9 @@ class ModelsSection:
         )
         self.cache = qt.QSpinBox()
         self.cache.objectName = "SlideSAMCache"
-        self.cache.setRange(preferences.LEAST_CACHE, preferences.MOST_CACHE)
+        self.cache.setRange(0, preferences.MOST_CACHE)
+        self.cache.specialValueText = _("automatic")
+        self.cache.setSingleStep(64)
         self.cache.suffix = " MiB"
         self.cache.setToolTip(_("Memory for encoded slices, shared by all segments."))
         for text, box in (
@@ -150,7 +152,7 @@ class ModelsSection:
         blocked = self.cache.blockSignals(True)
         self.cache.value = chosen.cache_mib
         self.cache.blockSignals(blocked)
-        work.shared_shelf.cache_bytes = chosen.cache_mib * 2**20
+        work.shared_shelf.resize_cache(preferences.cache_bytes())
 
     def _selected(self) -> str | None:
         item = self.list.currentItem()
@@ -177,13 +179,13 @@ class ModelsSection:
     # Acting
 
     def _chosen(self) -> None:
-        chosen = preferences.change(
+        preferences.change(
             model=self.model.currentData,
             device=self.device.currentData,
             precision=self.precision.currentData,
             cache_mib=self.cache.value,
         )
-        work.shared_shelf.cache_bytes = chosen.cache_mib * 2**20
+        work.shared_shelf.resize_cache(preferences.cache_bytes())
         self._on_change()
 
     def _download(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from Testing.host.showcase import Showcase
+from Testing.host.showcase import ROOT, Showcase
 
 SIZE = (480, 480)
 
