@@ -9,15 +9,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from SlideSAMLib.builtin.regions import sample_region
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training import appearance, rollouts, shapes, slabs, sources
-from SlideSAMLib.training.rollouts import Pool
+from SlideSAMLib.training.rollouts import Pool, largest_error
 from SlideSAMLib.training.slabs import DEPTH, Slab
 
 
 @pytest.fixture(scope="module")
 def volume() -> slabs.Labelled:
-    return slabs.labelled(shapes.label_map(3), None, (1.0, 1.0, 1.0))
+    return sources.invented(3)
 
 
 def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
@@ -30,7 +31,8 @@ def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
 
 
 def test_label_maps_depend_on_their_seed_alone():
-    one, again, other = shapes.label_map(5), shapes.label_map(5), shapes.label_map(6)
+    (one, families), (again, same), (other, _) = (shapes.label_map(seed) for seed in (5, 5, 6))
+    assert np.array_equal(families, same)
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
     assert one.shape == shapes.SHAPE
@@ -68,8 +70,21 @@ def test_painted_objects_can_be_seen(volume):
     target = np.zeros((3, 40, 40), bool)
     target[:, 10:30, 10:30] = True
     for _ in range(10):
-        image = appearance._separate(np.full(labels.shape, 0.5, np.float32), target, rng)
+        image = appearance._separate(np.full(labels.shape, 0.5, np.float32), target, target, rng)
         assert abs(image[target].mean() - image[~target].mean()) > 0.05
+
+
+def test_members_of_a_family_look_alike():
+    labels = np.zeros((1, 40, 60), np.int64)
+    labels[:, 10:30, 10:25], labels[:, 10:30, 26:41] = 1, 2
+    families = np.array([0, 1, 1])
+    rng = np.random.default_rng(3)
+    kin, others = [], []
+    for _ in range(60):
+        image = appearance.paint(labels, labels == 1, rng, families)[0]
+        kin.append(abs(image[20, 12:23].mean() - image[20, 28:39].mean()))
+        others.append(abs(image[20, 12:23].mean() - image[20, 50:58].mean()))
+    assert np.median(kin) < 0.5 * np.median(others)
 
 
 def test_even_regions_follow_the_edges_of_an_image():
@@ -123,6 +138,36 @@ def test_targets_lie_where_the_image_shows_the_object():
     pool = Pool(4, ball_slab, np.random.default_rng(0))
     step = pool.step()
     assert step.image[step.target > 0.95].min() > step.image[step.target < 0.05].max()
+
+
+def test_a_correction_is_a_point_inside_the_largest_error():
+    truth = np.zeros((40, 40), bool)
+    truth[10:30, 10:30] = True
+    mask = truth.copy()
+    mask[10:30, 22:30] = False  # missed
+    mask[2:6, 2:6] = True  # too much, but smaller
+    rng = np.random.default_rng(0)
+    picked = [largest_error(mask, truth, rng) for _ in range(20)]
+    assert all(
+        (mask[int(y), int(x)], truth[int(y), int(x)]) == (not sign, sign) for x, y, sign in picked
+    )
+    assert sum(sign for *_, sign in picked) > 10
+    assert largest_error(truth, truth, rng) is None
+
+
+def test_a_corrected_place_stays_and_knows_its_mask():
+    pool = Pool(1, ball_slab, np.random.default_rng(4))
+    step = pool.step()
+    place = pool.places[0]
+    half = step.target.clone()
+    half[..., : half.shape[-1] // 2] = 0
+    assert pool._correct(place, half[0])
+    assert (place.centre, place.corrections, place.known_flags) == (1, 1, (0, 1, 0))
+    x, y = place.points[-1]
+    assert place.signs[-1] == 1 and place.mask[1, int(y), int(x)] == 1
+    pool.step()
+    assert pool._move(place, sample_region(place.mask[0:3], place.region))
+    assert (place.centre, place.corrections) == (2, 0) and place.memory is not None
 
 
 def test_hand_drawn_boxes_stay_within_their_jitter():

@@ -8,20 +8,30 @@ from scipy import ndimage
 from .shapes import smooth_noise
 
 
-def paint(labels: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def paint(
+    labels: np.ndarray,
+    target: np.ndarray,
+    rng: np.random.Generator,
+    families: np.ndarray | None = None,
+) -> np.ndarray:
     """A synthetic image (S, H, W) float32, roughly 0..1, for a slab of labels.
 
     `target` (bool) is the object to be found: it differs from its surroundings by at least a
-    little, since nobody can segment what cannot be seen.
+    little, since nobody can segment what cannot be seen. Labels of one family (label value ->
+    number) look alike: what tells them apart is what lies between them.
     """
     count = int(labels.max()) + 1
     means = _means(count, rng)
+    alike = families is not None and rng.random() < 0.8
+    if alike:
+        means = means[families[:count]]
     image = means[labels]
     if rng.random() < 0.4:  # some labels are made of two tissues
         mixed = rng.random(count) < 0.4
         halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng) > rng.uniform(-0.5, 0.8)
         image = image + (mixed[labels] & halves) * rng.uniform(-0.25, 0.25)
-    image = _separate(image, target, rng)
+    relatives = families[labels] == _family(labels, target, families) if alike else target
+    image = _separate(image, target, relatives, rng)
     texture = rng.uniform(0, 0.08, count).astype(np.float32)[labels]
     if rng.random() < 0.7:
         image = image + texture * _grain(labels.shape, rng)
@@ -46,15 +56,20 @@ def _means(count: int, rng: np.random.Generator) -> np.ndarray:
     return means.astype(np.float32)
 
 
-def _separate(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    ring = ndimage.binary_dilation(target, iterations=3) & ~target
+def _family(labels: np.ndarray, target: np.ndarray, families: np.ndarray) -> int:
+    return int(families[int(np.median(labels[target]))]) if target.any() else -1
+
+
+def _separate(image, target, relatives, rng: np.random.Generator) -> np.ndarray:
+    """Move the object and its relatives away from what else lies around the object."""
+    ring = ndimage.binary_dilation(target, iterations=3) & ~target & ~relatives
     if not ring.any() or not target.any():
         return image
     gap = float(image[target].mean() - image[ring].mean())
     least = rng.uniform(0.06, 0.15)
     if abs(gap) < least:
         shift = rng.uniform(least, 0.35) * (1 if gap >= 0 else -1) - gap
-        image = image + shift * target
+        image = image + shift * (target | relatives)
     return image
 
 

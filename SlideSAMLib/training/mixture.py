@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import shapes, sources
+from . import sources
 from .config import TrainConfig
-from .slabs import Slab, cut, labelled
+from .slabs import Slab, cut
 from .sources import Source
 
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
@@ -49,9 +49,8 @@ class Mixture:
     def _refresh(self) -> None:
         for source in self.sources:
             if source.name == "shapes":
-                fresh = shapes.label_map(self.seed * 7919 + self.drawn)
                 place = self.rng.integers(len(source.volumes))
-                source.volumes[place] = labelled(fresh, None, (1.0, 1.0, 1.0), whole=0.2)
+                source.volumes[place] = sources.invented(self.seed * 7919 + self.drawn)
 
 
 def _load(config: TrainConfig, seed: int) -> list[Source]:

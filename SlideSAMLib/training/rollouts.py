@@ -1,8 +1,9 @@
 """Rollouts: slabs are slid over with the network's own masks, so that it meets its own mistakes.
 
 A pool holds one slab per place in the batch. Each training step predicts one window of each slab;
-then every slab moves on to its next window, prompted by the masks just predicted, or is replaced
-by a fresh one with a new user prompt. Every step is supervised by the truth.
+then every slab moves on to its next window, prompted by the masks just predicted, or stays and gets
+a corrective point on the largest error, or is replaced by a fresh one with a new user prompt. Every
+step is supervised by the truth.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ..next_prompt import mask_box
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
+CORRECTED = 0.22  # share of the windows after which a user corrects what is wrong
+MOST_CORRECTIONS = 3  # on one slice
 
 
 @dataclass
@@ -36,6 +39,7 @@ class _Place:
     known: torch.Tensor | None = None  # (3, H, W) probabilities
     known_flags: tuple = (0, 0, 0)
     memory: torch.Tensor | None = None
+    corrections: int = 0
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Pool:
         for n, place in enumerate(self.places):
             if place.memory is None:
                 place.memory = memory[n]
+            if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
+                continue
             if not self._move(place, probabilities[n]):
                 self.places[n] = self._fresh()
 
@@ -94,7 +100,7 @@ class Pool:
         for m, (x, y) in enumerate(place.points):
             batch.points[n, m] = torch.tensor(place.region.to_grid(x, y))
             batch.signs[n, m] = place.signs[m]
-        if place.memory is not None and place.centre > 1:
+        if place.memory is not None and not place.corrections and place.centre > 1:
             batch.memory[n] = place.memory
             batch.has_memory[n] = 1
 
@@ -128,6 +134,43 @@ class Pool:
         factor = np.exp(self.rng.uniform(np.log(1.4), np.log(6)))
         return region_around((x - half, y - half, x + half, y + half), SQUARE, factor)
 
+    def _correct(self, place: _Place, probabilities: torch.Tensor) -> bool:
+        """A point on the largest error of the centre slice, as in `Session.correction`.
+
+        The mask just predicted is known, earlier points of the slice stay. False where there is
+        nothing to correct, or nothing to correct from.
+        """
+        rng, centre = self.rng, place.centre
+        truth = place.mask[centre].numpy() > 0.5
+        values, (row, column) = paste_region(probabilities[1:2], place.region, truth.shape)
+        found = np.zeros(truth.shape, np.float32)
+        height, width = values.shape[1:]
+        found[row : row + height, column : column + width] = values[0].clamp(0, 1).numpy()
+        mask = found > 0.5
+        point = largest_error(mask, truth, rng)
+        if place.corrections >= MOST_CORRECTIONS or mask.sum() < 3 or point is None:
+            return False
+        if place.corrections == 0 and place.known is not None and place.known_flags[0]:
+            place.points, place.signs, place.box = (), (), None  # the slide came here, not a user
+        x, y, sign = point
+        place.corrections += 1
+        place.points, place.signs = (*place.points, (x, y)), (*place.signs, sign)
+        place.known = torch.zeros(3, *mask.shape)
+        place.known[1] = torch.from_numpy(mask)
+        place.known_flags = (0, 1, 0)
+        if place.box is None or rng.random() < 0.5:
+            place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
+        columns = [place.box[0], place.box[2], *(p[0] for p in place.points)]
+        rows = [place.box[1], place.box[3], *(p[1] for p in place.points)]
+        around = (min(columns), min(rows), max(columns), max(rows))
+        place.region = region_around(around, SQUARE, rng.uniform(1.2, 2.0))
+        return True
+
+    def _memory(self, place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
+        """Histograms of the present centre slice."""
+        image = sample_region(place.image[place.centre : place.centre + 1], place.region)
+        return features.mask_histograms(image[None], probabilities[None, 1:2])[0]
+
     def _move(self, place: _Place, probabilities: torch.Tensor) -> bool:
         """Go to the next window; False where the rollout is over."""
         rng, centre = self.rng, place.centre
@@ -148,6 +191,9 @@ class Pool:
         if truth[2].sum() < 1 and rng.random() < 0.4:
             return False
         box = mask_box(ahead)
+        if place.corrections:  # a corrected slice is what is remembered from now on
+            place.memory = self._memory(place, probabilities)
+            place.corrections = 0
         place.centre = centre + 1
         place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])
         place.known_flags = (1, 1, 0)
@@ -197,6 +243,26 @@ def user_points(mask: np.ndarray, rng: np.random.Generator) -> tuple[tuple, tupl
                 points.append(_pick(ring, rng))
                 signs.append(0)
     return tuple(points), tuple(signs)
+
+
+def largest_error(
+    mask: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float, int] | None:
+    """Where a user would click next: x, y inside a large error, and 1 or 0; None where none is.
+
+    The largest connected error, or now and then another one, near its innermost place.
+    """
+    wrong, count = ndimage.label(mask != truth)
+    if count == 0:
+        return None
+    sizes = np.bincount(wrong.ravel()).astype(float)
+    sizes[0] = 0
+    if sizes.max() < max(6, 0.004 * truth.sum()):
+        return None
+    pick = sizes.argmax() if rng.random() < 0.8 else rng.choice(len(sizes), p=sizes / sizes.sum())
+    depth = ndimage.distance_transform_edt(np.pad(wrong == pick, 1))[1:-1, 1:-1]
+    x, y = _pick(depth >= rng.uniform(0.6, 1.0) * depth.max(), rng)
+    return x, y, int(truth[int(y), int(x)])
 
 
 def _pick(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:

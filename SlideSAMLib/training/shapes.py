@@ -23,13 +23,17 @@ class _Canvas:
         self.rng = rng
         self.labels = np.zeros(SHAPE, np.uint8)
         self.used = 0
+        self.families = np.arange(256, dtype=np.int16)  # label -> first label of its kin
         grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij")
         warp = rng.uniform(0, 5)
         self.grid = [g + warp * smooth_noise(SHAPE, 5, rng) for g in grid]
         self.bumps = smooth_noise(SHAPE, rng.uniform(6, 16), rng)
 
-    def new_label(self) -> int:
+    def new_label(self, kin: int | None = None) -> int:
+        """The next free value; `kin` is an earlier label that it looks like."""
         self.used = min(self.used + 1, 250)
+        if kin is not None:
+            self.families[self.used] = self.families[kin]
         return self.used
 
     def box(self, centre: np.ndarray, reach: float) -> tuple[slice, ...]:
@@ -150,6 +154,7 @@ def column(canvas: _Canvas) -> None:
     axis = rotation[0]  # rows of the rotation are the body's own directions
     bend = rng.normal(0, 0.12, 3)
     disc = canvas.new_label() if rng.random() < 0.5 else 0
+    kin = None
     for n in range(count):
         axis = axis + bend
         axis = axis / np.linalg.norm(axis)
@@ -159,7 +164,8 @@ def column(canvas: _Canvas) -> None:
             where, value = _implicit(canvas, between, thin, rotation, 3.0)
             canvas.paint(where, value < 1, disc)
         where, value = _implicit(canvas, centre, radii, rotation, 4.0, 0.15)
-        canvas.paint(where, value < 1, canvas.new_label())
+        kin = canvas.new_label(kin)
+        canvas.paint(where, value < 1, kin)
         centre = centre + axis * step
 
 
@@ -176,11 +182,36 @@ def blob(canvas: _Canvas) -> None:
     canvas.paint(where, noise * rng.uniform(0.2, 0.6) + distance < 0.9, canvas.new_label())
 
 
-PAINTERS = (ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube, column, blob)
+def cells(canvas: _Canvas) -> None:
+    """A heap of alike bodies pressed together, each in a thin wall: cells, nuclei, lobules."""
+    rng = canvas.rng
+    size = _log_uniform(rng, 4, 11)
+    middle, spread = _centre(rng), size * rng.uniform(1.5, 3.5)
+    wall, kin = canvas.new_label(), None
+    for _ in range(int(rng.integers(5, 25))):
+        radii = size * np.exp(rng.normal(0, 0.2, 3))
+        centre = middle + rng.normal(0, 1, 3) * spread
+        if not all(0 <= c < n for c, n in zip(centre, SHAPE, strict=True)):
+            continue
+        where, value = _implicit(canvas, centre, radii, _rotation(rng), 2.0, 0.15)
+        taken = np.isin(canvas.labels[where], [] if kin is None else _kin(canvas, kin))
+        kin = canvas.new_label(kin)
+        canvas.paint(where, (value < (1 + 1.6 / size) ** 2) & ~taken, wall)
+        canvas.paint(where, (value < 1) & ~taken, kin)
 
 
-def label_map(seed: int) -> np.ndarray:
-    """A label map (K, J, I) uint8 of 1 mm voxels; the same for the same seed."""
+def _kin(canvas: _Canvas, label: int) -> np.ndarray:
+    return np.flatnonzero(canvas.families == canvas.families[label])
+
+
+PAINTERS = (ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube, column, blob, cells)
+
+
+def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A label map (K, J, I) uint8 of 1 mm voxels, and the family of each value, int16 (256,).
+
+    The same for the same seed.
+    """
     rng = np.random.default_rng(seed)
     canvas = _Canvas(rng)
     regions = int(rng.integers(1, 6))
@@ -200,4 +231,4 @@ def label_map(seed: int) -> np.ndarray:
         canvas.paint(where, (value <= 1) & (value > rng.uniform(0.75, 0.95)), skin)
     for _ in range(int(rng.integers(10, 38))):
         PAINTERS[rng.integers(len(PAINTERS))](canvas)
-    return canvas.labels
+    return canvas.labels, canvas.families

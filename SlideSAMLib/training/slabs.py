@@ -10,7 +10,7 @@ from scipy import ndimage
 from ..next_prompt import mask_box
 from . import appearance
 
-DEPTH = 9  # slices of a slab: one behind the start, the rest ahead
+DEPTH = 13  # slices of a slab: one behind the start, the rest ahead
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Labelled:
     labels : unsigned (K, J, I); image : float16 in 0..1, same shape, or None (to be painted).
     spacing : mm (k, j, i); boxes : per label value - 1 the bounding box or None.
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
+    families : label value -> number of its family, whose members look alike, or None.
     """
 
     labels: np.ndarray
@@ -28,6 +29,7 @@ class Labelled:
     boxes: list
     targets: list[int]
     whole: float = 0.35
+    families: np.ndarray | None = None
 
 
 @dataclass
@@ -116,7 +118,7 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
     if mask is None or mask[1].sum() < 15:
         return None
     if image is None:
-        pixels = appearance.paint(cut_labels, mask, rng)
+        pixels = appearance.paint(cut_labels, mask, rng, source.families)
     else:
         pixels = _sample_image(image, index, gap, coordinates, step_mm / min(spacing[1:]), rng)
         if rng.random() < 0.3:

@@ -26,8 +26,13 @@ class Source:
 
 def synthetic(count: int, seed: int) -> list[Labelled]:
     """Label maps of invented shapes; slabs of them are painted."""
-    maps = (shapes.label_map(seed * 100_003 + n) for n in range(count))
-    return [labelled(labels, None, (1.0, 1.0, 1.0), whole=0.2) for labels in maps]
+    return [invented(seed * 100_003 + n) for n in range(count)]
+
+
+def invented(seed: int) -> Labelled:
+    """One label map of invented shapes."""
+    labels, families = shapes.label_map(seed)
+    return labelled(labels, None, (1.0, 1.0, 1.0), whole=0.2, families=families)
 
 
 def read_manifest(path: Path) -> list[dict]:
