@@ -154,7 +154,7 @@ def _weights(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     centre_in = box * box_in + (1 - box) * point_in
     centre_out = box * box_out + (1 - box) * 0.15 * far
     inside, outside = mask_in * usable[:, None], mask_out * usable[:, None]
-    inside[:, 1] += (1 - usable) * centre_in + usable * 3 * point_in  # points correct a mask
+    inside[:, 1] += (1 - usable) * centre_in
     outside[:, 1] += (1 - usable) * centre_out + 3 * negative
     return inside, outside
 
