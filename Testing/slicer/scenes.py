@@ -40,6 +40,7 @@ GEOMETRIES = {
     "identity": np.eye(4),
     "negative spacing": affine(np.diag([-0.8, -0.9, 2.0]), (50, 40, -30)),
     "oblique": affine(_turn() @ np.diag([-0.8, -0.9, 2.0]), (12, -7, 33)),
+    "oblique anisotropic": affine(_turn() @ np.diag([-0.6, 0.7, 3.5]), (12, -7, 33)),
     "left-handed": affine(np.diag([0.7, 0.9, -1.5]), (-5, 8, 60)),
     "anisotropic": affine(np.diag([-0.6, -0.6, 5.0]), (50, 40, -200)),
     "sagittal scan": affine([[0, 0, 1.5], [-0.9, 0, 0], [0, -0.9, 0]], (3, 20, 30)),

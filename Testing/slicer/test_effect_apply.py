@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from SlideSAMBridge import editing
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import SHAPE
@@ -146,3 +147,51 @@ def test_a_correction_takes_back_what_was_applied(stage_of):
     assert np.array_equal(stage.mask(), both)
     stage.editor.logic.Undo()
     assert np.array_equal(stage.mask(), drawn)
+
+
+MASKS = (
+    "EditAllowedEverywhere",
+    "EditAllowedInsideAllSegments",
+    "EditAllowedInsideVisibleSegments",
+    "EditAllowedOutsideAllSegments",
+    "EditAllowedOutsideVisibleSegments",
+)
+OVERWRITES = ("OverwriteNone", "OverwriteVisibleSegments", "OverwriteAllSegments")
+
+
+@pytest.mark.parametrize("mask_mode", MASKS)
+@pytest.mark.parametrize("overwrite", OVERWRITES)
+@pytest.mark.parametrize("ranged", [False, True])
+def test_as_slicer_writes_the_same_labelmap(stage_of, mask_mode, overwrite, ranged):
+    """Applied voxels equal what Slicer's logic makes of the result as a labelmap, in one call."""
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, :, :9] += (image[:, :, :9] > 0) * np.int16(200)
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    hidden = np.zeros(SHAPE, bool)
+    hidden[5:9, 8:12, 5:9] = True
+    other(stage)
+    stage.editor.logic.AddEmptySegment("C")
+    stage.write("C", hidden)
+    stage.scene.segmentation.GetDisplayNode().SetSegmentVisibility("C", False)
+    stage.editor.node.SetSelectedSegmentID("A")
+    before = {name: stage.mask(name) for name in "ABC"}
+    node = stage.editor.node
+    node.SetMaskMode(getattr(stage.scene.segmentation, mask_mode))
+    node.SetOverwriteMode(getattr(node, overwrite))
+    node.SetSourceVolumeIntensityMask(ranged)
+    node.SetSourceVolumeIntensityMaskRange(500, 700)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    ours = {name: stage.mask(name) for name in "ABC"}
+    stage.editor.logic.Undo()
+    assert all(np.array_equal(stage.mask(name), before[name]) for name in "ABC")
+    labelmap = stage.effect.defaultModifierLabelmap()
+    voxels = editing.image_array(labelmap)
+    assert voxels.shape == stage.scene.truth.shape
+    voxels[...] = stage.scene.truth
+    labelmap.Modified()
+    stage.effect.modifySelectedSegmentByLabelmap(labelmap, stage.effect.ModificationModeAdd)
+    theirs = {name: stage.mask(name) for name in "ABC"}
+    for name in "ABC":
+        assert np.array_equal(ours[name], theirs[name]), name

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import slicer
 from PySide6 import QtWidgets
+from SlideSAMBridge import slice_views
 
 from Testing.host.scripted_effect import LayoutManager
 
@@ -284,6 +285,55 @@ def test_saved_and_loaded(stage_of, tmp_path):
     stage.panel.segment.click()
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_the_whole_job_in_a_sagittal_view_of_an_oblique_volume(stage_of, quick_model, tmp_path):
+    """Oblique, anisotropic and transformed: every voxel where it belongs, at every step."""
+    stage = stage_of("oblique anisotropic", ("volume", "segmentation"), view_names=("Yellow",))
+    truth = stage.scene.truth
+    shown = slice_views.shown_slice(stage.view.node, stage.interaction.book.reader.part())
+    assert shown == (1, 7)  # the transform turns by a right angle
+    stage.drag((4, 7, 2), (17, 7, 9))
+    stage.wait()
+    window = np.zeros_like(truth)
+    window[:, 6:9] = truth[:, 6:9]
+    assert np.array_equal(stage.preview(), window) and not stage.mask().any()
+    quick_model.delay = 0.05
+    stage.key("Return")
+    stage.wait(lambda: len(stage.interaction.work.slices) > 2)
+    stage.panel.cancel.click()
+    stage.wait()
+    quick_model.delay = 0
+    partly = stage.preview()
+    assert partly.any() and not (partly & ~truth).any() and not stage.mask().any()
+    stage.key("Return")
+    stage.wait()
+    assert np.array_equal(stage.mask(), truth)
+    stage.scroll_to((6, 5, 6))
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert np.array_equal(stage.mask(), truth)
+    while stage.editor.logic.CanUndo():
+        stage.editor.logic.Undo()
+    assert not stage.mask().any()
+    while stage.editor.logic.CanRedo():
+        stage.editor.logic.Redo()
+    assert np.array_equal(stage.mask(), truth)
+    marks = [mark.key for mark in stage.interaction.book.prompts.marks]
+    assert len(marks) == 2
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "kept.seg.nrrd"))
+    assert storage.WriteData(stage.scene.segmentation)
+    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
+    assert storage.ReadData(loaded)
+    loaded.SetAndObserveTransformNodeID(stage.scene.segmentation.GetTransformNodeID())
+    stage.shut()
+    stage.editor.node.SetAndObserveSegmentationNode(loaded)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.scene.segmentation = loaded
+    stage.open()
+    assert [mark.key for mark in stage.interaction.book.prompts.marks] == marks
+    assert np.array_equal(stage.mask(), truth)
 
 
 @pytest.mark.parametrize("seed", range(4))
