@@ -30,11 +30,8 @@ from .devices import choose_device, choose_precision, precision_name
 from .errors import InputError, ModelError
 from .network import SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
+from .sam_encoding import SamEmbedding, WindowEncoder
 from .tensor_files import TensorFile
-
-# SAM's normalisation of the three channels, in grey values of 0..255
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 
 # A mask prompt is a logit in SAM. Probabilities are kept this far from 0 and 1: logits to +-9.2.
 _MARGIN = 1e-4
@@ -65,23 +62,11 @@ USAGES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class SamEmbedding:
-    """One encoded window: tensor (C, grid, grid) on the CPU, and the shape (H, W) of a slice."""
-
-    tensor: Tensor
-    shape: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        return self.tensor.numel() * self.tensor.element_size()
-
-
 class SamModel:
     """A three-slice SAM network as a protocol.SliceModel.
 
-    The blocks of the image encoder, nearly all of the work, compute in the chosen precision, and
-    the embeddings are kept in it. The neck and the decoder stay in float32.
+    The products of the image encoder, nearly all of the work, are computed in the chosen
+    precision; everything else stays in float32. Embeddings are kept in float16.
     """
 
     def __init__(
@@ -96,7 +81,9 @@ class SamModel:
         self._usage = USAGES[kind]
         self._network = network
         self._device = device
-        self._dtype = dtype
+        self._encoder = WindowEncoder(
+            network, self._usage.resize, self._usage.scaling, device, name
+        )
         self._size = network.config.image_size
         self.device = str(device)
         self.precision = precision_name(dtype)
@@ -113,41 +100,23 @@ class SamModel:
         )
 
     def encode(self, windows: Sequence[Window]) -> list[SamEmbedding]:
-        """Encode windows in one batch; see protocol.SliceModel.
+        """Encode windows; see protocol.SliceModel.
 
         Raises
         ------
         ModelError
             The memory of the device does not suffice for one window.
         """
-        if not windows:
-            return []
-        images = torch.stack(
-            [
-                prepare(w.slices, self._size, self._usage.resize, self._usage.scaling)
-                for w in windows
-            ]
-        )
-        embeddings = self._encode(images)
-        return [
-            SamEmbedding(embedding, tuple(window.slices.shape[-2:]))
-            for embedding, window in zip(embeddings, windows, strict=True)
-        ]
+        return self._encoder.encode(windows)
 
-    def _encode(self, images: Tensor) -> list[Tensor]:
-        try:
-            with torch.inference_mode():
-                out = self._network.encode(images.to(self._device)).to(self._dtype)
-            # Copies, so that a cache can free one window of a batch.
-            return [embedding.to("cpu", copy=True) for embedding in out]
-        except torch.cuda.OutOfMemoryError as error:
-            if len(images) > 1:
-                torch.cuda.empty_cache()
-                return [self._encode(image[None])[0] for image in images]
-            raise ModelError(
-                f"The memory of {self.device} is too small for {self.traits.name}: choose the "
-                "device cpu or a smaller model."
-            ) from error
+    def windows_at_once(self) -> int:
+        """How many windows to encode in one call, see `protocol.windows_at_once`."""
+        return self._encoder.windows_at_once()
+
+    @property
+    def encodes_in_background(self) -> bool:
+        """Whether `encode` returns before the GPU is done."""
+        return self._encoder.stream is not None
 
     def predict(self, embedding: SamEmbedding, prompt: WindowPrompt) -> WindowPrediction:
         """Predict the candidates of one encoded window; see protocol.SliceModel.
@@ -163,7 +132,7 @@ class SamModel:
             masks = self._masks(prompt)
             if points is None and box is None and masks is None:
                 raise InputError("There is no prompt for this window: give a box or a point.")
-            image = embedding.tensor.to(self._device, torch.float32)[None]
+            image = embedding.ready_tensor().to(self._device, torch.float32)[None]
             logits, quality = self._network.decode(image, points, box, masks)
             order = self._order(quality[0], clear=box is not None or len(prompt.points) != 1)
             # Antialiasing acts only where the slice is smaller than the network's output.
@@ -214,26 +183,6 @@ class SamModel:
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=self._device)
-
-
-def prepare(slices: np.ndarray, size: int, resize: str, scaling: str) -> Tensor:
-    """The network's input (3, size, size) from the slices (3, H, W) of one window.
-
-    resize : "nearest", as published, or "antialias". The aspect ratio is not kept.
-    scaling : the minimum and maximum of the three resized slices together become 0..255 with
-        SAM's mean and deviation ("sam"), or 0..1 ("unit"). A constant window becomes 0.
-    """
-    window = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[None]
-    if resize == "nearest":
-        window = F.interpolate(window, (size, size), mode="nearest")[0]
-    else:
-        window = F.interpolate(window, (size, size), mode="bilinear", antialias=True)[0]
-    low, high = window.aminmax()
-    unit = (window - low) / (high - low) if high > low else torch.zeros_like(window)
-    if scaling == "unit":
-        return unit
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
-    return (unit * 255 - mean) / deviation
 
 
 def points_to_frame(points: np.ndarray, height: int, width: int, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from SlideSAMLib.checkpoints import load_checkpoint
 from SlideSAMLib.errors import ModelError
 from SlideSAMLib.network import CONFIGS, build_network, empty_network
-from SlideSAMLib.sam_model import prepare
+from SlideSAMLib.sam_encoding import prepare
 from SlideSAMLib.tensor_files import TensorFile
 from Testing.reference import (
     MINI,
@@ -34,7 +34,8 @@ def _network(tensors: dict, config=MINI):
 
 
 def _image(window: np.ndarray, size: int) -> torch.Tensor:
-    return prepare(np.clip(window, -200, 400), size, "nearest", "sam")[None]
+    clipped = torch.from_numpy(np.clip(window, -200, 400)).float()
+    return prepare(clipped, size, "nearest", "sam")[None]
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h", "mini"])

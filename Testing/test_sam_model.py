@@ -9,15 +9,8 @@ from SlideSAMLib import devices
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.network import empty_network
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
-from SlideSAMLib.sam_model import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    SamModel,
-    box_to_frame,
-    load_sam,
-    points_to_frame,
-    prepare,
-)
+from SlideSAMLib.sam_encoding import PIXEL_MEAN, PIXEL_STD, prepare
+from SlideSAMLib.sam_model import SamModel, box_to_frame, load_sam, points_to_frame
 from Testing.reference import (
     MINI,
     PROMPTS,
@@ -81,7 +74,10 @@ def _voxel_prompt(prompt: dict, height: int, width: int, masks=None) -> WindowPr
 
 @pytest.mark.parametrize("name", ["box", "point", "points", "box_points"])
 def test_reproduces_the_published_predictor(model, reference, name):
-    """Voxel prompts on the original slices give the published logits, best candidate first."""
+    """Voxel prompts on the original slices give the published logits, best candidate first.
+
+    But for the rounding of the embedding that is kept, 1 in 2048.
+    """
     height, width = reference["window"].shape[1:]
     [embedding] = model.encode([_window(reference["window"])])
     prediction = model.predict(embedding, _voxel_prompt(PROMPTS[name], height, width))
@@ -90,9 +86,9 @@ def test_reproduces_the_published_predictor(model, reference, name):
     full = F.interpolate(low, (height, width), mode="bilinear", align_corners=False)
     assert prediction.logits.shape == (3, 3, height, width)
     assert prediction.corner == (0, 0) and prediction.shape == (height, width)
-    assert relative_error(prediction.logits, full.numpy()) < 1e-4
+    assert relative_error(prediction.logits, full.numpy()) < 4e-4
     expected = np.clip(reference[f"{name}.multi.iou"][order], 0, 1)
-    assert np.allclose(prediction.quality, expected, atol=1e-5)
+    assert np.allclose(prediction.quality, expected, atol=1e-4)
 
 
 def test_is_a_slice_model(model):
@@ -117,14 +113,14 @@ def test_a_batch_encodes_as_single_windows(model, reference):
     assert [e.shape for e in together] == [(96, 112), (48, 107)]
     for embedding, window in zip(together, windows, strict=True):
         [alone] = model.encode([window])
-        assert torch.allclose(embedding.tensor, alone.tensor, atol=1e-5)
+        assert torch.allclose(embedding.tensor, alone.tensor, atol=2e-3)
     assert model.encode([]) == []
 
 
 def test_an_embedding_owns_only_its_memory(model, reference):
     """A cache that drops one window of a batch frees its memory."""
     first, second = model.encode([_window(reference["window"])] * 2)
-    assert first.nbytes == 64 * 8 * 8 * 4
+    assert first.nbytes == 64 * 8 * 8 * 2
     assert first.tensor.untyped_storage().nbytes() == first.nbytes
     assert first.tensor.data_ptr() != second.tensor.data_ptr()
 
@@ -141,26 +137,34 @@ def test_half_precision(mini_file, reference, precision, limit):
     assert np.isfinite(prediction.logits).all()
 
 
+def test_embeddings_are_kept_in_half_precision_whatever_their_size(model, reference, monkeypatch):
+    out = torch.tensor([1e6, -1e6, 1 / 3]).view(1, 3, 1, 1)
+    monkeypatch.setattr(model._network, "encode", lambda images: out)
+    [embedding] = model.encode([_window(reference["window"])])
+    assert embedding.tensor.dtype == torch.float16
+    assert embedding.tensor.flatten().tolist() == [65504.0, -65504.0, pytest.approx(1 / 3, 1e-3)]
+
+
 def test_scaling_over_the_three_slices():
     slices = np.stack([np.full((4, 4), v, np.float32) for v in (-100, 0, 100)])
     slices[0, 0, 0] = -200
-    image = prepare(slices, 8, "nearest", "sam")
+    image = prepare(torch.from_numpy(slices), 8, "nearest", "sam")
     grey = image * torch.tensor(PIXEL_STD)[:, None, None] + torch.tensor(PIXEL_MEAN)[:, None, None]
     expected = np.kron((slices + 200) / 300 * 255, np.ones((1, 2, 2)))
     assert np.allclose(grey, expected, atol=1e-3)
-    unit = prepare(slices, 8, "antialias", "unit")
+    unit = prepare(torch.from_numpy(slices), 8, "antialias", "unit")
     assert float(unit.min()) == 0 and float(unit.max()) == 1
 
 
 def test_nearest_keeps_values_and_ignores_the_aspect():
     slices = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2)
-    image = prepare(slices, 8, "nearest", "unit") * 23
+    image = prepare(torch.from_numpy(slices), 8, "nearest", "unit") * 23
     assert np.allclose(image, slices.repeat(2, axis=1).repeat(4, axis=2), atol=1e-4)
 
 
 @pytest.mark.parametrize("scaling", ["sam", "unit"])
 def test_a_constant_window_is_finite(scaling):
-    image = prepare(np.full((3, 5, 7), 40, np.float32), 16, "nearest", scaling)
+    image = prepare(torch.full((3, 5, 7), 40.0), 16, "nearest", scaling)
     assert torch.isfinite(image).all() and all(float(c.std()) == 0 for c in image)
 
 
@@ -294,12 +298,51 @@ def _with_memory_for(model: SamModel, monkeypatch, windows: int) -> None:
     monkeypatch.setattr(model._network, "encode", limited)
 
 
-def test_a_batch_too_large_for_the_gpu_is_split(model, reference, monkeypatch):
-    windows = [_window(reference["window"], i) for i in range(3)]
+def _counting(model: SamModel, monkeypatch) -> list[int]:
+    """The sizes of the batches that the network gets from now on."""
+    encode, sizes = model._network.encode, []
+
+    def counted(images):
+        sizes.append(len(images))
+        return encode(images)
+
+    monkeypatch.setattr(model._network, "encode", counted)
+    return sizes
+
+
+def test_a_cpu_encodes_one_window_at_a_time(model, reference, monkeypatch):
+    sizes = _counting(model, monkeypatch)
+    model.encode([_window(reference["window"], i) for i in range(3)])
+    assert sizes == [1, 1, 1]
+    assert model.windows_at_once() == 1 and not model.encodes_in_background
+
+
+def test_too_little_memory_halves_the_batch_for_good(model, reference, monkeypatch):
+    windows = [_window(reference["window"], i) for i in range(11)]
     expected = model.encode(windows)
-    _with_memory_for(model, monkeypatch, 1)
+    monkeypatch.setattr(model._encoder, "_most", 8)  # as on a GPU
+    _with_memory_for(model, monkeypatch, 3)
+    sizes = _counting(model, monkeypatch)
     for found, wanted in zip(model.encode(windows), expected, strict=True):
-        assert torch.allclose(found.tensor, wanted.tensor, atol=1e-5)
+        assert torch.allclose(found.tensor, wanted.tensor, atol=2e-3)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    sizes.clear()
+    model.encode(windows[:3])
+    assert sizes == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("free", "idle", "expected"), [(0, 0, 1), (0.9, 0, 1), (5, 0, 2), (4, 3, 3), (100, 0, 8)]
+)
+def test_the_batch_follows_the_free_memory(model, monkeypatch, free, idle, expected):
+    """`free` and `idle` (kept by PyTorch, but unused) in windows."""
+    window = model._encoder._window_bytes()
+    monkeypatch.setattr(model._encoder, "_device", torch.device("cuda"))
+    monkeypatch.setattr(model._encoder, "_most", 8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * window), 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int((idle + 1) * window))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: window)
+    assert model.windows_at_once() == expected
 
 
 def test_too_little_memory_is_one_sentence(model, reference, monkeypatch):
@@ -315,7 +358,7 @@ def test_weights_do_not_depend_on_the_file(tmp_path, mini_file, reference):
     model = load_sam(path, "cpu", "float32")
     path.write_bytes(bytes(path.stat().st_size))
     [embedding] = model.encode([_window(reference["window"])])
-    assert relative_error(embedding.tensor, reference["embedding"]) < 1e-4
+    assert relative_error(embedding.tensor, reference["embedding"]) < 4e-4
 
 
 def test_devices_that_are_not_there(monkeypatch):

@@ -1,0 +1,159 @@
+"""Windows into the embeddings of a SAM network: preparation, batches, memory, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import ModelError
+from .network import SlideSam
+from .protocol import Window
+
+# SAM's normalisation of the three channels, in grey values of 0..255
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+MOST_WINDOWS = 8  # on a GPU; more gain no speed, and take the memory of the embeddings
+# Bytes that a GPU needs while it encodes, per token and channel of the encoder, as multiples of
+# the number type: the widened queries, keys and values, the hidden layer, the tokens themselves.
+_WORKING_SET = 32
+_LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True, eq=False)
+class SamEmbedding:
+    """One encoded window.
+
+    tensor : float16 (C, grid, grid) on the device of its model: more exact than bfloat16 for what
+        a normalisation gives.
+    shape : (H, W) of a slice.
+    encoded : the CUDA event after which the tensor holds what it should, or None.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, int]
+    encoded: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.numel() * self.tensor.element_size()
+
+    def ready_tensor(self) -> Tensor:
+        """The tensor, for use on the current CUDA stream; the host does not wait."""
+        if self.encoded is not None:
+            stream = torch.cuda.current_stream(self.tensor.device)
+            stream.wait_event(self.encoded)
+            self.tensor.record_stream(stream)  # not given away before that use is over
+        return self.tensor
+
+
+class WindowEncoder:
+    """Encodes windows on one device.
+
+    On a CPU one window at a time, since it gains nothing from more. On a CUDA GPU in batches, on a
+    stream of its own, so that masks are decoded meanwhile.
+
+    resize, scaling : see `prepare`.
+    stream : the CUDA stream, or None elsewhere.
+    """
+
+    def __init__(
+        self, network: SlideSam, resize: str, scaling: str, device: torch.device, name: str
+    ) -> None:
+        self._network = network
+        self._resize, self._scaling = resize, scaling
+        self._device = device
+        self._name = name
+        self._size = network.config.image_size
+        cuda = device.type == "cuda"
+        self._most = MOST_WINDOWS if cuda else 1
+        self.stream = torch.cuda.Stream(device) if cuda else None
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(device))  # the weights must be there
+
+    def encode(self, windows: Sequence[Window]) -> list[SamEmbedding]:
+        """Encode windows, in batches that fit into the memory.
+
+        Raises ModelError where it does not suffice for one window.
+        """
+        done: list[SamEmbedding] = []
+        while len(done) < len(windows):
+            count = min(self._most, len(windows) - len(done))
+            try:
+                done += self._batch(windows[len(done) : len(done) + count])
+            except torch.cuda.OutOfMemoryError as error:
+                if count == 1:
+                    raise ModelError(
+                        f"The memory of {self._device} is too small for {self._name}: choose the "
+                        "device cpu or a smaller model."
+                    ) from error
+                self._most = count // 2
+                torch.cuda.empty_cache()
+        return done
+
+    def windows_at_once(self) -> int:
+        """How many windows fit into half of the memory that is free now, at most MOST_WINDOWS."""
+        if self._device.type != "cuda" or self._most == 1:
+            return self._most
+        free, _ = torch.cuda.mem_get_info(self._device)
+        reserved = torch.cuda.memory_reserved(self._device)
+        idle = reserved - torch.cuda.memory_allocated(self._device)
+        return int(min(max((free + idle) // 2 // self._window_bytes(), 1), self._most))
+
+    def _window_bytes(self) -> int:
+        config = self._network.config
+        width = self._network.image_encoder.blocks[0].mlp.lin1.weight.element_size()
+        return config.grid**2 * config.embed_dim * _WORKING_SET * width
+
+    def _batch(self, windows: Sequence[Window]) -> list[SamEmbedding]:
+        beside = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+        with torch.inference_mode(), beside:
+            images = [
+                prepare(self._upload(w.slices), self._size, self._resize, self._scaling)
+                for w in windows
+            ]
+            out = self._network.encode(torch.stack(images)).clamp(-_LARGEST, _LARGEST)
+            # One tensor each, so that a cache can free one window of a batch.
+            tensors = [embedding.to(torch.float16, copy=True) for embedding in out]
+            encoded = None if self.stream is None else self.stream.record_event()
+        return [
+            SamEmbedding(tensor, tuple(window.slices.shape[-2:]), encoded)
+            for tensor, window in zip(tensors, windows, strict=True)
+        ]
+
+    def _upload(self, slices: np.ndarray) -> Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(slices, np.float32))
+        if self.stream is not None:
+            values = values.pin_memory()
+        return values.to(self._device, non_blocking=True)
+
+
+def prepare(slices: Tensor, size: int, resize: str, scaling: str) -> Tensor:
+    """The network's input (3, size, size) from the slices (3, H, W) of one window, float32.
+
+    resize : "nearest", as published, or "antialias". The aspect ratio is not kept.
+    scaling : the minimum and maximum of the three resized slices together become 0..255 with
+        SAM's mean and deviation ("sam"), or 0..1 ("unit"). A constant window becomes 0.
+    """
+    if resize == "nearest":
+        window = F.interpolate(slices[None], (size, size), mode="nearest")[0]
+    else:
+        window = F.interpolate(slices[None], (size, size), mode="bilinear", antialias=True)[0]
+    low, high = window.aminmax()
+    # Without a question that the host would have to answer: in a constant window all is `low`.
+    unit = (window - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    if scaling == "unit":
+        return unit
+    # 0-dimensional numbers stay on the host, and nothing is copied to a GPU.
+    channels = [
+        (channel * 255 - mean) / deviation
+        for channel, mean, deviation in zip(unit, PIXEL_MEAN, PIXEL_STD, strict=True)
+    ]
+    return torch.stack(channels)
