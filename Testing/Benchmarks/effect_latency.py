@@ -111,6 +111,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    load = round(os.getloadavg()[0], 1)  # others' work on these cores, in the minute before
     latency = Latency(tuple(args.shape), args.model)
     latency.measure(args.runs)
     bar = {what: BARS["new" if what.startswith("new") else "cached"] for what in latency.seconds}
@@ -124,6 +125,7 @@ def main() -> None:
         for what, times in latency.seconds.items()
     }
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    machine["load"] = load
     whole = {"machine": machine, "model": args.model, "shape": args.shape, "runs": args.runs}
     print(json.dumps({**whole, "results": results}, indent=2))
 

@@ -205,6 +205,9 @@ def kept_modules():
     names = ("SegmentEditorSlideSAMLib", "SlideSAMEffect", "SlideSAMBridge", "SlideSAMLib")
     before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in names}
     yield
+    fresh = sys.modules["SlideSAMBridge.worker"]._shared
+    if fresh is not None:
+        fresh.close()  # the thread of the new code
     for name in [n for n in sys.modules if n.split(".")[0] in names]:
         del sys.modules[name]
     sys.modules.update(before)
