@@ -214,11 +214,15 @@ def test_protocols():
     truth = np.zeros((12, 3, 3), bool)
     truth[4:9, 1, 1] = True
     assert protocols.chosen("both") == ("full", "extent")
+    assert protocols.chosen("all") == ("full", "extent", "clicks")
+    assert protocols.chosen("clicks") == ("clicks",)
+    assert protocols.limits("clicks", truth) == (None, None)
+    assert protocols.judged("clicks", truth) == slice(None)
     assert protocols.limits("full", truth) == (None, None)
     assert protocols.limits("extent", truth) == (4, 8)
     assert protocols.judged("full", truth) == slice(None)
     assert protocols.judged("extent", truth) == slice(4, 9)
-    with pytest.raises(InputError, match="full, extent, both"):
+    with pytest.raises(InputError, match="full, extent, clicks, both, all"):
         protocols.chosen("half")
 
 

@@ -31,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--protocol",
-        choices=("full", "extent", "both"),
+        choices=("full", "extent", "clicks", "both", "all"),
         default="both",
         help="full: Dice over the whole volume, no limits given; extent: the structure's ends "
-        "are given, Dice over its own slices (default: both)",
+        "are given, Dice over its own slices; clicks: a simulated user corrects until the Dice "
+        "is 0.9, at most 20 clicks; both: full and extent; all: all three (default: both)",
     )
     parser.add_argument(
         "--limit",
@@ -192,16 +193,21 @@ def _make_folder(folder: Path) -> None:
 
 def _write(folder: Path, results: list, settings: dict[str, Any]) -> None:
     from ..cli.outputs import write_together
-    from . import report
+    from . import click_report, report
 
     texts = {
         "results.csv": report.as_csv(results),
         "results.json": report.as_json(results, settings),
         "report.md": report.as_markdown(results, settings),
     }
+    clicks = click_report.summarise_clicks(results)
+    if clicks is not None:
+        texts["clicks.csv"] = click_report.clicks_as_csv(results)
     write_together({folder / name: _writer(text) for name, text in texts.items()})
     for summary in report.summarise(results):
         print(report.summary_line(summary))
+    if clicks is not None:
+        print(click_report.summary_line(clicks))
     print(f"Written to {folder}: {', '.join(texts)}.")
 
 

@@ -1,10 +1,12 @@
-"""The two protocols: what a run is told about a structure's ends, and where it is judged.
+"""The protocols: what a run is told about a structure's ends, and where it is judged.
 
 full : the run is told nothing and must stop by itself; the Dice is taken over the whole volume.
 extent : the run is given the structure's first and last slice as its limits; the Dice is taken
     over those slices (the published protocol).
 
-The two are separate runs. An extent run is not a full run cut off at the limits, because the
+clicks : as full, then a simulated user corrects until the Dice is high enough, see `clicks`.
+
+They are separate runs. An extent run is not a full run cut off at the limits, because the
 windows at the limits are fused differently and a full run may stop early.
 """
 
@@ -15,15 +17,16 @@ import numpy as np
 from ..errors import InputError
 from .metrics import extent
 
-FULL, EXTENT = "full", "extent"
-CHOICES = (FULL, EXTENT, "both")
+FULL, EXTENT, CLICKS = "full", "extent", "clicks"
+SETS = {"both": (FULL, EXTENT), "all": (FULL, EXTENT, CLICKS)}
+CHOICES = (FULL, EXTENT, CLICKS, *SETS)
 
 
 def chosen(protocol: str) -> tuple[str, ...]:
-    """The protocols that a choice stands for: "full", "extent" or "both"."""
+    """The protocols that a choice stands for: one, "both" (full and extent) or "all"."""
     if protocol not in CHOICES:
         raise InputError(f"The protocol must be one of {', '.join(CHOICES)}, not {protocol!r}.")
-    return (FULL, EXTENT) if protocol == "both" else (protocol,)
+    return SETS.get(protocol, (protocol,))
 
 
 def limits(protocol: str, truth: np.ndarray) -> tuple[int | None, int | None]:
@@ -33,7 +36,7 @@ def limits(protocol: str, truth: np.ndarray) -> tuple[int | None, int | None]:
 
 def judged(protocol: str, truth: np.ndarray) -> slice:
     """The slices of the stack over which the metrics are taken."""
-    if protocol == FULL:
+    if protocol != EXTENT:
         return slice(None)
     first, last = extent(truth)
     return slice(first, last + 1)

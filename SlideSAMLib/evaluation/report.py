@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from .baselines import BASELINES
+from .click_report import click_tables, summarise_clicks
 from .results import StructureResult
+from .tables import table
 
 AXES = "kji"
 
@@ -81,9 +83,11 @@ def case_means(results: Iterable[StructureResult], metric: str = "dice") -> dict
 
 def as_json(results: Sequence[StructureResult], settings: dict[str, Any]) -> str:
     """Settings, summary and every result as one JSON document."""
+    clicks = summarise_clicks(results)
     content = {
         "settings": settings,
         "summary": [asdict(summary) for summary in summarise(results)],
+        "clicks": None if clicks is None else asdict(clicks),
         "results": [asdict(result) for result in results],
     }
     return json.dumps(content, indent=1, allow_nan=True) + "\n"
@@ -107,6 +111,7 @@ def as_markdown(results: Sequence[StructureResult], settings: dict[str, Any]) ->
         "## Summary",
         _summary_table(results),
         _verdict(results),
+        click_tables(results),
         "## Cases",
         _case_table(results),
         "## Structures",
@@ -126,7 +131,7 @@ def summary_line(summary: Summary) -> str:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    return _table(
+    return table(
         ("setting", "value"),
         [(key, "-" if value is None else f"`{value}`") for key, value in settings.items()],
     )
@@ -164,7 +169,7 @@ def _summary_table(results: Sequence[StructureResult]) -> str:
         )
         for s in summaries
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _verdict(results: Sequence[StructureResult]) -> str:
@@ -198,7 +203,7 @@ def _case_table(results: Sequence[StructureResult]) -> str:
         (case, count, *(f"{means[column][case]:.3f}" for column in columns))
         for case, count in counts.items()
     ]
-    return _table(("case", "structures", *(_title(*column) for column in columns)), rows)
+    return table(("case", "structures", *(_title(*column) for column in columns)), rows)
 
 
 def _structure_table(results: Sequence[StructureResult]) -> str:
@@ -233,7 +238,7 @@ def _structure_table(results: Sequence[StructureResult]) -> str:
         )
         for r in results
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _notes(results: Sequence[StructureResult]) -> str:
@@ -259,17 +264,11 @@ def _title(method: str, protocol: str) -> str:
     return f"{method} (extent given)" if method in BASELINES else f"{method}, {protocol}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-
-
 def _flat(result: StructureResult) -> dict[str, Any]:
     row = asdict(result)
     numbers = row.pop("metrics")
     stops = row.pop("stops")
+    row["clicks"] = len(result.clicks) or ""
     row["box"] = "" if result.box is None else " ".join(f"{v:.3f}" for v in result.box)
     row["points"] = "; ".join(f"{x:g} {y:g}" for x, y in result.points)
     row["seconds"] = f"{result.seconds:.3f}"

@@ -14,16 +14,35 @@ Key = tuple[str, int, str, str]
 
 
 @dataclass(frozen=True)
+class Click:
+    """One click of the simulated user, and what came of it.
+
+    index, x, y : slice and place in voxels of the stack; x and y are None for the first prompt.
+    label : 1 positive, 0 negative. dice : over the whole volume, afterwards.
+    slices : finished slices that the click brought. seconds : of the slide that followed.
+    """
+
+    index: int
+    x: float | None
+    y: float | None
+    label: int
+    dice: float
+    slices: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StructureResult:
     """What one method did with one structure.
 
-    method : "model", or the name of a baseline. protocol : "full" or "extent".
-    prompt : "box" or "point"; index, box, points : where it was, in voxels of the stack.
+    method : "model", or the name of a baseline. protocol : "full", "extent" or "clicks".
+    prompt : see `prompting.PROMPTS`; index, box, points : where it was, in voxels of the stack.
     axis : slide axis, 0..2; slices : length of the stack; voxels, pieces, first, last : of the
     true structure. metrics : "dice" (0..1) and whatever else was registered.
     leaked_before, leaked_after, missed : slices, see `metrics.SliceCounts`.
     predicted : slices with a mask; confidence : mean over them, None for baselines.
     seconds : the whole call. stops : why each direction ended, empty for baselines.
+    clicks : of the simulated user, under the protocol "clicks" only; the first is the prompt.
     """
 
     case: str
@@ -49,6 +68,7 @@ class StructureResult:
     confidence: float | None
     seconds: float
     stops: dict[str, str] = field(default_factory=dict)
+    clicks: tuple[Click, ...] = ()
 
     @property
     def dice(self) -> float:
@@ -126,4 +146,5 @@ def _restore(record: dict[str, Any]) -> StructureResult:
     box, points = record["box"], record["points"]
     record["box"] = None if box is None else tuple(box)
     record["points"] = tuple(tuple(point) for point in points)
+    record["clicks"] = tuple(Click(**click) for click in record["clicks"])
     return StructureResult(**record)

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import InputError
 from ..protocol import SliceModel
 from . import metrics, protocols
@@ -107,7 +105,7 @@ def evaluate(
     cases : from `read_manifest`, or made in memory.
     model : a loaded one, a `ModelSource`, a name or a file; None for the baselines alone.
     prompt : "box" (true box with up to 5 % of hand jitter) or "point" (the innermost one).
-    protocol : "full", "extent" or "both", see `protocols`.
+    protocol : "full", "extent", "clicks", "both" (the first two) or "all", see `protocols`.
     limit : the largest structures of each case that are used, 0 for all; min_voxels : the least.
     baselines : measure these, too. seed : of the jitter. settings : SlideSettings or None.
     workers : processes; more than one get one thread each, and a loaded model is sent to them.
@@ -210,42 +208,26 @@ class Worker:
         return self._read[1]
 
     def _slide(self, subject: Subject, protocol: str) -> StructureResult:
-        """One run of the model. Not `api.segment`, which would encode every window anew."""
-        from ..sliding import Slider
+        from .runs import Means, run
 
+        plan = self._plan
         stack = self._read[2]
-        first, last = protocols.limits(protocol, subject.truth)
-        start = time.perf_counter()
-        slider = Slider(
-            stack,
-            [subject.prompt],
-            self._model,
-            first,
-            last,
-            self._plan.settings,
-            self._cache,
-            self._cancelled,
-        )
-        mask = np.zeros(stack.shape, bool)
-        confidence: dict[int, float] = {}
-        for finished in slider.run():  # a slice may come again: the newest one counts
-            mask[finished.index] = finished.mask
-            confidence[finished.index] = finished.confidence
-        seconds = time.perf_counter() - start
-        sure = [value for index, value in confidence.items() if mask[index].any()]
+        means = Means(stack, self._model, plan.settings, self._cache, self._cancelled)
+        done = run(subject, protocol, means)
         result = subject.result(
             MODEL,
             protocol,
-            mask,
-            seconds,
-            float(np.mean(sure)) if sure else None,
-            {way: str(reason) for way, reason in slider.stops.items()},
-            self._plan.metrics,
+            done.mask,
+            done.seconds,
+            done.mean_confidence(),
+            done.stops,
+            plan.metrics,
+            done.clicks,
         )
-        if self._plan.overlays is not None:
+        if plan.overlays is not None:
             from .overlays import draw
 
-            draw(subject, mask, confidence, result, self._plan.overlays)
+            draw(subject, done.mask, done.confidence, result, plan.overlays)
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from . import metrics, protocols
 from .cases import Case, CaseVolume, Structure
 from .prompting import generator, make_prompt
-from .results import StructureResult
+from .results import Click, StructureResult
 
 
 class Subject:
@@ -57,6 +58,7 @@ class Subject:
         confidence: float | None = None,
         stops: dict[str, str] | None = None,
         chosen: dict[str, metrics.Metric] | None = None,
+        clicks: Sequence[Click] = (),
     ) -> StructureResult:
         """Measure an answer, a bool stack (S, H, W)."""
         part = protocols.judged(protocol, self.truth)
@@ -85,4 +87,5 @@ class Subject:
             confidence=confidence,
             seconds=seconds,
             stops=stops or {},
+            clicks=tuple(clicks),
         )
