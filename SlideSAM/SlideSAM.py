@@ -117,6 +117,13 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         self.batch.close()
         self.models.close()
 
+    def onReload(self) -> None:
+        """Reload of the developer section: effects that exist get the new code, too."""
+        from SlideSAMEffect import reloading
+
+        reloading.reload()
+        ScriptedLoadableModuleWidget.onReload(self)
+
     def _onSceneClosing(self, caller: Any, event: str) -> None:
         self.batch.abandon()
 

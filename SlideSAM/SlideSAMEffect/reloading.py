@@ -11,7 +11,13 @@ import sys
 import weakref
 from typing import Any
 
-PACKAGES = ("SegmentEditorSlideSAMLib", "SlideSAMEffect", "SlideSAMBridge", "SlideSAMLib")
+PACKAGES = (
+    "SegmentEditorSlideSAMLib",
+    "SlideSAMPanel",
+    "SlideSAMEffect",
+    "SlideSAMBridge",
+    "SlideSAMLib",
+)
 
 effects: weakref.WeakSet = weakref.WeakSet()  # the Python halves that exist
 

@@ -57,6 +57,12 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self) -> None:
         """Called before the module is unloaded."""
 
+    def onReload(self) -> None:
+        """The button of the developer section: the module's file is executed again."""
+        path = Path(sys.modules[type(self).__module__].__file__)
+        self.cleanup()
+        self.reloaded = load(path)[0]
+
 
 class ScriptedLoadableModuleLogic:
     """The base of module logics; takes an optional parent as in Slicer."""

@@ -36,7 +36,8 @@ def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
     widget.setup()
     yield widget
     quick_model.delay = 0
-    widget.cleanup()
+    if not hasattr(widget, "reloaded"):
+        widget.cleanup()
     worker._shared.close()
     for each in (worker._shared, widget.models._worker):
         assert each._thread is None or not each._thread.is_alive()
@@ -282,6 +283,27 @@ def test_the_folder_is_made_and_shown(panel, monkeypatch, tmp_path):
     find(panel, "SlideSAMOpenFolder").click()
     assert [url.toLocalFile() for url in shown] == [str(tmp_path / "models")]
     assert (tmp_path / "models").is_dir()
+
+
+def test_reload_runs_the_files_as_they_are_now(panel, slidesam, monkeypatch):
+    """Modules are replaced for good, so the old ones are put back for the other tests."""
+    from SlideSAMEffect import reloading
+
+    for name in list(sys.modules):
+        if name.split(".")[0] in (*reloading.PACKAGES, "SlideSAM"):
+            monkeypatch.setitem(sys.modules, name, sys.modules[name])
+    before = type(panel.models)
+    panel.onReload()
+    assert panel.reloaded.SlideSAMWidget is not type(panel)
+    parent = qt.QWidget()
+    qt.QVBoxLayout(parent)
+    widget = panel.reloaded.SlideSAMWidget(parent)
+    widget.setup()
+    try:
+        assert type(widget.models) is not before
+        assert widget.status.label.text.startswith("Ready")
+    finally:
+        widget.cleanup()
 
 
 def test_the_examples_can_be_copied(panel):
