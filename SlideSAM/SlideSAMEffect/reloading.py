@@ -34,9 +34,11 @@ def reload() -> None:
             adaptor, wasActive = python.scriptedEffect, python.isActive
             frame = adaptor.optionsFrame()
             source = sys.modules[type(python).__module__].__file__
-        except ValueError:  # its editor widget is gone
+            python.cleanup()
+        except (ValueError, RuntimeError) as error:
+            # Its editor widget is gone, and its own widgets with it: nothing is left to renew.
+            logging.info("Slide-SAM: an effect without an editor was left out: %s", error)
             continue
-        python.cleanup()
         found.append((adaptor, frame, source.replace("\\", "/"), wasActive))
     _end_worker()
     for name in list(sys.modules):
