@@ -78,6 +78,10 @@ class SlideSAM(ScriptedLoadableModule):
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category="SlideSAM",
             sampleName=phantom.NAME,
+            # Required, though nothing is fetched: Slicer counts them before it asks the downloader.
+            uris="phantom:",
+            fileNames=f"{phantom.NAME}.nrrd",
+            nodeNames=phantom.NAME,
             thumbnailFileName=str(icons / "SlideSAMPhantom.png"),
             customDownloader=lambda source: [phantom.add_volume()],
         )

@@ -459,6 +459,8 @@ def test_the_sample_volume_is_registered_and_made_offline(session, slidesam, mon
             loadFileProperties={},  # noqa: B006  as Slicer has it
             checksums=None,
         ):
+            # Slicer takes the length of all three, and fails at None.
+            assert all(isinstance(text, str) and text for text in (uris, fileNames, nodeNames))
             SampleDataLogic.sources.append((category, sampleName, customDownloader))
             assert qt.QPixmap(thumbnailFileName).width() >= 200
 
