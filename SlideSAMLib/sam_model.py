@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checkpoints import Checkpoint, load_checkpoint
+from .checkpoints import load_checkpoint
 from .devices import choose_device, choose_precision, precision_name
 from .errors import InputError, ModelError
-from .network import SlideSam, empty_network
+from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from .sam_encoding import SamEmbedding, WindowEncoder
 from .tensor_files import TensorFile
@@ -221,25 +221,27 @@ def load_sam(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     checkpoint = load_checkpoint(source, kind)
-    network = fill_network(checkpoint, where, dtype)
+    try:
+        network = fill_network(checkpoint.config, checkpoint.tensors, where, dtype)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(
+            f"The memory of {where} is too small for '{checkpoint.path.name}': choose the device "
+            "cpu or a smaller model."
+        ) from error
     return SamModel(network, checkpoint.kind, name or checkpoint.path.name, licence, where, dtype)
 
 
-def fill_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> SlideSam:
-    """The network of a checkpoint on a device, the encoder's products in `dtype`."""
-    network = empty_network(checkpoint.config)
-    try:
-        tensors = {
-            # Copies: weights mapped from disk would change or vanish with the file.
-            name: tensor.to(device, dtype if _HALF.match(name) else torch.float32, copy=True)
-            for name, tensor in checkpoint.tensors.items()
-        }
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(
-            f"The memory of {device} is too small for '{checkpoint.path.name}': choose the device "
-            "cpu or a smaller model."
-        ) from error
-    network.load_state_dict(tensors, assign=True)
+def fill_network(
+    config: NetworkConfig, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> SlideSam:
+    """A network on a device out of copies of plain tensors, the encoder's products in `dtype`."""
+    network = empty_network(config)
+    copies = {
+        # Copies: weights mapped from disk would change or vanish with the file.
+        name: tensor.to(device, dtype if _HALF.match(name) else torch.float32, copy=True)
+        for name, tensor in tensors.items()
+    }
+    network.load_state_dict(copies, assign=True)
     return network.requires_grad_(False)
 
 

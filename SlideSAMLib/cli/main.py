@@ -22,6 +22,7 @@ COMMANDS = {
     "models": ("SlideSAMLib.cli.models", "list, check, convert, download or remove models"),
     "evaluate": ("SlideSAMLib.evaluation.command", "measure a model on labelled volumes"),
     "train": ("SlideSAMLib.training.command", "train the built-in model"),
+    "benchmark": ("SlideSAMLib.cli.benchmark", "measure speed and memory on this machine"),
     "demo": ("SlideSAMLib.cli.demo", "segment a real MR brain and draw the result"),
 }
 
