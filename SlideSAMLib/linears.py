@@ -15,14 +15,20 @@ def linear(x: Tensor, layer: nn.Linear, gelu: bool = False) -> Tensor:
     PyTorch multiplies float32 on CPUs with MKL, and adds the bias in a pass of its own. oneDNN does
     all of it in one pass, and in float32 it is quicker by a fifth on AMD's processors.
     """
-    if layer.bias is not None and _onednn_takes(x):
+    if layer.bias is not None and onednn_takes(x):
         act = "gelu" if gelu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, act, [], "none")
     out = layer(x)
     return F.gelu(out) if gelu else out
 
 
-def _onednn_takes(x: Tensor) -> bool:
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """x y^T by oneDNN, which has to take x (`onednn_takes`): (N, K), (M, K) -> (N, M)."""
+    return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "none")
+
+
+def onednn_takes(x: Tensor) -> bool:
+    """Whether oneDNN can multiply x here, without gradients."""
     # The operator is PyTorch's own for compiled code, and knows no gradients.
     return (
         x.device.type == "cpu"

@@ -46,10 +46,11 @@ def measure(
 
     network : the weights, float32 on the CPU. rates : measured matrix rates, GFLOP/s.
 
-    Row: `model`, `network`, `precision`, `batch`; `seconds`, the median time per window;
-    `times_original`, how often that goes into the original's time, and `memory_of_original`, the
-    share of its memory; `peak_mib` beyond the weights; `gflops` and `share_of_rate` of the measured
-    matrix rate; `error`, the norm of the difference to the first row's embedding over its norm.
+    Row: `model`, `network`, `precision`, `batch`; `seconds`, the median time per window, and
+    `processor_s`, that of the processor's threads (see `clock.Taken`); `times_original`, how often
+    `seconds` goes into the original's; `peak_mib` beyond the weights, and `memory_of_original`,
+    its share of the original's; `gflops`, and `share_of_rate` of the measured matrix rate;
+    `error`, the norm of the difference to the first row's embedding over its norm.
     """
     ways = _originals(network, device, max(batches)) if originals else []
     for dtype in dtypes:
@@ -67,11 +68,12 @@ def measure(
         taken = medians(works, device, rounds, warm=device.type != "cpu")
     rows = []
     for n, way in enumerate(ways):
-        row = _row(name, way, taken[n] / way.batch, network.config, rates.get(way.dtype))
+        row = _row(name, way, taken[n].clock / way.batch, network.config, rates.get(way.dtype))
+        row["processor_s"] = round(taken[n].processor / way.batch, 4)
         row["error"] = float(f"{errors[n]:.2g}")
         row["peak_mib"] = None if peaks[n] is None else round(peaks[n])
         if originals:
-            row["times_original"] = round(taken[0] / ways[0].batch / row["seconds"], 2)
+            row["times_original"] = round(taken[0].clock / ways[0].batch / row["seconds"], 2)
             if peaks[0] and peaks[n] is not None:
                 row["memory_of_original"] = round(peaks[n] / peaks[0], 3)
         rows.append(row)

@@ -52,7 +52,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
             linear(x, layer)
 
     with torch.inference_mode():
-        taken = medians({"product": multiply}, device, ROUNDS)["product"]
+        taken = medians({"product": multiply}, device, ROUNDS)["product"].clock
     return repeats * 2 * side**3 / taken / 1e9
 
 

@@ -69,7 +69,7 @@ def _decode(model: SliceModel, phantom: Phantom, device: torch.device) -> float:
     (embedding,) = model.encode([Stack(phantom.volume).window(phantom.middle)])
     prompt = WindowPrompt(box=phantom.prompt().box)
     work = {"decode": lambda: model.predict(embedding, prompt)}
-    return medians(work, device, DECODES)["decode"]
+    return medians(work, device, DECODES)["decode"].clock
 
 
 def _run(

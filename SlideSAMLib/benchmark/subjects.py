@@ -113,10 +113,10 @@ _THEIR_NAMES = {
 def encoder_flop(config: NetworkConfig) -> float:
     """Floating point operations of the encoder's products for one window.
 
-    The tokens that pad SAM's attention windows are counted where they cannot be left out.
+    The tokens that pad SAM's attention windows count as tokens of the attention there.
     """
     tokens, width = config.grid**2, config.embed_dim
-    windows = -((-config.grid // config.window_size) ** 2) if config.window_size else 0
+    windows = (-(-config.grid // config.window_size)) ** 2
     whole = 4 * tokens**2 * width
     local = 4 * windows * config.window_size**4 * width
     layers = 2 * tokens * width**2 * (4 + 2 * config.mlp_ratio)
