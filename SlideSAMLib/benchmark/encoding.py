@@ -42,7 +42,7 @@ def measure(
     rates: dict[torch.dtype, float],
     originals: bool = True,
 ) -> list[dict[str, Any]]:
-    """One row for each way to encode.
+    """One row for each way to encode; batches that a GPU has no memory for are left out.
 
     network : the weights, float32 on the CPU. rates : measured matrix rates, GFLOP/s.
 
@@ -61,9 +61,10 @@ def measure(
     images = torch.randn(1, 3, size, size, generator=generator).to(device)
     with torch.inference_mode():
         reference = ways[0].encode(images).float()
-        works = {n: _work(way, images) for n, way in enumerate(ways)}
         # Every kernel has run once after this, so that no memory is taken for good meanwhile.
-        errors = [_error(way, images, reference) for way in ways]
+        tried = [(way, _error(way, images, reference)) for way in ways]
+        ways, errors = zip(*(pair for pair in tried if pair[1] is not None), strict=True)
+        works = {n: _work(way, images) for n, way in enumerate(ways)}
         peaks = [peak_beyond(work, device) for work in works.values()]
         taken = medians(works, device, rounds, warm=device.type != "cpu")
     rows = []
@@ -101,9 +102,13 @@ def _work(way: _Encoder, images: Tensor) -> Callable[[], Tensor]:
     return lambda: way.encode(batch)
 
 
-def _error(way: _Encoder, images: Tensor, reference: Tensor) -> float:
-    batch = images.expand(way.batch, -1, -1, -1).contiguous()
-    found = way.encode(batch)[-1:].float()
+def _error(way: _Encoder, images: Tensor, reference: Tensor) -> float | None:
+    """Norm of the difference to the reference over its norm; None where the GPU is too small."""
+    try:
+        found = _work(way, images)()[-1:].float()
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None
     return float((found - reference).norm() / reference.norm())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Suite:
         self.half = choose_precision("auto", self.device)
         names = plan.precisions or dict.fromkeys(["float32", precision_name(self.half)])
         self.dtypes = [choose_precision(name, self.device) for name in names]
+        self.halves = [dtype for dtype in self.dtypes if dtype != torch.float32]
         self.sizes = [name for name in plan.models if name in subjects.SIZES]
         self.profile = ""
         self.report: dict[str, Any] = {"machine": machine.describe(self.device)}
@@ -102,11 +104,10 @@ class Suite:
             row = runs.measure(phantom.LedModel(model, made), made, self.device, plan.rounds)
             self._add("runs", row)
             self._published(row)
-        if "agreement" in parts and self.half != torch.float32:
-            self.say(f"{name}: logits in half precision")
+        for dtype in self.halves if "agreement" in parts else ():
+            self.say(f"{name}: logits in {precision_name(dtype)}")
             made = phantom.column((3, 512, 512), 3)
-            row = agreement.on_logits(name, network, self.device, self.half, made)
-            self._add("agreement", row)
+            self._add("agreement", agreement.on_logits(name, network, self.device, dtype, made))
         if plan.profile:
             self.say(f"{name}: profile")
             batch = max(plan.batches or [1])
@@ -140,12 +141,12 @@ class Suite:
 
     def _masks(self) -> None:
         plan = self.plan
-        if plan.manifest is None or self.half == torch.float32:
+        if plan.manifest is None:
             return
-        precisions = ("float32", precision_name(self.half))
-        for name in [BUILTIN, plan.checkpoint] if plan.checkpoint else [BUILTIN]:
-            self.say(f"{Path(name).name}: masks in half precision")
-            both = [load_model(name, plan.device, precision) for precision in precisions]
+        names = [BUILTIN, plan.checkpoint] if plan.checkpoint else [BUILTIN]
+        for name, half in itertools.product(names, map(precision_name, self.halves)):
+            self.say(f"{Path(name).name}: masks in {half}")
+            both = [load_model(name, plan.device, each) for each in ("float32", half)]
             row = agreement.on_volumes(both, plan.manifest, plan.cases, plan.limit)
             self._add("agreement", row)
 
