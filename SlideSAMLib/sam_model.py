@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoints import load_checkpoint
-from .devices import choose_device, choose_precision, precision_name
+from .devices import choose_device, choose_precision, on_host, precision_name
 from .errors import InputError, ModelError
 from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
@@ -137,12 +137,8 @@ class SamModel:
             order = self._order(quality[0], clear=box is not None or len(prompt.points) != 1)
             # Antialiasing acts only where the slice is smaller than the network's output.
             full = F.interpolate(logits[0, order], (height, width), mode="bilinear", antialias=True)
-            return WindowPrediction(
-                logits=full.float().cpu().numpy(),
-                corner=(0, 0),
-                quality=quality[0, order].clamp(0, 1).float().cpu().numpy(),
-                shape=(height, width),
-            )
+            answers = on_host(full.float(), quality[0, order].clamp(0, 1).float())
+        return WindowPrediction(answers[0], (0, 0), answers[1], (height, width))
 
     def remember(self, embedding: SamEmbedding, mask: np.ndarray) -> None:
         """Nothing is carried over: these networks know no memory."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..devices import choose_device, choose_precision, precision_name
+from ..devices import choose_device, choose_precision, on_host, precision_name
 from ..next_prompt import mask_box
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
@@ -100,13 +100,8 @@ class BuiltinModel:
             logits, presence = logits.flip(1), presence.flip(0)
         shape = tuple(embedding.slices.shape[1:])
         pasted, corner = paste_region(logits, answer.regions[pick], shape)
-        return WindowPrediction(
-            logits=pasted.float().cpu().numpy(),
-            corner=corner,
-            quality=answer.quality[pick].float().cpu().numpy(),
-            shape=shape,
-            presence=presence.float().cpu().numpy(),
-        )
+        values = on_host(pasted.float(), answer.quality[pick].float(), presence.float())
+        return WindowPrediction(values[0], corner, values[1], shape, values[2])
 
     @torch.inference_mode()
     def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> torch.Tensor | None:
