@@ -14,7 +14,7 @@ from torch import Tensor
 from .linears import onednn_takes, product
 from .relative_positions import Grid, position_codes
 
-TILE = 2**20  # scores that exist at a time: 2 to 4 MB, a share of any L3 cache
+TILE = 2**21  # scores that exist at a time: 4 to 8 MB, a share of any L3 cache
 WHOLE = 2**18  # up to so many scores, several heads or windows go into one tile
 
 
