@@ -14,7 +14,7 @@ from torch import Tensor
 from .linears import onednn_takes, product
 from .relative_positions import Grid, position_codes
 
-TILE = 2**21  # scores that exist at a time: 4 to 8 MB, a share of any L3 cache
+TILE = 2**22  # bytes of scores that exist at a time: a share of any L3 cache
 WHOLE = 2**18  # up to so many scores, several heads or windows go into one tile
 
 
@@ -32,7 +32,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
     """Some queries of one head at a time."""
     heads, tokens, _ = q.shape
     out = torch.empty_like(v)
-    step = max(1, TILE // tokens)
+    step = max(1, TILE // (tokens * q.element_size()))
     way = _multiplied if q.dtype == torch.float32 and onednn_takes(q) else _summed
     buffer = q.new_empty(0 if way is _multiplied else min(step, tokens) * tokens)
     for head in range(heads):
@@ -78,7 +78,7 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tenso
     codes = position_codes(grid.height, grid.width, channels, q)
     row, column = channels, channels + grid.height  # where the biases start
     out = torch.empty_like(v)
-    step = min(heads, max(1, TILE // (tokens * tokens)))
+    step = min(heads, max(1, TILE // (tokens * tokens * q.element_size())))
     queries = q.new_zeros(step, tokens, channels + codes.shape[-1])
     keys = torch.empty_like(queries)
     keys[..., channels:] = codes
