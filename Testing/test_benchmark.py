@@ -174,6 +174,7 @@ def test_a_large_volume_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = large.run_apart(path, "cpu", "float32", (30, 64, 64), 3)
     assert found["slices"] == 3 and found["shape"] == [30, 64, 64]
     assert found["gpu_peak_mib"] is None
+    assert found["cache_limit_mib"] >= 128
     if LINUX:
         assert found["host_peak_mib"] > found["before_mib"] > 20
 
@@ -219,7 +220,7 @@ def test_the_table_holds_every_part() -> None:
         "machine": machine.describe(CPU),
         "memory": [
             {"model": "vit-b", "shape": [9, 8, 7], "precision": "float32", "host_peak_mib": 12,
-             "volume_mib": 1, "gpu_peak_mib": None}
+             "volume_mib": 1, "cache_limit_mib": 77, "gpu_peak_mib": None}
         ],
         "agreement": [
             {"model": "builtin", "precisions": ["float32", "bfloat16"], "structures": 0,
@@ -231,7 +232,7 @@ def test_the_table_holds_every_part() -> None:
         },
     }  # fmt: skip
     lines = table.text(report).splitlines()
-    assert any("9 x 8 x 7" in line and "12 MiB" in line for line in lines)
+    assert any("9 x 8 x 7" in line and "12 MiB" in line and "77 MiB" in line for line in lines)
     assert any("10.0 ms" in line and "without PyTorch" in line for line in lines)
     assert any("1.50 s" in line for line in lines)
 

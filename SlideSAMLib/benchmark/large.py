@@ -50,10 +50,15 @@ def run_apart(
 def segment_large(
     path: str, shape: tuple[int, int, int], slices: int, device: str, precision: str
 ) -> dict[str, Any]:
-    """Segment `slices` slices with a checkpoint's network, and say what it took."""
+    """Segment `slices` slices with a checkpoint's network, and say what it took.
+
+    `host_peak_mib` is all of the process, PyTorch and the volume included. A longer slide adds its
+    embeddings, 2 MiB a slice, until the cache has reached `cache_limit_mib`.
+    """
     import torch
 
     from ..api import segment
+    from ..memory import cache_bytes
     from ..models import load_model
     from .peak import process_mib
     from .phantom import LedModel, column
@@ -69,6 +74,7 @@ def segment_large(
         "precision": model.precision,
         "device": model.device,
         "slices": sum(count > 0 for count in result.voxels.values()),
+        "cache_limit_mib": round(cache_bytes() / 2**20),
         "volume_mib": round(phantom.volume.nbytes / 2**20),
         "before_mib": None if before is None else round(before),
         "host_peak_mib": None if host is None else round(host),

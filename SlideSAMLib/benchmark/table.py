@@ -77,7 +77,8 @@ def _published(row: dict[str, Any]) -> Iterator[Line]:
 def _memory(row: dict[str, Any]) -> Iterator[Line]:
     what = f"memory on {' x '.join(map(str, row['shape']))}"
     host = "unknown" if row["host_peak_mib"] is None else f"{row['host_peak_mib']} MiB"
-    note = f"{row['volume_mib']} MiB of them the volume"
+    cache = f"a full cache takes {row['cache_limit_mib']} MiB more"
+    note = f"{row['volume_mib']} MiB of them the volume; {cache}"
     if row["gpu_peak_mib"] is not None:
         note += f", GPU {row['gpu_peak_mib']} MiB"
     yield what, row["model"], row["precision"], host, note
