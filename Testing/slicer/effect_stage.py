@@ -18,6 +18,10 @@ from Testing.slicer.scenes import GEOMETRIES, MIDDLE, Scene
 EFFECT = (
     Path(__file__).resolve().parents[2] / "SlideSAM/SegmentEditorSlideSAMLib/SegmentEditorEffect.py"
 )
+# A plain effect of the host's own, to switch to.
+SAMPLE_EFFECT = (
+    Path(__file__).resolve().parents[1] / "host/SegmentEditorSampleBoxLib/SegmentEditorEffect.py"
+)
 NAMES = ("Red", "Yellow", "Green")
 ORIENTATIONS = ("Axial", "Sagittal", "Coronal")
 SLIDE_AXES = {"Red": 2, "Yellow": 0, "Green": 1}
