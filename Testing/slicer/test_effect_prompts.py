@@ -24,7 +24,7 @@ def voxels(stage):
     return found
 
 
-@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sagittal scan", "anisotropic"])
+@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sagittal scan", "microscopy"])
 @pytest.mark.parametrize("transforms", [(), ("volume", "segmentation"), ("volume",)])
 def test_click_and_drag_are_voxel_exact(stage_of, geometry, transforms):
     """In all three orientations, whatever the lattice and the transforms."""
