@@ -399,9 +399,11 @@ def test_looking_is_not_reentrant(stage_of, quick_model):
         assert len(depth) < 3
 
     interaction.on_change = on_change
+    quick_model.delay = 0.2
     stage.key("Return")
-    stage.key("Return")  # a second one while it slides
     job = interaction.jobs.job
+    stage.key("Return")  # a second one while it slides
+    quick_model.delay = 0
     while not job.finished:  # all of its results are waiting now
         time.sleep(0.002)
     stage.wait()
