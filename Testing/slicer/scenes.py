@@ -156,7 +156,7 @@ class Scene:
         found = self.found(segment_id)
         whole = np.rint(found).astype(int)
         assert np.allclose(found, whole, atol=1e-6)
-        mask = np.zeros(SHAPE, bool)
+        mask = np.zeros(self.image.shape, bool)
         mask[whole[:, 2], whole[:, 1], whole[:, 0]] = True
         assert mask.sum() == len(whole)
         return mask
