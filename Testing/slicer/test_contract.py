@@ -443,8 +443,11 @@ def test_idioms_of_pyside_are_unknown(qt_application):
 
 def test_self_tests_open_no_dialog(session, slidesam, qt_application, monkeypatch):
     """A hidden segment brings up a dialog also in testing mode; nobody would close it."""
+    from SlideSAMBridge import worker
+
     from Testing.host.scripted_effect import ScriptedEffect
 
+    monkeypatch.setattr(worker, "_shared", worker.Worker())
     editors = []
     original = slicer.qMRMLSegmentEditorWidget.setMRMLScene
 
@@ -467,6 +470,7 @@ def test_self_tests_open_no_dialog(session, slidesam, qt_application, monkeypatc
     effect = editors[0].effects["Slide-SAM"]
     assert effect.confirmCurrentSegmentVisible() == ScriptedEffect.ConfirmedWithDialog
     assert editors[0].dialogs == 1
+    worker._shared.close()
 
 
 def test_a_stage_that_leaves_something_fails(stage_of):
