@@ -7,6 +7,7 @@ Both are described in Nikolov et al. 2021 (J Med Internet Res 23(7):e26151) and 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ def hausdorff_95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) ->
         diagonal = float(np.linalg.norm(np.multiply(truth.shape, spacing)))
         return diagonal if prediction.any() != truth.any() else 0.0
     pair = _tensors(prediction, truth)
-    found = compute_hausdorff_distance(*pair, True, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():  # MONAI 1.5 calls an option of its own that it deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        found = compute_hausdorff_distance(*pair, True, percentile=95, spacing=list(spacing))
     return float(found)
 
 
