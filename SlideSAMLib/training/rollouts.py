@@ -22,8 +22,9 @@ from ..next_prompt import mask_box
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
-CORRECTED = 0.22  # share of the windows after which a user corrects what is wrong
+CORRECTED = 0.12  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 3  # on one slice
+LEFT = 0.06  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
 @dataclass
@@ -177,6 +178,8 @@ class Pool:
         truth = place.mask[centre - 1 : centre + 2]
         nothing = truth[1].sum() < 1
         if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
+            return False
+        if rng.random() < LEFT:
             return False
         values, (row, column) = paste_region(probabilities, place.region, truth.shape[1:])
         known = torch.zeros_like(truth)
