@@ -87,7 +87,9 @@ def _shells(labels: np.ndarray, target: np.ndarray, rng: np.random.Generator) ->
     edges = np.zeros(labels.shape, bool)
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]
-    near = np.stack([ndimage.distance_transform_edt(~edge) if edge.any() else edge for edge in edges])
+    near = np.stack(
+        [ndimage.distance_transform_edt(~edge) if edge.any() else edge for edge in edges]
+    )
     reach = np.exp(rng.uniform(np.log(1), np.log(9), count))
     change = rng.choice([-1, 1], count) * rng.uniform(0.08, 0.5, count) * shelled
     return (change[labels] * (near < reach[labels])).astype(np.float32)

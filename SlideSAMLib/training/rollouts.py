@@ -86,7 +86,7 @@ class Pool:
                 place.memory = memory[n]
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
                 continue
-            if not self._move(place, probabilities[n]):
+            if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
                 self.places[n] = self._fresh()
 
     def _fill(self, batch: Batch, n: int, place: _Place) -> None:
@@ -178,8 +178,6 @@ class Pool:
         truth = place.mask[centre - 1 : centre + 2]
         nothing = truth[1].sum() < 1
         if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
-            return False
-        if rng.random() < LEFT:
             return False
         values, (row, column) = paste_region(probabilities, place.region, truth.shape[1:])
         known = torch.zeros_like(truth)
