@@ -33,6 +33,14 @@ def read_network(path: Path) -> BuiltinNetwork:
 
     Raises ModelError where the file is missing, broken, of another format, or does not fit.
     """
+    return read_model(path)[0]
+
+
+def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
+    """The network that a file holds, in float32, and the notes in the file; see `read_network`.
+
+    A fine-tuned model's notes have its `name` and `licence`.
+    """
     try:
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != FORMAT:
@@ -56,4 +64,4 @@ def read_network(path: Path) -> BuiltinNetwork:
     if wrong:
         raise ModelError(f"The model file {path} does not fit: {', '.join(wrong[:3])} differ.")
     network.load_state_dict(values)
-    return network.eval()
+    return network.eval(), metadata

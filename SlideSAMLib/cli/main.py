@@ -22,6 +22,10 @@ COMMANDS = {
     "models": ("SlideSAMLib.cli.models", "list, check, convert, download or remove models"),
     "evaluate": ("SlideSAMLib.evaluation.command", "measure a model on labelled volumes"),
     "train": ("SlideSAMLib.training.command", "train the built-in model"),
+    "finetune": (
+        "SlideSAMLib.training.finetune_command",
+        "make a model of your own out of the built-in one and labelled volumes",
+    ),
     "demo": ("SlideSAMLib.cli.demo", "segment a real MR brain and draw the result"),
 }
 

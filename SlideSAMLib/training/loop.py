@@ -37,6 +37,8 @@ COLUMNS = (
     "presence_absent",
 )
 
+DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
+
 
 class _Average:
     """Exponential moving average of the weights, quicker at the start."""
@@ -50,6 +52,12 @@ class _Average:
         with torch.no_grad():
             for key, value in network.state_dict().items():
                 self.values[key].lerp_(value.float(), 1 - share)
+
+
+def freeze_encoder(network: BuiltinNetwork) -> None:
+    """Leave only what comes behind the transformer to be trained."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = name.startswith(DECODER)
 
 
 class Training:
@@ -74,9 +82,12 @@ class Training:
         else:
             network = BuiltinNetwork(**config.network)
         network = network.to(memory_format=torch.channels_last)
+        if config.trainable == "decoder":
+            freeze_encoder(network)
         self.average = _Average(network, config.average)
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
+        learnt = [p for p in network.parameters() if p.requires_grad]
+        matrices = [p for p in learnt if p.ndim > 1]
+        others = [p for p in learnt if p.ndim <= 1]
         optimiser = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": config.weight_decay},

@@ -22,8 +22,9 @@ from ..next_prompt import mask_box
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
-CORRECTED = 0.22  # share of the windows after which a user corrects what is wrong
+CORRECTED = 0.12  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 3  # on one slice
+LEFT = 0.06  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Pool:
                 place.memory = memory[n]
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
                 continue
-            if not self._move(place, probabilities[n]):
+            if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
                 self.places[n] = self._fresh()
 
     def _fill(self, batch: Batch, n: int, place: _Place) -> None:

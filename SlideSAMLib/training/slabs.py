@@ -150,7 +150,9 @@ def _coordinates(centre, steps, view, rng) -> np.ndarray:
     offset = centre + rng.normal(0, 0.08, 2) * view * np.asarray(steps)
     drift = np.zeros((2, DEPTH))
     if rng.random() < 0.25:  # breathing, or a structure that moves in plane
-        drift = np.cumsum(rng.normal(0, rng.uniform(0, 0.02) * view, (2, DEPTH)), 1)
+        moves = rng.normal(0, rng.uniform(0, 0.02) * view, (2, DEPTH))
+        moves = moves + rng.normal(0, rng.uniform(0, 0.025) * view, (2, 1))  # oblique: one way
+        drift = np.cumsum(moves, 1)
         drift -= drift[:, 1:2]
     return (grid + offset[:, None, None])[:, None] + drift[:, :, None, None]
 
