@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from ..errors import ModelError
-from ..safetensors_files import read_safetensors
+from ..safetensors_files import read_safetensors, write_safetensors
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
@@ -20,12 +19,8 @@ def write_weights(
     values: dict[str, torch.Tensor], config: dict, path: Path, note: dict[str, str] | None = None
 ) -> None:
     """Write weights in float16, atomically. `note` goes into the file's metadata."""
-    from safetensors.torch import save_file  # not in Slicer, where nothing is trained
-
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config), **(note or {})}
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().half().contiguous() for k, v in values.items()}, part, metadata)
-    os.replace(part, path)
+    write_safetensors(values, path, metadata)
 
 
 def read_network(path: Path) -> BuiltinNetwork:

@@ -9,7 +9,7 @@ import yaml
 
 from ..errors import InputError
 
-PARTS = ("all", "decoder")
+PARTS = ("all", "decoder", "lora")
 SOURCES = ("shapes", "label_maps", "regions", "real")
 
 
@@ -21,12 +21,14 @@ class DatasetConfig:
     weight : its share of the windows, relative to the other sources.
     labels : names of the structures to learn; empty for all.
     channel : number of the image channel that is used (nnU-Net only).
+    unlabelled : label value that fills slices which nobody has labelled; they teach nothing.
     """
 
     path: str
     weight: float = 1.0
     labels: tuple[str, ...] = ()
     channel: int = 0
+    unlabelled: int | None = None
 
 
 @dataclass
@@ -40,7 +42,8 @@ class TrainConfig:
     sources : share of each family of volumes: shapes, label_maps, regions, real.
     datasets : labelled data of one's own, see `datasets.DatasetConfig`; in_memory : volumes of each
         that are kept; held_out : share of their cases that is not trained on.
-    trainable : "all", or "decoder" for everything behind the transformer.
+    trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
+        low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
     """
 
     output: str
@@ -69,6 +72,7 @@ class TrainConfig:
     in_memory: int = 24
     held_out: float = 0.0
     trainable: str = "all"
+    lora_rank: int = 8
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -100,7 +104,7 @@ def train_config(values: dict, path: Path) -> TrainConfig:
     except (TypeError, ValueError):
         raise InputError(
             f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
-            "`weight`, `labels` and `channel`."
+            "`weight`, `labels`, `channel` and `unlabelled`."
         ) from None
     config = TrainConfig(**{**values, "datasets": described})
     _check(config, path)
@@ -116,13 +120,16 @@ def _dataset(entry: dict) -> DatasetConfig:
         path=str(described.path),
         weight=float(described.weight),
         channel=int(described.channel),
+        unlabelled=None if described.unlabelled is None else int(described.unlabelled),
         labels=labels,
     )
 
 
 def _check(config: TrainConfig, path: Path) -> None:
     try:
-        counts = min(config.steps, config.batch, config.accumulate, config.log_every)
+        counts = min(
+            config.steps, config.batch, config.accumulate, config.log_every, config.lora_rank
+        )
         good = counts >= 1 and config.learning_rate > 0
         shares = 0 <= config.held_out < 1 and config.in_memory >= 1
         weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
@@ -131,7 +138,8 @@ def _check(config: TrainConfig, path: Path) -> None:
         raise InputError(f"In {path}, a setting that must be a number is none.") from None
     if not good:
         raise InputError(
-            f"In {path}, steps, batch, accumulate, log_every and learning_rate must be positive."
+            f"In {path}, steps, batch, accumulate, log_every, lora_rank and learning_rate must be "
+            "positive."
         )
     if not shares:
         raise InputError(f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more.")

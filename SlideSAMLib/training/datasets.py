@@ -21,12 +21,16 @@ EXCHANGE = 40  # draws until one volume in memory is replaced by another of the 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The cases of a source. values : the label values that are learnt; empty for all."""
+    """The cases of a source. values : the label values that are learnt; empty for all.
+
+    unlabelled : label value of the slices that nobody has labelled, or None.
+    """
 
     name: str
     weight: float
     cases: list[Case]
     values: frozenset[int] = field(default_factory=frozenset)
+    unlabelled: int | None = None
 
 
 def read_dataset(config: DatasetConfig) -> Dataset:
@@ -43,7 +47,8 @@ def read_dataset(config: DatasetConfig) -> Dataset:
     else:
         raise InputError(f"There is no data set {path}: give an nnU-Net folder or a manifest.json.")
     values = _values(cases, config.labels, path)
-    return Dataset(path.name if path.is_dir() else path.parent.name, config.weight, cases, values)
+    name = path.name if path.is_dir() else path.parent.name
+    return Dataset(name, config.weight, cases, values, config.unlabelled)
 
 
 def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
@@ -150,16 +155,20 @@ class Shelf:
         if not self._waiting:
             order = self._rng.permutation(len(self._dataset.cases))
             self._waiting = [self._dataset.cases[n] for n in order]
-        volume = labelled_case(self._waiting.pop(), self._dataset.values)
+        volume = labelled_case(self._waiting.pop(), self._dataset)
         if volume is not None:
             self._volumes.append(volume)
 
 
-def labelled_case(case: Case, values: frozenset[int] = frozenset()) -> Labelled | None:
+def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
     """Read a case for training; None where it has no structure that is large enough."""
     content = case.load()
     labels = content.labels.astype(np.uint16)
     volume = labelled(labels, sources.scaled(content.volume), content.spacing, smallest=60)
-    if values:
-        volume.targets = [value for value in volume.targets if value in values]
+    volume.unlabelled = dataset.unlabelled
+    volume.targets = [
+        value
+        for value in volume.targets
+        if value != dataset.unlabelled and (not dataset.values or value in dataset.values)
+    ]
     return volume if volume.targets else None

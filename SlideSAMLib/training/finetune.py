@@ -1,4 +1,4 @@
-"""Fine-tuning the built-in model on data of one's own: "my liver model", with a small card."""
+"""Fine-tuning a model on data of one's own: "my liver model", with a small card."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..adapters import BASE
 from ..catalogue import CATALOGUE, file_sha256
 from ..errors import InputError
 from ..evaluation.cases import Case, CaseVolume
+from ..safetensors_files import write_safetensors
+from ..tensor_files import is_builtin, read_tensor_file
 from .config import TrainConfig, read_settings, train_config
 from .datasets import Dataset, read_dataset, split
 
@@ -28,6 +31,14 @@ DEFAULTS = {
     "shapes": 20,
     "held_out": 0.2,
     "sources": {"shapes": 0.2},
+}
+# Of the SAM networks: they see images only, and their encoders are better left alone.
+SAM_DEFAULTS = DEFAULTS | {
+    "learning_rate": 1e-4,
+    "batch": 2,
+    "accumulate": 4,
+    "sources": {},
+    "trainable": "lora",
 }
 OWN = ("name", "licence")  # settings that training from scratch does not have
 MOST_HELD_OUT = 5  # cases of each data set that are measured before and after
@@ -60,8 +71,8 @@ def slug(name: str) -> str:
 def read_finetune_config(path: Path) -> FinetuneConfig:
     """Read a YAML file: the settings of a training, and the `name` and `licence` of the model.
 
-    `datasets` must be given; `start_from` is the built-in model unless it names another file of
-    its kind. Relative paths are relative to the working folder. Raises InputError.
+    `datasets` must be given; `start_from`, a name of the catalogue or a file, is the built-in model
+    by default. Relative paths are relative to the working folder. Raises InputError or ModelError.
     """
     values = read_settings(path)
     name = values.get("name")
@@ -72,11 +83,21 @@ def read_finetune_config(path: Path) -> FinetuneConfig:
             f"The configuration {path} must list `datasets`: nnU-Net folders or manifests."
         )
     settings = {key: value for key, value in values.items() if key not in OWN}
-    settings.setdefault("start_from", str(CATALOGUE["builtin"].path))
-    train = train_config(DEFAULTS | settings, path)
-    if not Path(train.start_from).is_file():
-        raise InputError(f"The model to start from, {train.start_from}, is not there.")
+    settings["start_from"] = str(_base(str(settings.get("start_from", "builtin"))))
+    sam = not is_builtin(read_tensor_file(settings["start_from"]))
+    train = train_config((SAM_DEFAULTS if sam else DEFAULTS) | settings, path)
+    if sam and any(train.sources.values()):
+        raise InputError(f"In {path}, sources is for the built-in model: leave it out.")
     return FinetuneConfig(name.strip(), str(values.get("licence", "not stated")), train)
+
+
+def _base(name: str) -> Path:
+    """The file of the model to start from: a name of the catalogue, or a path."""
+    path = CATALOGUE[name].path if name in CATALOGUE else Path(name).expanduser()
+    if not path.is_file():
+        way = f": download it with 'slidesam models download {name}'" if name in CATALOGUE else ""
+        raise InputError(f"The model to start from, {name}, is not there{way}.")
+    return path
 
 
 def held_out_cases(datasets: Sequence[Dataset], share: float) -> list[Case]:
@@ -112,15 +133,13 @@ def measure(cases: Sequence[Case], weights: Path) -> Summary | None:
 
 def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summary | None]:
     """Write the model file and its card; returns what was measured before and after."""
-    from ..builtin.weights import read_network, write_weights
-
-    network = read_network(trained)
     note = {
         "name": config.name,
         "licence": config.licence,
         "started_from": file_sha256(Path(config.train.start_from)),
     }
-    write_weights(network.state_dict(), network.config, config.weights_path, note)
+    file = read_tensor_file(trained)
+    write_safetensors(file.tensors, config.weights_path, {**file.metadata, **note})
     datasets = [read_dataset(described) for described in config.train.datasets]
     cases = held_out_cases(datasets, config.train.held_out)
     before = measure(cases, Path(config.train.start_from))
@@ -141,11 +160,12 @@ def card(
     lines = [
         f"# {config.name}",
         "",
-        f"Made from the built-in model of SlideSAM (`{Path(train.start_from).name}`, SHA-256 "
+        f"Made from `{Path(train.start_from).name}` (SHA-256 "
         f"`{file_sha256(Path(train.start_from))}`) by `slidesam finetune`. Licence: "
         f"{config.licence}. Research only: **not a medical device, not for clinical use**.",
         "",
-        f"File `{config.weights_path.name}`, SHA-256 `{file_sha256(config.weights_path)}`.",
+        f"File `{config.weights_path.name}`, SHA-256 `{file_sha256(config.weights_path)}`. "
+        + _needs(config),
         "",
         "| Data set | Weight | Cases trained on | Cases held out | Structures |",
         "|---|---|---|---|---|",
@@ -162,12 +182,17 @@ def card(
     lines += [
         "",
         f"Other sources by weight: {others or 'none'}. Trained: {train.trainable}, {length}, "
-        f"batches of {train.batch} windows a process, learning rate {train.learning_rate:g}, "
-        f"seed {train.seed}.",
+        f"steps of {train.batch * train.accumulate} windows a process, learning rate "
+        f"{train.learning_rate:g}, seed {train.seed}.",
         "",
         *_measured(before, after),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _needs(config: FinetuneConfig) -> str:
+    base = read_tensor_file(config.weights_path).metadata.get(BASE)
+    return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
 def _measured(before: Summary | None, after: Summary | None) -> list[str]:

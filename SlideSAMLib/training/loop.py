@@ -18,6 +18,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from ..errors import InputError
+from ..tensor_files import is_builtin, read_tensor_file
 from .config import TrainConfig
 
 COMMON = ("step", "minutes", "windows_per_second", "rate", "loss")  # columns of every curve
@@ -237,7 +239,13 @@ class Training:
 
 
 def make_task(config: TrainConfig) -> Task:
-    """The task of a configuration: the built-in network, or the one that `start_from` names."""
+    """The task of a configuration: the built-in network, or the one in the file `start_from`."""
+    if config.start_from and not is_builtin(read_tensor_file(config.start_from)):
+        from .sam_task import SamTask
+
+        return SamTask(config)
+    if config.trainable == "lora":
+        raise InputError("The built-in model has no LoRA: set trainable to all or decoder.")
     from .builtin_task import BuiltinTask
 
     return BuiltinTask(config)

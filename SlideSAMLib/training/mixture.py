@@ -31,7 +31,7 @@ class Mixture:
     def __init__(self, config: TrainConfig, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.seed, self.drawn = seed, 0
-        self.sources = [*_load(config, seed), *_own(config, seed)]
+        self.sources = [*_load(config, seed), *own_shelves(config, seed)]
         if not self.sources:
             raise InputError("The configuration gives no share to any source of windows.")
         weights = np.array([s.weight for s in self.sources])
@@ -55,7 +55,7 @@ class Mixture:
                 source.volumes[place] = sources.invented(self.seed * 7919 + self.drawn)
 
 
-def _own(config: TrainConfig, seed: int) -> list[datasets.Shelf]:
+def own_shelves(config: TrainConfig, seed: int) -> list[datasets.Shelf]:
     """The data sets of one's own, without the cases that are held out."""
     shelves = []
     for n, described in enumerate(config.datasets):

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..next_prompt import mask_box
+from ..evaluation.prompting import true_box
 from ..sam_encoding import prepare
 from ..sam_model import box_to_frame, mask_logits, points_to_frame
 from . import appearance
@@ -40,6 +40,18 @@ class WindowSample:
     points: tuple[Tensor, Tensor] | None
     box: Tensor | None
     masks: Tensor | None
+
+    def to(self, device: torch.device) -> WindowSample:
+        """The same on a device."""
+        points = self.points
+        return WindowSample(
+            self.image.to(device),
+            self.target.to(device),
+            self.labelled.to(device),
+            None if points is None else (points[0].to(device), points[1].to(device)),
+            None if self.box is None else self.box.to(device),
+            None if self.masks is None else self.masks.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,9 @@ class SamWindows:
         pixels = image[window].astype(np.float32)
         if rng.random() < ZOOMED:
             pixels, mask = _zoom(pixels, mask, rng)
-        return (*_turned(appearance.disturb(pixels, rng), mask, rng), known)
+        pixels = appearance.disturb(pixels, rng)
+        back = slice(None, None, -1) if rng.random() < 0.5 else slice(None)  # either direction
+        return (*_turned(pixels[back], mask[back], rng), known[back].copy())
 
     def _sample(self, image: np.ndarray, mask: np.ndarray, known: np.ndarray) -> WindowSample:
         frame = self._frame
@@ -104,7 +118,7 @@ class SamWindows:
             (frame.raster, frame.raster),
             mode="bilinear",
             antialias=True,
-        )[0]
+        )[0].clamp(0, 1)
         return WindowSample(
             prepare(torch.from_numpy(image), frame.size, frame.resize, frame.scaling),
             target,
@@ -119,7 +133,7 @@ class SamWindows:
         kind = rng.random()
         points = box = masks = None
         if kind < 0.55 or kind > 0.85:
-            corners = jittered(mask_box(mask[1]), (height, width), rng, 0.08)
+            corners = jittered(true_box(mask[1]), (height, width), rng, 0.08)
             box = torch.tensor(box_to_frame(corners, height, width, frame.size)).float()
         if 0.45 < kind < 0.85:
             places, signs = user_points(mask[1], rng)
@@ -147,7 +161,7 @@ def _zoom(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A rectangle around the object, so that the network meets objects of all sizes."""
-    x0, y0, x1, y1 = mask_box(mask[1])
+    x0, y0, x1, y1 = true_box(mask[1])
     height, width = mask.shape[1:]
     side = max(x1 - x0, y1 - y0) + 1
     margins = (side * rng.uniform(0.3, 3.0, 4)).astype(int) + 4
@@ -159,11 +173,10 @@ def _zoom(
 def _turned(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Quarter turns, mirror images, and either direction of the slide."""
-    turns, flip, back = int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.5
+    """Quarter turns and mirror images."""
+    turns, flip = int(rng.integers(4)), rng.random() < 0.5
     out = []
     for stack in (image, mask):
         stack = np.rot90(stack, turns, (1, 2))
-        stack = stack[:, :, ::-1] if flip else stack
-        out.append(np.ascontiguousarray(stack[::-1] if back else stack))
+        out.append(np.ascontiguousarray(stack[:, :, ::-1] if flip else stack))
     return out[0], out[1]
