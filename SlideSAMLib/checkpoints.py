@@ -4,6 +4,7 @@ What a file holds is recognised from the names of its tensors, never from the na
 
 - Slide-SAM, plain or with LoRA adapters inside (merged here);
 - the original SAM, or MedSAM which has the same tensors (lifted to three slices here);
+- adapters, small files with what fine-tuning changed in one of these (merged here);
 - the built-in model of SlideSAM (another network; only recognised here).
 
 Wrappers such as {"model": ...} and prefixes such as `module.` do not matter.
@@ -15,12 +16,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .adapters import base_path, is_adapter, merge_adapter
 from .architecture import config_title, infer_config
 from .errors import InputError, ModelError
 from .lora import has_lora, merge_lora
@@ -43,6 +45,7 @@ class Checkpoint:
 
     kind : "slide-sam", "sam" or "medsam": how the network wants to be used.
     lora_ranks : ranks of the adapters that were merged, innermost first.
+    note : what the file says of a fine-tuned model: `tuned`, `name` and `licence`.
     """
 
     path: Path
@@ -50,11 +53,19 @@ class Checkpoint:
     config: NetworkConfig
     kind: str
     lora_ranks: tuple[int, ...] = ()
+    note: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether SlideSAM has fine-tuned it, on all prompts and all three slices."""
+        return "tuned" in self.note
 
     @property
     def description(self) -> str:
         """For people: 'Slide-SAM ViT-B, LoRA of rank 8 merged'."""
         text = f"{KINDS[self.kind]} {config_title(self.config)}"
+        if self.tuned:
+            return f"{self.note.get('name', 'a fine-tuned model')}, made from {text}"
         if self.lora_ranks:
             text += f", LoRA of rank {' and '.join(map(str, self.lora_ranks))} merged"
         return text if self.kind == "slide-sam" else text + ", lifted to three slices"
@@ -113,6 +124,7 @@ def convert(
         "kind": checkpoint.kind,
         "decoder_heads": str(checkpoint.config.decoder_heads),
         "source": checkpoint.description,
+        **checkpoint.note,
     }
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -146,6 +158,12 @@ def lift(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
     if is_builtin(file):
         raise ModelError("it is the built-in model, which is no Slide-SAM or SAM checkpoint.")
+    if is_adapter(file):
+        base = load_checkpoint(base_path(file), file.metadata.get("kind"))
+        tensors, ranks = merge_adapter(base.tensors, file)
+        fitting = _fitting(tensors, base.config)
+        merged = (*base.lora_ranks, *ranks)
+        return Checkpoint(file.path, fitting, base.config, base.kind, merged, _note(file))
     tensors = _without_prefix(file.tensors)
     ranks: tuple[int, ...] = ()
     if has_lora(tensors):
@@ -159,7 +177,12 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
         raise ModelError(f"its kind '{kind}' is unknown (known: {', '.join(KINDS)}).")
     heads = ours.get("decoder_heads", "")
     config = infer_config(tensors, int(heads) if heads.isdigit() else None)
-    return Checkpoint(file.path, _fitting(tensors, config), config, kind, ranks)
+    note = _note(file) if ours else {}
+    return Checkpoint(file.path, _fitting(tensors, config), config, kind, ranks, note)
+
+
+def _note(file: TensorFile) -> dict[str, str]:
+    return {n: file.metadata[n] for n in ("tuned", "name", "licence") if n in file.metadata}
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

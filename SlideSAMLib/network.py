@@ -49,6 +49,11 @@ class NetworkConfig:
     def grid(self) -> int:
         return self.image_size // self.patch_size
 
+    @property
+    def raster(self) -> int:
+        """Side of the masks that the network takes and gives, in pixels."""
+        return 4 * self.grid
+
 
 VIT_B = NetworkConfig(embed_dim=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11))
 VIT_L = NetworkConfig(embed_dim=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23))

@@ -1,7 +1,7 @@
 """Reading safetensors files with torch alone.
 
 Slicer does not bring the safetensors package, and the built-in model has to run there with torch
-and nothing else. Writing (conversion, training) is left to the package.
+and nothing else. Writing (conversion, training) is done with the package, where there is one.
 
 Format, https://github.com/huggingface/safetensors: eight bytes with the length of the header
 (little endian), the header as JSON (name -> dtype, shape, first and last byte), the tensors.
@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,15 @@ def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     offset = start + entry["data_offsets"][0]
     return torch.frombuffer(content, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write tensors in float16, atomically: the file appears complete or not at all."""
+    from safetensors.torch import save_file  # not in Slicer, where nothing is trained
+
+    part = path.with_name(path.name + ".part")
+    small = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
+    save_file(small, part, dict(metadata))
+    os.replace(part, path)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,9 +55,10 @@ class Usage:
         return {"candidates": 3, "all": 4, "single": 1}[self.answers]
 
 
+ALL_PROMPTS = frozenset({"box", "point", "negative", "mask"})
 USAGES = {
     "slide-sam": Usage("nearest", "sam", "candidates", frozenset({"box", "point"})),
-    "sam": Usage("antialias", "sam", "all", frozenset({"box", "point", "negative", "mask"})),
+    "sam": Usage("antialias", "sam", "all", ALL_PROMPTS),
     "medsam": Usage("antialias", "unit", "single", frozenset({"box"})),
 }
 
@@ -67,6 +68,8 @@ class SamModel:
 
     The products of the image encoder, nearly all of the work, are computed in the chosen
     precision; everything else stays in float32. Embeddings are kept in float16.
+
+    kind : see `USAGES`. tuned : fine-tuned here, which taught it all prompts and all tokens.
     """
 
     def __init__(
@@ -77,8 +80,10 @@ class SamModel:
         licence: str,
         device: torch.device,
         dtype: torch.dtype,
+        tuned: bool = False,
     ) -> None:
-        self._usage = USAGES[kind]
+        usage = USAGES[kind]
+        self._usage = replace(usage, answers="all", prompts=ALL_PROMPTS) if tuned else usage
         self._network = network
         self._device = device
         self._encoder = WindowEncoder(
@@ -160,12 +165,9 @@ class SamModel:
         """The mask prompt (1, 3, 4 grid, 4 grid) as logits; 0, undecided, on unknown slices."""
         if prompt.masks is None or not any(prompt.known):
             return None
-        side = 4 * self._network.config.grid
-        probability = F.interpolate(
-            self._tensor(prompt.masks)[None], (side, side), mode="bilinear", antialias=True
-        )
-        known = torch.tensor(prompt.known, device=self._device)[None, :, None, None]
-        return torch.logit(probability, eps=_MARGIN) * known
+        known = torch.tensor(prompt.known, device=self._device)
+        side = self._network.config.raster
+        return mask_logits(self._tensor(prompt.masks), known, side)[None]
 
     def _order(self, quality: Tensor, clear: bool) -> Tensor:
         """Tokens to answer with, best first, from the quality of the four tokens."""
@@ -197,6 +199,12 @@ def box_to_frame(
     return np.concatenate([first, np.maximum(last, first)])
 
 
+def mask_logits(probability: Tensor, known: Tensor, side: int) -> Tensor:
+    """Masks (3, H, W) in 0..1 as a mask prompt (3, side, side): logits, 0 on unknown slices."""
+    small = F.interpolate(probability[None], (side, side), mode="bilinear", antialias=True)[0]
+    return torch.logit(small, eps=_MARGIN) * known[:, None, None]
+
+
 def load_sam(
     source: str | os.PathLike | TensorFile,
     device: str = "auto",
@@ -224,7 +232,16 @@ def load_sam(
             f"The memory of {where} is too small for '{checkpoint.path.name}': choose the device "
             "cpu or a smaller model."
         ) from error
-    return SamModel(network, checkpoint.kind, name or checkpoint.path.name, licence, where, dtype)
+    note = checkpoint.note
+    return SamModel(
+        network,
+        checkpoint.kind,
+        name or note.get("name", checkpoint.path.name),
+        note.get("licence", licence),
+        where,
+        dtype,
+        checkpoint.tuned,
+    )
 
 
 def fill_network(

@@ -197,7 +197,7 @@ def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_sub_commands_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("segment", "models", "evaluate", "train", "demo"):
+    for name in ("segment", "models", "evaluate", "train", "finetune", "demo"):
         outcome = run_command(capsys, name, "--help")
         assert outcome.code == 0, name
         assert f"usage: slidesam {name}" in outcome.out

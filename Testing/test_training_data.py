@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy import ndimage
 
 from SlideSAMLib.builtin.regions import sample_region
 from SlideSAMLib.errors import InputError
@@ -28,6 +29,13 @@ def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
     mask = np.repeat(disc[None], DEPTH, 0)
     mask[last + 1 :] = False
     return Slab(np.where(mask, 0.8, 0.2).astype(np.float32), mask, np.ones(DEPTH, bool))
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    """No slide is given up, and no slice corrected."""
+    monkeypatch.setattr(rollouts, "LEFT", 0.0)
+    monkeypatch.setattr(rollouts, "CORRECTED", 0.0)
 
 
 def test_label_maps_depend_on_their_seed_alone():
@@ -87,6 +95,31 @@ def test_members_of_a_family_look_alike():
     assert np.median(kin) < 0.5 * np.median(others)
 
 
+def test_shells_lie_along_the_outlines_of_bodies():
+    labels = np.zeros((2, 60, 60), np.int64)
+    labels[:, 10:50, 10:50] = 1
+    added = 0
+    for seed in range(8):
+        shell = appearance._shells(labels, labels == 1, np.random.default_rng(seed))
+        assert shell[:, 30, 30].tolist() == [0, 0]  # deep inside
+        added += bool(shell[:, 10, 30].any())
+    assert added >= 4
+
+
+def test_bundles_are_alike_pieces_with_walls_between_them():
+    canvas = shapes._Canvas(np.random.default_rng(7))
+    shapes.bundles(canvas)
+    pieces = [v for v in np.unique(canvas.labels) if v > 1]  # 1 is the wall
+    assert len(pieces) >= 2
+    assert len({int(canvas.families[v]) for v in pieces}) == 1
+    assert canvas.families[1] not in {canvas.families[v] for v in pieces}
+    for n, piece in enumerate(pieces):
+        grown = ndimage.binary_dilation(canvas.labels == piece)
+        others = [v for m, v in enumerate(pieces) if m != n]
+        touching = np.isin(canvas.labels[grown], others).sum()
+        assert touching < 0.3 * grown.sum()
+
+
 def test_even_regions_follow_the_edges_of_an_image():
     image = np.full((20, 40, 40), 0.2, np.float32)
     image[5:15, 10:30, 10:30] = 0.9
@@ -98,7 +131,7 @@ def test_even_regions_follow_the_edges_of_an_image():
     assert ((labels == inside) & (image < 0.5)).sum() < 0.2 * (image > 0.5).sum()
 
 
-def test_a_rollout_walks_on_with_the_networks_own_masks():
+def test_a_rollout_walks_on_with_the_networks_own_masks(patient):
     pool = Pool(1, ball_slab, np.random.default_rng(0))
     centres = []
     for _ in range(DEPTH - 2):
@@ -122,7 +155,7 @@ def test_a_rollout_ends_behind_the_object():
     assert highest <= 4
 
 
-def test_later_windows_get_masks_memory_and_a_box():
+def test_later_windows_get_masks_memory_and_a_box(patient):
     pool = Pool(8, ball_slab, np.random.default_rng(0))
     step = pool.step()
     pool.advance(step.target)

@@ -27,7 +27,7 @@ from . import features
 from .features import MAX_POINTS, Batch
 from .network import BuiltinNetwork
 from .regions import GRID, Region, paste_region, region_around, region_at, sample_region
-from .weights import read_network
+from .weights import read_model
 
 FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
@@ -300,4 +300,8 @@ def load_builtin(
     if precision == "auto":
         precision = "float16" if where.type == "cuda" else "float32"
     dtype = choose_precision(precision, where)
-    return BuiltinModel(read_network(Path(path)), where, dtype)
+    network, notes = read_model(Path(path))
+    model = BuiltinModel(network, where, dtype)
+    own = {key: notes[key] for key in ("name", "licence") if key in notes}  # fine-tuned models
+    model.traits = replace(TRAITS, **own)
+    return model

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from ..errors import ModelError
-from ..safetensors_files import read_safetensors
+from ..safetensors_files import read_safetensors, write_safetensors
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
@@ -20,18 +19,22 @@ def write_weights(
     values: dict[str, torch.Tensor], config: dict, path: Path, note: dict[str, str] | None = None
 ) -> None:
     """Write weights in float16, atomically. `note` goes into the file's metadata."""
-    from safetensors.torch import save_file  # not in Slicer, where nothing is trained
-
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config), **(note or {})}
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().half().contiguous() for k, v in values.items()}, part, metadata)
-    os.replace(part, path)
+    write_safetensors(values, path, metadata)
 
 
 def read_network(path: Path) -> BuiltinNetwork:
     """Build the network that a file holds, in float32.
 
     Raises ModelError where the file is missing, broken, of another format, or does not fit.
+    """
+    return read_model(path)[0]
+
+
+def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
+    """The network that a file holds, in float32, and the notes in the file; see `read_network`.
+
+    A fine-tuned model's notes have its `name` and `licence`.
     """
     try:
         tensors, metadata = read_safetensors(path)
@@ -56,4 +59,4 @@ def read_network(path: Path) -> BuiltinNetwork:
     if wrong:
         raise ModelError(f"The model file {path} does not fit: {', '.join(wrong[:3])} differ.")
     network.load_state_dict(values)
-    return network.eval()
+    return network.eval(), metadata

@@ -30,6 +30,8 @@ def paint(
         mixed = rng.random(count) < 0.4
         halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng) > rng.uniform(-0.5, 0.8)
         image = image + (mixed[labels] & halves) * rng.uniform(-0.25, 0.25)
+    if rng.random() < 0.3:
+        image = image + _shells(labels, target, rng)
     relatives = families[labels] == _family(labels, target, families) if alike else target
     image = _separate(image, target, relatives, rng)
     texture = rng.uniform(0, 0.08, count).astype(np.float32)[labels]
@@ -71,6 +73,26 @@ def _separate(image, target, relatives, rng: np.random.Generator) -> np.ndarray:
         shift = rng.uniform(least, 0.35) * (1 if gap >= 0 else -1) - gap
         image = image + shift * (target | relatives)
     return image
+
+
+def _shells(labels: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What to add where bodies have a shell of another grey: bones, kidneys, rims of lesions.
+
+    The shells follow the outlines on each slice; they belong to the bodies.
+    """
+    count = int(labels.max()) + 1
+    shelled = rng.random(count) < 0.25
+    if target.any() and rng.random() < 0.7:
+        shelled[int(np.median(labels[target]))] = True
+    edges = np.zeros(labels.shape, bool)
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]
+    near = np.stack(
+        [ndimage.distance_transform_edt(~edge) if edge.any() else edge for edge in edges]
+    )
+    reach = np.exp(rng.uniform(np.log(1), np.log(9), count))
+    change = rng.choice([-1, 1], count) * rng.uniform(0.08, 0.5, count) * shelled
+    return (change[labels] * (near < reach[labels])).astype(np.float32)
 
 
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

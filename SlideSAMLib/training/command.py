@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+    from .loop import Training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,29 +24,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; under torchrun once per process. The weights and the curve lie in `output`."""
-    from ..errors import InputError
+    need_packages()
     from .config import read_config
 
-    config = read_config(args.config)
-    try:
-        from .curve import draw_curve
-        from .loop import Training
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"Training needs the package {error.name}: install SlideSAM with its extra 'train'."
-        ) from None
+    training = train(read_config(args.config), args.resume)
+    if training.fabric.global_rank == 0:
+        print(f"The weights are in {training.weights_path}.")
+    return 0
+
+
+def need_packages() -> None:
+    """Raise InputError where a package that training needs is missing."""
+    for name in ("yaml", "lightning_fabric", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"Training needs the package {name}: install SlideSAM with its extra 'train'."
+            )
+
+
+def train(config: TrainConfig, resume: bool) -> Training:
+    """Train as configured and draw the curve; returns the finished training.
+
+    Raises InputError where there is nothing to resume, or a run that was not asked to be resumed.
+    """
+    from .curve import draw_curve
+    from .loop import Training
+
     training = Training(config)
-    if args.resume and not training.resume():
+    if resume and not training.resume():
         raise InputError(f"There is no checkpoint in {config.output} to resume from.")
-    if not args.resume and training.checkpoint.exists():
+    if not resume and training.checkpoint.exists():
         raise InputError(
             f"{config.output} already holds a run: add --resume to continue it, or name another "
             "output folder."
         )
-    path = training.run()
-    if training.fabric.global_rank == 0:
-        curve = training.folder / "curve.csv"
-        if curve.exists():
-            draw_curve(curve, curve.with_suffix(".png"))
-        print(f"The weights are in {path}.")
-    return 0
+    training.run()
+    curve = training.folder / "curve.csv"
+    if training.fabric.global_rank == 0 and curve.exists():
+        draw_curve(curve, curve.with_suffix(".png"))
+    return training

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
 
 from ..errors import InputError
+
+PARTS = ("all", "decoder", "lora")
+SOURCES = ("shapes", "label_maps", "regions", "real")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One source of labelled volumes of one's own.
+
+    path : an nnU-Net dataset folder (dataset.json, imagesTr, labelsTr), or a manifest.json.
+    weight : its share of the windows, relative to the other sources.
+    labels : names of the structures to learn; empty for all.
+    channel : number of the image channel that is used (nnU-Net only).
+    unlabelled : label value that fills slices which nobody has labelled; they teach nothing.
+    """
+
+    path: str
+    weight: float = 1.0
+    labels: tuple[str, ...] = ()
+    channel: int = 0
+    unlabelled: int | None = None
 
 
 @dataclass
@@ -17,8 +38,12 @@ class TrainConfig:
     output : folder of the run (checkpoint, curve, final weights).
     data : folder of the training manifest, or None for invented shapes only.
     steps : optimiser steps; with `minutes` the schedule follows the clock instead.
-    batch : windows per step and process.
+    batch : windows per batch and process; accumulate : batches per step of the optimiser.
     sources : share of each family of volumes: shapes, label_maps, regions, real.
+    datasets : labelled data of one's own, see `datasets.DatasetConfig`; in_memory : volumes of each
+        that are kept; held_out : share of their cases that is not trained on.
+    trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
+        low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
     """
 
     output: str
@@ -27,6 +52,7 @@ class TrainConfig:
     steps: int = 10_000
     minutes: float | None = None
     batch: int = 8
+    accumulate: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: int = 200
@@ -36,11 +62,17 @@ class TrainConfig:
     threads: int = 1
     log_every: int = 50
     save_minutes: float = 5.0
+    tensorboard: bool = False
     start_from: str | None = None
     sources: dict[str, float] = field(
         default_factory=lambda: {"shapes": 0.35, "label_maps": 0.15, "regions": 0.2, "real": 0.3}
     )
     network: dict = field(default_factory=dict)
+    datasets: list[DatasetConfig] = field(default_factory=list)
+    in_memory: int = 24
+    held_out: float = 0.0
+    trainable: str = "all"
+    lora_rank: int = 8
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -48,16 +80,75 @@ def read_config(path: Path) -> TrainConfig:
 
     Raises InputError for a missing or broken file and for settings that do not exist.
     """
+    return train_config(read_settings(path), path)
+
+
+def read_settings(path: Path) -> dict:
+    """The settings of a YAML file, unchecked but for `output`; raises InputError."""
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"The configuration {path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or "output" not in values:
         raise InputError(f"The configuration {path} must name at least the folder `output`.")
+    return values
+
+
+def train_config(values: dict, path: Path) -> TrainConfig:
+    """Settings checked and made a TrainConfig; `path` is named in errors."""
     unknown = sorted(set(values) - {f.name for f in fields(TrainConfig)})
     if unknown:
         raise InputError(f"The configuration {path} has unknown settings: {', '.join(unknown)}.")
-    config = TrainConfig(**values)
-    if config.steps < 1 or config.batch < 1 or config.learning_rate <= 0:
-        raise InputError(f"In {path}, steps, batch and learning_rate must be positive.")
+    try:
+        described = [_dataset(entry) for entry in values.get("datasets") or []]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
+            "`weight`, `labels`, `channel` and `unlabelled`."
+        ) from None
+    config = TrainConfig(**{**values, "datasets": described})
+    _check(config, path)
     return config
+
+
+def _dataset(entry: dict) -> DatasetConfig:
+    described = DatasetConfig(**entry)
+    labels = described.labels
+    labels = (labels,) if isinstance(labels, str) else tuple(str(name) for name in labels)
+    return replace(
+        described,
+        path=str(described.path),
+        weight=float(described.weight),
+        channel=int(described.channel),
+        unlabelled=None if described.unlabelled is None else int(described.unlabelled),
+        labels=labels,
+    )
+
+
+def _check(config: TrainConfig, path: Path) -> None:
+    try:
+        counts = min(
+            config.steps, config.batch, config.accumulate, config.log_every, config.lora_rank
+        )
+        good = counts >= 1 and config.learning_rate > 0
+        shares = 0 <= config.held_out < 1 and config.in_memory >= 1
+        weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
+        weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
+    except (TypeError, AttributeError):
+        raise InputError(f"In {path}, a setting that must be a number is none.") from None
+    if not good:
+        raise InputError(
+            f"In {path}, steps, batch, accumulate, log_every, lora_rank and learning_rate must be "
+            "positive."
+        )
+    if not shares:
+        raise InputError(f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more.")
+    if not weighty:
+        raise InputError(f"In {path}, weights must not be negative, and one must be positive.")
+    unknown = sorted(set(config.sources) - set(SOURCES))
+    if unknown:
+        raise InputError(
+            f"In {path}, sources has {', '.join(unknown)}; it knows {', '.join(SOURCES)}."
+        )
+    if config.trainable not in PARTS:
+        raise InputError(f"In {path}, trainable must be one of {', '.join(PARTS)}.")

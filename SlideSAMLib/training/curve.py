@@ -12,6 +12,9 @@ LINES = {
     "point_centre": "points, prompted slice",
     "slide_centre": "slide, centre",
     "slide_ahead": "slide, slice ahead",
+    "centre": "middle slice",
+    "outer": "outer slices",
+    "best_centre": "middle slice, best candidate",
 }
 SMOOTHED = 9  # rows of the log that are averaged
 
@@ -36,7 +39,8 @@ def draw_curve(path: Path, picture: Path) -> None:
     left.plot(columns["step"], smoothed(columns["loss"]), color="black")
     left.set(xlabel="step", ylabel="loss", title="Loss of the training windows")
     for name, label in LINES.items():
-        right.plot(columns["step"], smoothed(columns[name]), label=label)
+        if name in columns:
+            right.plot(columns["step"], smoothed(columns[name]), label=label)
     right.set(xlabel="step", ylabel="Dice", title="Dice of the training windows", ylim=(0, 1))
     right.legend(loc="lower right", fontsize=8)
     for axes in (left, right):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sources
+from ..errors import InputError
+from . import datasets, sources
 from .config import TrainConfig
 from .slabs import Slab, cut
 from .sources import Source
@@ -30,7 +31,9 @@ class Mixture:
     def __init__(self, config: TrainConfig, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.seed, self.drawn = seed, 0
-        self.sources = _load(config, seed)
+        self.sources = [*_load(config, seed), *own_shelves(config, seed)]
+        if not self.sources:
+            raise InputError("The configuration gives no share to any source of windows.")
         weights = np.array([s.weight for s in self.sources])
         self.shares = weights / weights.sum()
 
@@ -41,8 +44,7 @@ class Mixture:
             self._refresh()
         while True:
             source = self.sources[self.rng.choice(len(self.sources), p=self.shares)]
-            volume = source.volumes[self.rng.integers(len(source.volumes))]
-            slab = cut(volume, self.rng)
+            slab = cut(source.volume(self.rng), self.rng)
             if slab is not None:
                 return slab
 
@@ -51,6 +53,16 @@ class Mixture:
             if source.name == "shapes":
                 place = self.rng.integers(len(source.volumes))
                 source.volumes[place] = sources.invented(self.seed * 7919 + self.drawn)
+
+
+def own_shelves(config: TrainConfig, seed: int) -> list[datasets.Shelf]:
+    """The data sets of one's own, without the cases that are held out."""
+    shelves = []
+    for n, described in enumerate(config.datasets):
+        training, _ = datasets.split(datasets.read_dataset(described), config.held_out)
+        rng = np.random.default_rng(seed + 31 * n)
+        shelves.append(datasets.Shelf(training, config.in_memory, rng))
+    return shelves
 
 
 def _load(config: TrainConfig, seed: int) -> list[Source]:

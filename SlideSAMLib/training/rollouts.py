@@ -9,7 +9,7 @@ step is supervised by the truth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from ..next_prompt import mask_box
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
-CORRECTED = 0.22  # share of the windows after which a user corrects what is wrong
+CORRECTED = 0.12  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 3  # on one slice
+LEFT = 0.06  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
 @dataclass
@@ -52,6 +53,10 @@ class Step:
     valid: torch.Tensor
     first: torch.Tensor
     ambiguous: torch.Tensor
+
+    def to(self, device: torch.device) -> Step:
+        """The same on a device."""
+        return Step(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Pool:
@@ -85,7 +90,7 @@ class Pool:
                 place.memory = memory[n]
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
                 continue
-            if not self._move(place, probabilities[n]):
+            if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
                 self.places[n] = self._fresh()
 
     def _fill(self, batch: Batch, n: int, place: _Place) -> None:

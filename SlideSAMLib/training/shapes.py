@@ -200,11 +200,41 @@ def cells(canvas: _Canvas) -> None:
         canvas.paint(where, (value < 1) & ~taken, kin)
 
 
+def bundles(canvas: _Canvas) -> None:
+    """A body split into alike pieces by thin walls: muscles in fat, lobes, segments, tissue."""
+    rng = canvas.rng
+    centre, size = _centre(rng), _log_uniform(rng, 12, 34)
+    rotation = _rotation(rng) if rng.random() < 0.5 else np.eye(3)
+    radii = size * np.exp(rng.normal(0, 0.3, 3))
+    where, value = _implicit(canvas, centre, radii, rotation, rng.choice([2.0, 3.0]), 0.2)
+    if value.size == 0:
+        return
+    seeds = rng.uniform(-0.9, 0.9, (int(rng.integers(3, 12)), 3)) * radii
+    stretch = np.array([rng.uniform(0.15, 1.0), 1.0, 1.0])  # long pieces along the first direction
+    inside = value < 1
+    local = rotation @ canvas.local(centre, where)[:, inside]  # (3, N)
+    offsets = (local - seeds[:, :, None]) * stretch[:, None]
+    distances = np.sqrt((offsets**2).sum(1))  # (pieces, N)
+    piece = np.zeros(value.shape, np.int16)
+    piece[inside] = distances.argmin(0)
+    two = np.partition(distances, 1, axis=0)[:2]
+    inside[inside] = two[1] - two[0] > rng.uniform(0.4, 3.0)
+    inner = inside & (value < rng.uniform(0.8, 1.0))
+    canvas.paint(where, value < 1, canvas.new_label())
+    kin = None
+    for n in range(len(seeds)):
+        kin = canvas.new_label(kin)
+        canvas.paint(where, inner & (piece == n), kin)
+
+
 def _kin(canvas: _Canvas, label: int) -> np.ndarray:
     return np.flatnonzero(canvas.families == canvas.families[label])
 
 
-PAINTERS = (ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube, column, blob, cells)
+PAINTERS = (
+    *(ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube),
+    *(column, blob, cells, bundles, bundles),
+)
 
 
 def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:

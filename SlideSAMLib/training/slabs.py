@@ -21,6 +21,7 @@ class Labelled:
     spacing : mm (k, j, i); boxes : per label value - 1 the bounding box or None.
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
     families : label value -> number of its family, whose members look alike, or None.
+    unlabelled : label value that marks slices which nobody has labelled, or None.
     """
 
     labels: np.ndarray
@@ -30,11 +31,12 @@ class Labelled:
     targets: list[int]
     whole: float = 0.35
     families: np.ndarray | None = None
+    unlabelled: int | None = None
 
 
 @dataclass
 class Slab:
-    """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid (S,): slice really exists.
+    """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid (S,): there is such a slice.
 
     The object is marked on slice 1; the slide goes towards higher slices.
     """
@@ -54,7 +56,7 @@ def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
 def cut(source: Labelled, rng: np.random.Generator, tries: int = 8) -> Slab | None:
     """A random slab, or None where no try gave an object that fits."""
     for _ in range(tries):
-        axis = _axis(source, rng)
+        axis = slide_axis(source, rng)
         seed = _seed(source, axis, rng)
         slab = None if seed is None else _cut_at(source, axis, seed, rng)
         if slab is not None:
@@ -62,7 +64,8 @@ def cut(source: Labelled, rng: np.random.Generator, tries: int = 8) -> Slab | No
     return None
 
 
-def _axis(source: Labelled, rng: np.random.Generator) -> int:
+def slide_axis(source: Labelled, rng: np.random.Generator) -> int:
+    """The coarsest axis of a volume where there is one, else a random one."""
     spacing = np.array(source.spacing)
     if spacing.max() > 1.8 * spacing.min():
         return int(np.argmax(spacing))
@@ -113,6 +116,10 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
     valid = (index >= 0) & (index < len(labels))
     coordinates = _coordinates(centre, step_mm / np.array(spacing[1:]), view, rng)
     index = index.clip(0, len(labels) - 1)
+    if source.unlabelled is not None:
+        valid &= ~np.array([(labels[k] == source.unlabelled).any() for k in index])
+        if not valid[1]:
+            return None
     cut_labels = _sample(labels, index, coordinates, 0)
     mask = _pieces(cut_labels == value, rng.random() < source.whole)
     if mask is None or mask[1].sum() < 15:
@@ -150,7 +157,9 @@ def _coordinates(centre, steps, view, rng) -> np.ndarray:
     offset = centre + rng.normal(0, 0.08, 2) * view * np.asarray(steps)
     drift = np.zeros((2, DEPTH))
     if rng.random() < 0.25:  # breathing, or a structure that moves in plane
-        drift = np.cumsum(rng.normal(0, rng.uniform(0, 0.02) * view, (2, DEPTH)), 1)
+        moves = rng.normal(0, rng.uniform(0, 0.02) * view, (2, DEPTH))
+        moves = moves + rng.normal(0, rng.uniform(0, 0.025) * view, (2, 1))  # oblique: one way
+        drift = np.cumsum(moves, 1)
         drift -= drift[:, 1:2]
     return (grid + offset[:, None, None])[:, None] + drift[:, :, None, None]
 

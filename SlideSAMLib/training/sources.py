@@ -23,6 +23,10 @@ class Source:
     weight: float
     volumes: list[Labelled]
 
+    def volume(self, rng: np.random.Generator) -> Labelled:
+        """A random one of its volumes."""
+        return self.volumes[rng.integers(len(self.volumes))]
+
 
 def synthetic(count: int, seed: int) -> list[Labelled]:
     """Label maps of invented shapes; slabs of them are painted."""

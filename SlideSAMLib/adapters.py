@@ -1,0 +1,85 @@
+"""Adapters: what fine-tuning changed in a larger model, in a small file of its own.
+
+An adapter file has the tensors that were trained, under their names in the network, in place of
+the base model's. Low-rank adapters (LoRA, Hu et al. 2022) of a layer stand beside them as
+`LAYER.lora_A.weight` (rank, in) and `LAYER.lora_B.weight` (out, rank), as PEFT names them; what is
+added to the layer's weight is their product times `lora_scale`. The metadata names the base model
+and its SHA-256, because an adapter fits the file it was trained on and no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .catalogue import CATALOGUE, file_sha256, models_folder
+from .errors import ModelError
+from .tensor_files import TensorFile
+
+BASE = "adapter_of"  # metadata: a name of the catalogue, or the name of a file
+BASE_HASH = "base_sha256"
+BASE_PLACE = "base_place"  # where the base was, seen from the adapter, when it was trained
+SCALE = "lora_scale"
+
+_LOW_RANK = re.compile(r"^(?P<layer>.*)\.lora_(?P<part>[AB])\.weight$")
+
+
+def is_adapter(file: TensorFile) -> bool:
+    """Whether a file holds an adapter."""
+    return BASE in file.metadata
+
+
+def base_path(file: TensorFile) -> Path:
+    """The base model's file: by its name in the catalogue, or where it was at the training, beside
+    the adapter, or in the models' folder.
+
+    Raises ModelError where it is not on this computer, or is not the one that was trained on.
+    """
+    name = file.metadata[BASE]
+    folder = file.path.parent
+    if name in CATALOGUE:
+        places, way = [CATALOGUE[name].path], f"get it by 'slidesam models download {name}'"
+    else:
+        trained = folder / file.metadata.get(BASE_PLACE, name)
+        places = [trained, folder / name, models_folder() / name]
+        way = "put its file beside this one"
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ModelError(f"it changes the model '{name}', which is not here: {way}.")
+    if file.metadata.get(BASE_HASH) not in (None, file_sha256(path)):
+        raise ModelError(f"it was trained on another file than '{path}': their SHA-256 differ.")
+    return path
+
+
+def merge_adapter(
+    base: Mapping[str, Tensor], file: TensorFile
+) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+    """The base model's plain tensors with the adapter in them, and the ranks that were met.
+
+    The given tensors are not changed. Raises ModelError where something does not fit.
+    """
+    plain = dict(base)
+    low_rank: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in file.tensors.items():
+        found = _LOW_RANK.match(name)
+        if found:
+            low_rank.setdefault(found["layer"], {})[found["part"]] = tensor
+        elif name in plain:
+            plain[name] = tensor
+        else:
+            raise ModelError(f"its tensor '{name}' has no place in the model that it changes.")
+    scale = float(file.metadata.get(SCALE, "1"))
+    for layer, parts in low_rank.items():
+        name = f"{layer}.weight"
+        if set(parts) != {"A", "B"} or name not in plain:
+            raise ModelError(f"its adapter of '{layer}' is incomplete or has no such layer.")
+        weight, down, up = plain[name].float(), parts["A"].float(), parts["B"].float()
+        if weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+            raise ModelError(f"its adapter of '{layer}' does not fit {tuple(weight.shape)}.")
+        plain[name] = torch.addmm(weight, up, down, alpha=scale)
+    ranks = sorted({parts["A"].shape[0] for parts in low_rank.values()})
+    return plain, tuple(ranks)

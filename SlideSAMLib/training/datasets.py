@@ -1,0 +1,174 @@
+"""Labelled data of one's own: nnU-Net dataset folders and manifests, by weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..evaluation.cases import Case, read_manifest
+from . import sources
+from .config import DatasetConfig
+from .slabs import Labelled, labelled
+
+DEFAULT_ENDING = ".nii.gz"
+EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of a source. values : the label values that are learnt; empty for all.
+
+    unlabelled : label value of the slices that nobody has labelled, or None.
+    """
+
+    name: str
+    weight: float
+    cases: list[Case]
+    values: frozenset[int] = field(default_factory=frozenset)
+    unlabelled: int | None = None
+
+
+def read_dataset(config: DatasetConfig) -> Dataset:
+    """Find the cases of a source; reads no volume.
+
+    Raises InputError where the folder or the manifest cannot be used, a file is missing, or a
+    label is not known.
+    """
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        cases = read_nnunet(path, config.channel)
+    elif path.is_file():
+        cases = read_manifest(path, verify=False)
+    else:
+        raise InputError(f"There is no data set {path}: give an nnU-Net folder or a manifest.json.")
+    values = _values(cases, config.labels, path)
+    name = path.name if path.is_dir() else path.parent.name
+    return Dataset(name, config.weight, cases, values, config.unlabelled)
+
+
+def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
+    """The training cases of an nnU-Net dataset folder.
+
+    The layout is that of nnU-Net v2: dataset.json with `labels` and `file_ending`,
+    imagesTr/CASE_0000.nii.gz (one file a channel) and labelsTr/CASE.nii.gz. Labels that are
+    regions (lists of values) keep the name of the whole region for each of their values that has
+    no name of its own.
+
+    Raises InputError where something of this is missing.
+    """
+    try:
+        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        names = _label_names(content["labels"])
+        ending = str(content.get("file_ending", DEFAULT_ENDING))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder} is no nnU-Net data set: dataset.json cannot be read ({error})."
+        ) from None
+    cases = []
+    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
+        name = label.name[: -len(ending)]
+        image = folder / "imagesTr" / f"{name}_{channel:04d}{ending}"
+        if not image.is_file():
+            raise InputError(f"The case {name} of {folder} has no image {image.name} in imagesTr.")
+        cases.append(Case(name, image, label, names))
+    if not cases:
+        raise InputError(f"The folder {folder} has no labels *{ending} in labelsTr.")
+    return cases
+
+
+def _label_names(labels: dict) -> dict[int, str]:
+    """Label value -> name; version 1 of the format has them the other way round."""
+    if all(str(key).isdecimal() for key in labels):
+        labels = {name: int(value) for value, name in labels.items()}
+    names: dict[int, str] = {}
+    single = {k: v for k, v in labels.items() if not isinstance(v, (list, tuple))}
+    for name, value in single.items():
+        if int(value) > 0:
+            names[int(value)] = str(name)
+    for name, values in labels.items():
+        if isinstance(values, (list, tuple)):
+            for value in values:
+                names.setdefault(int(value), str(name))
+    return names
+
+
+def _values(cases: Sequence[Case], wanted: Sequence[str], path: Path) -> frozenset[int]:
+    if not wanted:
+        return frozenset()
+    known = {name: value for case in cases for value, name in case.names.items()}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"The data set {path} has no label {', '.join(unknown)}; it has: "
+            f"{', '.join(sorted(known))}."
+        )
+    return frozenset(known[name] for name in wanted)
+
+
+def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
+    """The cases to train on and those held out, a share spread evenly over their order.
+
+    At least one is held out where the share is above 0 and there are two; one is always left.
+    """
+    count = len(dataset.cases)
+    wanted = min(max(round(held_out * count), 1), count - 1) if held_out > 0 else 0
+    places = {int((n + 0.5) * count / wanted) for n in range(wanted)}
+    kept = [case for n, case in enumerate(dataset.cases) if n not in places]
+    out = [case for n, case in enumerate(dataset.cases) if n in places]
+    return replace(dataset, cases=kept), replace(dataset, cases=out)
+
+
+class Shelf:
+    """Some volumes of a data set in memory, exchanged one by one: data sets may be large.
+
+    `volume` gives a random one. Volumes without a usable structure are passed over.
+    """
+
+    def __init__(self, dataset: Dataset, most: int, rng: np.random.Generator) -> None:
+        self.name, self.weight = dataset.name, dataset.weight
+        self._dataset, self._most, self._rng = dataset, most, rng
+        self._waiting: list[Case] = []
+        self._volumes: list[Labelled] = []
+        self._drawn = 0
+        for _ in dataset.cases:
+            if len(self._volumes) < most:
+                self._read_next()
+        if not self._volumes:
+            raise InputError(f"The data set {dataset.name} has no structure that is large enough.")
+
+    def volume(self, rng: np.random.Generator) -> Labelled:
+        """A random volume; now and then one that was not in memory before."""
+        self._drawn += 1
+        if self._drawn % EXCHANGE == 0 and len(self._dataset.cases) > self._most:
+            before = len(self._volumes)
+            self._read_next()
+            if len(self._volumes) > before:
+                self._volumes.pop(0)
+        return self._volumes[rng.integers(len(self._volumes))]
+
+    def _read_next(self) -> None:
+        if not self._waiting:
+            order = self._rng.permutation(len(self._dataset.cases))
+            self._waiting = [self._dataset.cases[n] for n in order]
+        volume = labelled_case(self._waiting.pop(), self._dataset)
+        if volume is not None:
+            self._volumes.append(volume)
+
+
+def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
+    """Read a case for training; None where it has no structure that is large enough."""
+    content = case.load()
+    labels = content.labels.astype(np.uint16)
+    volume = labelled(labels, sources.scaled(content.volume), content.spacing, smallest=60)
+    volume.unlabelled = dataset.unlabelled
+    volume.targets = [
+        value
+        for value in volume.targets
+        if value != dataset.unlabelled and (not dataset.values or value in dataset.values)
+    ]
+    return volume if volume.targets else None

@@ -1,0 +1,210 @@
+"""Fine-tuning a model on data of one's own: "my liver model", with a small card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..adapters import BASE
+from ..catalogue import CATALOGUE, file_sha256
+from ..errors import InputError
+from ..evaluation.cases import Case, CaseVolume
+from ..safetensors_files import write_safetensors
+from ..tensor_files import is_builtin, read_tensor_file
+from .config import TrainConfig, read_settings, train_config
+from .datasets import Dataset, read_dataset, split
+
+if TYPE_CHECKING:
+    from ..evaluation.report import Summary
+
+# What differs from a training from scratch; everything can be set in the configuration.
+DEFAULTS = {
+    "steps": 1000,
+    "learning_rate": 2e-4,
+    "warm_up": 50,
+    "average": 0.99,
+    "shapes": 20,
+    "held_out": 0.2,
+    "sources": {"shapes": 0.2},
+}
+# Of the SAM networks: they see images only, and their encoders are better left alone.
+SAM_DEFAULTS = DEFAULTS | {
+    "learning_rate": 1e-4,
+    "batch": 2,
+    "accumulate": 4,
+    "sources": {},
+    "trainable": "lora",
+}
+OWN = ("name", "licence")  # settings that training from scratch does not have
+MOST_HELD_OUT = 5  # cases of each data set that are measured before and after
+LARGEST = 3  # structures of each of them
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """name : of the new model, for people; licence : of its weights; train : everything else."""
+
+    name: str
+    licence: str
+    train: TrainConfig
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the new model goes."""
+        return Path(self.train.output) / f"{slug(self.name)}.safetensors"
+
+    @property
+    def card_path(self) -> Path:
+        return Path(self.train.output) / f"{slug(self.name)}.md"
+
+
+def slug(name: str) -> str:
+    """A file name for the name of a model."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
+
+
+def read_finetune_config(path: Path) -> FinetuneConfig:
+    """Read a YAML file: the settings of a training, and the `name` and `licence` of the model.
+
+    `datasets` must be given; `start_from`, a name of the catalogue or a file, is the built-in model
+    by default. Relative paths are relative to the working folder. Raises InputError or ModelError.
+    """
+    values = read_settings(path)
+    name = values.get("name")
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"The configuration {path} must give the new model a `name`.")
+    if not values.get("datasets"):
+        raise InputError(
+            f"The configuration {path} must list `datasets`: nnU-Net folders or manifests."
+        )
+    settings = {key: value for key, value in values.items() if key not in OWN}
+    settings["start_from"] = str(_base(str(settings.get("start_from", "builtin"))))
+    sam = not is_builtin(read_tensor_file(settings["start_from"]))
+    train = train_config((SAM_DEFAULTS if sam else DEFAULTS) | settings, path)
+    if sam and any(train.sources.values()):
+        raise InputError(f"In {path}, sources is for the built-in model: leave it out.")
+    return FinetuneConfig(name.strip(), str(values.get("licence", "not stated")), train)
+
+
+def _base(name: str) -> Path:
+    """The file of the model to start from: a name of the catalogue, or a path."""
+    path = CATALOGUE[name].path if name in CATALOGUE else Path(name).expanduser()
+    if not path.is_file():
+        way = f": download it with 'slidesam models download {name}'" if name in CATALOGUE else ""
+        raise InputError(f"The model to start from, {name}, is not there{way}.")
+    return path
+
+
+def held_out_cases(datasets: Sequence[Dataset], share: float) -> list[Case]:
+    """The first few cases that are held out of each data set, with the wanted labels only."""
+    cases = []
+    for dataset in datasets:
+        for case in split(dataset, share)[1].cases[:MOST_HELD_OUT]:
+            cases.append(_only(case, dataset) if dataset.values else case)
+    return cases
+
+
+def _only(case: Case, dataset: Dataset) -> Case:
+    content = case.load()
+    wanted = np.isin(content.labels, sorted(dataset.values))
+    masked = CaseVolume(
+        content.volume, np.where(wanted, content.labels, 0), content.spacing, content.axis
+    )
+    return replace(case, content=masked)
+
+
+def measure(cases: Sequence[Case], weights: Path) -> Summary | None:
+    """Mean Dice over the whole volume from one box on each structure; None without a case."""
+    from ..evaluation.report import summarise
+    from ..evaluation.runner import evaluate
+    from ..models import load_model
+
+    usable = [case for case in cases if (case.load_labels() > 0).any()]
+    if not usable:
+        return None
+    results = evaluate(usable, load_model(weights), "box", "full", limit=LARGEST)
+    return summarise(results)[0]
+
+
+def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summary | None]:
+    """Write the model file and its card; returns what was measured before and after."""
+    note = {
+        "name": config.name,
+        "licence": config.licence,
+        "started_from": file_sha256(Path(config.train.start_from)),
+    }
+    file = read_tensor_file(trained)
+    write_safetensors(file.tensors, config.weights_path, {**file.metadata, **note})
+    datasets = [read_dataset(described) for described in config.train.datasets]
+    cases = held_out_cases(datasets, config.train.held_out)
+    before = measure(cases, Path(config.train.start_from))
+    after = measure(cases, config.weights_path)
+    config.card_path.write_text(card(config, datasets, before, after), encoding="utf-8")
+    return before, after
+
+
+def card(
+    config: FinetuneConfig,
+    datasets: Sequence[Dataset],
+    before: Summary | None,
+    after: Summary | None,
+) -> str:
+    """The model card, Markdown."""
+    train = config.train
+    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.steps} steps"
+    lines = [
+        f"# {config.name}",
+        "",
+        f"Made from `{Path(train.start_from).name}` (SHA-256 "
+        f"`{file_sha256(Path(train.start_from))}`) by `slidesam finetune`. Licence: "
+        f"{config.licence}. Research only: **not a medical device, not for clinical use**.",
+        "",
+        f"File `{config.weights_path.name}`, SHA-256 `{file_sha256(config.weights_path)}`. "
+        + _needs(config),
+        "",
+        "| Data set | Weight | Cases trained on | Cases held out | Structures |",
+        "|---|---|---|---|---|",
+    ]
+    for dataset in datasets:
+        kept, out = split(dataset, train.held_out)
+        names = {value: name for case in dataset.cases for value, name in case.names.items()}
+        chosen = ", ".join(names.get(v, str(v)) for v in sorted(dataset.values)) or "all"
+        lines.append(
+            f"| {dataset.name} | {dataset.weight:g} | {len(kept.cases)} | {len(out.cases)} | "
+            f"{chosen} |"
+        )
+    others = ", ".join(f"{name} {share:g}" for name, share in train.sources.items() if share)
+    lines += [
+        "",
+        f"Other sources by weight: {others or 'none'}. Trained: {train.trainable}, {length}, "
+        f"steps of {train.batch * train.accumulate} windows a process, learning rate "
+        f"{train.learning_rate:g}, seed {train.seed}.",
+        "",
+        *_measured(before, after),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _needs(config: FinetuneConfig) -> str:
+    base = read_tensor_file(config.weights_path).metadata.get(BASE)
+    return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
+
+
+def _measured(before: Summary | None, after: Summary | None) -> list[str]:
+    if before is None or after is None:
+        return ["No case was held out, so nothing was measured."]
+    return [
+        f"Measured on {after.structures} structures of {after.cases} cases that were held out, one "
+        f"box each, Dice over the whole volume (the {LARGEST} largest structures of a case, at "
+        f"most {MOST_HELD_OUT} cases of a data set):",
+        "",
+        "| | Mean over cases | Lower quartile of structures |",
+        "|---|---|---|",
+        f"| before | {before.mean:.3f} | {before.lower_structures:.3f} |",
+        f"| after | {after.mean:.3f} | {after.lower_structures:.3f} |",
+    ]

@@ -1,0 +1,33 @@
+"""`slidesam finetune CONFIG`."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; imports nothing heavy."""
+    command.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train from the configured model on the configured data; writes a model file and its card."""
+    command.need_packages()
+    from ..cli.outputs import check_writable
+    from .datasets import read_dataset
+    from .finetune import export, read_finetune_config
+
+    config = read_finetune_config(args.config)
+    for described in config.train.datasets:
+        read_dataset(described)  # says what is wrong before anything is written
+    training = command.train(config.train, args.resume)
+    if training.fabric.global_rank:
+        return 0
+    check_writable(config.weights_path, "The model")
+    before, after = export(config, training.weights_path)
+    if before is not None and after is not None:
+        print(f"Held-out cases, one box: mean Dice {before.mean:.3f} before, {after.mean:.3f} now.")
+    print(f"The model is {config.weights_path}, its card {config.card_path}.")
+    return 0

@@ -1,0 +1,138 @@
+"""What trains a three-slice SAM network: all of it, its decoder, or its decoder and LoRA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..adapters import BASE, BASE_HASH, BASE_PLACE, SCALE
+from ..catalogue import CATALOGUE, file_sha256
+from ..checkpoints import FORMAT, Checkpoint, load_checkpoint
+from ..errors import InputError
+from ..network import SlideSam, build_network
+from ..safetensors_files import write_safetensors
+from ..sam_model import USAGES
+from .config import TrainConfig
+from .mixture import own_shelves
+from .sam_losses import sam_figures, sam_loss
+from .sam_windows import Frame, SamWindows, WindowSample
+
+ENCODER = "image_encoder."
+ADAPTED = r".*image_encoder\..*\.attn\.qkv"  # where Slide-SAM has its adapters, too
+LORA_ALPHA = 2  # times the rank: what is added is scaled by alpha / rank
+
+
+class Answering(nn.Module):
+    """The network asked for a batch of windows in one call, as data-parallel training wants it."""
+
+    def __init__(self, network: SlideSam) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, samples: list[WindowSample]) -> tuple[Tensor, Tensor]:
+        """logits (B, 4, 3, g, g) and quality (B, 4)."""
+        images = torch.stack([sample.image for sample in samples])
+        trained = any(p.requires_grad for p in self.network.image_encoder.parameters())
+        with torch.set_grad_enabled(trained):
+            embeddings = self.network.encode(images)
+        answers = [
+            self.network.decode(
+                embedding[None],
+                None if s.points is None else (s.points[0][None], s.points[1][None]),
+                None if s.box is None else s.box[None],
+                None if s.masks is None else s.masks[None],
+            )
+            for embedding, s in zip(embeddings, samples, strict=True)
+        ]
+        return torch.cat([a[0] for a in answers]), torch.cat([a[1] for a in answers])
+
+
+class SamTask:
+    """See `loop.Task`. The network comes from `start_from`, the windows from `datasets`."""
+
+    figures = ("centre", "outer", "best_centre")
+    betas = (0.9, 0.999)
+
+    def __init__(self, config: TrainConfig) -> None:
+        if not config.datasets:
+            raise InputError("A SAM network learns from `datasets`: list at least one.")
+        self._config = config
+        self._base = Path(config.start_from)
+        checkpoint = load_checkpoint(self._base, catalogue_kind(self._base))
+        network = build_network(checkpoint.config)
+        network.load_state_dict({n: t.float() for n, t in checkpoint.tensors.items()})
+        choose_trained(network, config.trainable, config.lora_rank)
+        self.network = Answering(network)
+        usage = USAGES[checkpoint.kind]
+        size, raster = checkpoint.config.image_size, checkpoint.config.raster
+        self._frame = Frame(size, raster, usage.resize, usage.scaling)
+        self._note = self._notes(checkpoint)
+
+    def start(self, seed: int) -> None:
+        shelves = own_shelves(self._config, seed)
+        weights = np.array([shelf.weight for shelf in shelves])
+        rng = np.random.default_rng(seed)
+
+        def volume(rng: np.random.Generator) -> Any:
+            return shelves[rng.choice(len(shelves), p=weights / weights.sum())].volume(rng)
+
+        self._windows = SamWindows(volume, self._frame, rng)
+
+    def loss(self, network: Any) -> tuple[Tensor, dict[str, float]]:
+        device = next(self.network.parameters()).device
+        samples = [self._windows.draw().to(device) for _ in range(self._config.batch)]
+        logits, quality = network(samples)
+        target = torch.stack([sample.target for sample in samples])
+        labelled = torch.stack([sample.labelled for sample in samples])
+        loss = sam_loss(logits, quality, target, labelled)
+        return loss, sam_figures(logits.detach(), target, labelled)
+
+    def write(self, learnt: dict[str, Tensor], path: Path, note: dict[str, str]) -> None:
+        tensors = {plain_name(name): value for name, value in learnt.items()}
+        if self._config.trainable == "all":
+            tensors = {**self.network.network.state_dict(), **tensors}
+        write_safetensors(tensors, path, {**self._note, **note})
+
+    def _notes(self, checkpoint: Checkpoint) -> dict[str, str]:
+        note = {"format": FORMAT, "kind": checkpoint.kind, "tuned": "1"}
+        if self._config.trainable == "all":
+            return {**note, "decoder_heads": str(checkpoint.config.decoder_heads)}
+        names = [name for name, info in CATALOGUE.items() if info.path == self._base]
+        note |= {BASE_HASH: file_sha256(self._base), SCALE: str(LORA_ALPHA)}
+        if names:
+            return {**note, BASE: names[0]}
+        try:
+            place = os.path.relpath(self._base, self._config.output)
+        except ValueError:  # on another drive of Windows
+            place = self._base.name
+        return {**note, BASE: self._base.name, BASE_PLACE: Path(place).as_posix()}
+
+
+def catalogue_kind(path: Path) -> str | None:
+    """What the catalogue knows of a file that its tensors cannot show, see `load_checkpoint`."""
+    return next((info.kind for info in CATALOGUE.values() if info.path == path), None)
+
+
+def choose_trained(network: SlideSam, trainable: str, rank: int) -> None:
+    """Let only what is to be trained require gradients; adds adapters for "lora".
+
+    SAM's random positions are a buffer and stay as they are.
+    """
+    if trainable == "lora":
+        from peft import LoraConfig, inject_adapter_in_model
+
+        chosen = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules=ADAPTED)
+        inject_adapter_in_model(chosen, network)
+    for name, parameter in network.named_parameters():
+        adapter = ".lora_" in name
+        parameter.requires_grad = trainable == "all" or adapter or not name.startswith(ENCODER)
+
+
+def plain_name(name: str) -> str:
+    """The name of a learnt parameter in an adapter file: without wrapper and PEFT's own name."""
+    return name.removeprefix("network.").replace(".default.weight", ".weight")

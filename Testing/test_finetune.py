@@ -1,0 +1,217 @@
+"""Fine-tuning: data sets of one's own, the command, its model and its card, and the guide."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
+
+from SlideSAMLib import load_model
+from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.errors import InputError
+from SlideSAMLib.training.builtin_task import DECODER
+from SlideSAMLib.training.config import DatasetConfig, TrainConfig
+from SlideSAMLib.training.datasets import Dataset, Shelf, read_dataset, read_nnunet, split
+from SlideSAMLib.training.finetune import read_finetune_config, slug
+from SlideSAMLib.training.mixture import Mixture
+from Testing.cli_tools import assert_refused, noisy_ball, run_command, write_image
+
+GUIDE = Path(__file__).parent.parent / "Resources" / "Fine-tuning.md"
+SMALL = {"widths": [8, 16, 16, 32], "depths": [0, 1, 1, 1], "blocks": 1, "heads": 4}
+LABELS = {"background": 0, "liver": 1, "tumour": 2}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An nnU-Net data set: four noisy balls, the last two with a second label."""
+    root = tmp_path / "Dataset003_Liver"
+    for name in ("imagesTr", "labelsTr"):
+        (root / name).mkdir(parents=True)
+    content = {"channel_names": {"0": "CT"}, "labels": LABELS, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    for n in range(1, 5):
+        volume, mask = noisy_ball(n)
+        labels = mask.astype(np.uint8)
+        if n > 2:
+            labels[8:13, 16:24, 18:26] = 2
+        write_image(root / "imagesTr" / f"liver_{n:03d}_0000.nii.gz", volume)
+        write_image(root / "labelsTr" / f"liver_{n:03d}.nii.gz", labels)
+    return root
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """A small network in a file, to start from."""
+    path = tmp_path / "small.safetensors"
+    write_weights(BuiltinNetwork(**SMALL).state_dict(), SMALL, path)
+    return str(path)
+
+
+def tiny(start_from: str) -> dict:
+    """Settings that make a run a matter of a second."""
+    return {
+        "steps": 2,
+        "batch": 2,
+        "log_every": 1,
+        "precision": "32-true",
+        "sources": {},
+        "start_from": start_from,
+    }
+
+
+def test_an_nnunet_folder_is_read(folder):
+    cases = read_nnunet(folder)
+    assert [case.id for case in cases] == ["liver_001", "liver_002", "liver_003", "liver_004"]
+    assert cases[0].names == {1: "liver", 2: "tumour"}
+    content = cases[2].load()
+    assert content.volume.shape == content.labels.shape == (21, 40, 44)
+    assert set(np.unique(content.labels)) == {0, 1, 2}
+
+
+def test_regions_and_the_first_version_of_the_format_have_names(folder):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "core": 2}}))
+    assert read_nnunet(folder)[0].names == {1: "whole", 2: "core"}
+    path.write_text(json.dumps({"labels": {"0": "background", "1": "liver"}}))
+    assert read_nnunet(folder)[0].names == {1: "liver"}
+
+
+@pytest.mark.parametrize(
+    ("breakage", "message"),
+    [
+        (lambda root: (root / "dataset.json").unlink(), "is no nnU-Net data set"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": 3}'), "is no nnU-Net"),
+        (lambda root: (root / "imagesTr" / "liver_002_0000.nii.gz").unlink(), "no image"),
+        (lambda root: [p.unlink() for p in (root / "labelsTr").iterdir()], "has no labels"),
+    ],
+)
+def test_a_broken_folder_is_refused(folder, breakage, message):
+    breakage(folder)
+    with pytest.raises(InputError, match=message):
+        read_dataset(DatasetConfig(str(folder)))
+
+
+def test_labels_that_are_not_there_are_named(folder):
+    with pytest.raises(InputError, match=r"no label spleen; it has: liver, tumour"):
+        read_dataset(DatasetConfig(str(folder), labels=("spleen",)))
+    with pytest.raises(InputError, match="There is no data set"):
+        read_dataset(DatasetConfig(str(folder / "nothing")))
+
+
+def test_held_out_cases_are_never_trained_on(folder):
+    dataset = read_dataset(DatasetConfig(str(folder)))
+    kept, out = split(dataset, 0.25)
+    assert len(kept.cases) == 3 and len(out.cases) == 1
+    assert {c.id for c in kept.cases}.isdisjoint(c.id for c in out.cases)
+    assert split(dataset, 0.0)[1].cases == []
+    assert len(split(dataset, 0.99)[0].cases) == 1
+
+
+def test_a_shelf_holds_few_volumes_but_shows_all(folder):
+    dataset = read_dataset(DatasetConfig(str(folder), labels=("liver",)))
+    rng = np.random.default_rng(0)
+    shelf = Shelf(dataset, 1, rng)
+    seen = set()
+    for _ in range(400):
+        volume = shelf.volume(rng)
+        assert volume.targets == [1]
+        seen.add(float(volume.image.astype(np.float64).sum()))
+    assert len(shelf._volumes) == 1
+    assert len(seen) == 4
+    with pytest.raises(InputError, match="large enough"):
+        Shelf(Dataset("none", 1.0, dataset.cases, frozenset({9})), 2, rng)
+
+
+def test_sources_are_mixed_by_weight(folder):
+    described = [DatasetConfig(str(folder), 3.0), DatasetConfig(str(folder), 1.0, ("tumour",))]
+    config = TrainConfig("unused", sources={}, datasets=described)
+    mixture = Mixture(config, seed=1)
+    assert mixture.shares.tolist() == [0.75, 0.25]
+    assert mixture.draw().mask[1].any()
+    with pytest.raises(InputError, match="no share"):
+        Mixture(TrainConfig("unused", sources={}), seed=1)
+
+
+def test_the_guide_leads_from_a_folder_to_a_model(folder, small, tmp_path, monkeypatch, capsys):
+    """Runs what the guide says, with fewer steps and a smaller network."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(blocks) == 5
+    install, config, *commands = (re.sub(r"(?m)^   ", "", block).strip() for block in blocks)
+    assert install == 'pip install ".[evaluate,train]"'
+    first, *body, last = config.splitlines()
+    assert (first, last) == ("cat > liver.yaml <<END", "END")
+    settings = yaml.safe_load("\n".join(body)) | tiny(small)
+    Path("liver.yaml").write_text(yaml.safe_dump(settings))
+
+    outputs = []
+    for line in commands:
+        program, *words = shlex.split(line)
+        assert program == "slidesam"
+        outcome = run_command(capsys, *words)
+        assert outcome.code == 0, outcome.err
+        outputs.append(outcome.out)
+    assert re.search(r"mean Dice 0\.\d+ before, 0\.\d+ now", outputs[0])
+    assert "SHA-256" in outputs[1]
+    assert Path("try.seg.nrrd").is_file()
+
+    model = load_model("liver-run/my-liver-model.safetensors")
+    assert (model.traits.name, model.traits.licence) == ("My liver model", "CC BY 4.0")
+    card = Path("liver-run/my-liver-model.md").read_text()
+    for words in ("# My liver model", "| Dataset003_Liver | 1 | 3 | 1 | liver |", "| after | 0."):
+        assert words in card
+
+
+def test_training_the_decoder_leaves_the_rest_alone(folder, small, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
+    settings |= tiny(small) | {"trainable": "decoder", "held_out": 0}
+    config.write_text(yaml.safe_dump(settings))
+    outcome = run_command(capsys, "finetune", config)
+    assert outcome.code == 0, outcome.err
+    before = read_network(Path(small)).state_dict()
+    after = read_network(tmp_path / "run" / "x.safetensors").state_dict()
+    moved = {key for key in before if not before[key].equal(after[key])}
+    assert moved
+    assert all(key.startswith(DECODER) for key in moved)
+    assert "nothing was measured" in (tmp_path / "run" / "x.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "`name`"),
+        ({"datasets": []}, "`datasets`"),
+        ({"datasets": [{"folder": "x"}]}, "datasets must be a list"),
+        ({"datasets": [{"path": "x", "weight": -1}]}, "must not be negative"),
+        ({"trainable": "tail"}, "trainable must be one of all, decoder"),
+        ({"held_out": 1}, "held_out"),
+        ({"sources": {"dreams": 1}}, "sources has dreams"),
+        ({"start_from": "none.safetensors"}, "is not there"),
+        ({"steps": "many"}, "must be a number"),
+    ],
+)
+def test_bad_settings_are_refused_and_nothing_is_written(folder, tmp_path, capsys, change, message):
+    config = tmp_path / "run.yaml"
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | change))
+    assert_refused(run_command(capsys, "finetune", config), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_can_be_set(folder, small, tmp_path):
+    config = tmp_path / "run.yaml"
+    settings = {"name": "My Model, v2", "output": "run", "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | {"start_from": small, "steps": 7}))
+    read = read_finetune_config(config)
+    assert (read.train.steps, read.train.learning_rate, read.licence) == (7, 2e-4, "not stated")
+    assert read.weights_path.name == "my-model-v2.safetensors"
+    assert slug("???") == "model"
