@@ -1,11 +1,11 @@
-"""SAM's image attention without a token-by-token matrix.
+"""SAM's attention without a token-by-token matrix.
 
-SAM adds to the score of query q and key k a bias that depends on the row and the column distance
-of the two tokens: q . Rh[row q, row k] + q . Rw[column q, column k]. Such a bias is itself a dot
-product: beside the channels of the query stand its bias towards every row and every column, beside
-the channels of the key stand one-hot codes of its row and its column. With these extra channels
-`scaled_dot_product_attention` gives exactly the same result and never stores the scores. On the
-CPU the same is computed in tiles, see `tiled_attention`.
+SAM's image encoder adds to the score of query q and key k a bias that depends on the row and the
+column distance of the two tokens: q . Rh[row q, row k] + q . Rw[column q, column k]. Such a bias is
+itself a dot product: beside the channels of the query stand its bias towards every row and every
+column, beside the channels of the key stand one-hot codes of its row and its column. With these
+extra channels `scaled_dot_product_attention` gives exactly the same result and never stores the
+scores. On the CPU the same is computed in tiles, see `tiled_attention`.
 """
 
 from __future__ import annotations
@@ -111,6 +111,29 @@ class FusedAttention(nn.Module):
         v = F.pad(v, (0, q.shape[-1] - channels))
         out = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
         return out[..., :channels]
+
+
+class TokenAttention(nn.Module):
+    """Stands for the attention of SAM's decoder; takes over its layers and their names."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.num_heads: int = original.num_heads
+        self.q_proj = original.q_proj
+        self.k_proj = original.k_proj
+        self.v_proj = original.v_proj
+        self.out_proj = original.out_proj
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, N, C), (B, M, C), (B, M, C) -> (B, N, C)."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        # (B, N, C) -> (B, heads, N, C / heads)
+        q, k, v = (
+            linear(x, layer).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, layer in zip((q, k, v), layers, strict=True)
+        )
+        out = F.scaled_dot_product_attention(q, k, v)
+        return linear(out.transpose(1, 2).flatten(2), self.out_proj)
 
 
 def _bands(height: int, width: int, like: Tensor) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from .errors import InputError
@@ -71,6 +72,21 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """'float32', 'bfloat16' or 'float16'."""
     return str(dtype).removeprefix("torch.")
+
+
+def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """The values of tensors of one device; the host waits once for all of them.
+
+    From a CUDA GPU they come through pinned memory, which PyTorch keeps for the next time.
+    """
+    device = tensors[0].device
+    if device.type != "cuda":
+        return [tensor.cpu().numpy() for tensor in tensors]
+    copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(device).synchronize()  # not the stream that encodes ahead
+    return [copy.numpy() for copy in copies]
 
 
 def _cpu_multiplies_bfloat16() -> bool:

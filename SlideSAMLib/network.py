@@ -14,9 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .attention import BAND, FusedAttention
+from .attention import BAND, FusedAttention, TokenAttention
 from .linears import linear
 from .sam_modeling import load_modeling
+from .upscaling import upscaled_logits
 
 _sam = load_modeling()
 
@@ -129,6 +130,18 @@ class PromptEncoder(_sam.PromptEncoder):
         self.mask_downscaling[0] = nn.Conv2d(
             SLICES, config.mask_channels // 4, kernel_size=2, stride=2
         )
+        self._dense: tuple[tuple, Tensor] | None = None
+
+    def get_dense_pe(self) -> Tensor:
+        """Positional encoding of the grid, (1, C, grid, grid) in the order of tokens; kept."""
+        matrix = self.pe_layer.positional_encoding_gaussian_matrix
+        version = 0 if matrix.is_inference() else matrix._version
+        state = (matrix.device, matrix.data_ptr(), version)
+        if self._dense is None or self._dense[0] != state:
+            with torch.inference_mode(False), torch.no_grad():  # usable by autograd as well
+                dense = super().get_dense_pe().contiguous(memory_format=torch.channels_last)
+            self._dense = (state, dense)
+        return self._dense[1]
 
 
 class MaskDecoder(nn.Module):
@@ -143,6 +156,12 @@ class MaskDecoder(nn.Module):
             num_heads=config.decoder_heads,
             mlp_dim=config.decoder_mlp,
         )
+        for layer in self.transformer.layers:
+            layer.self_attn = TokenAttention(layer.self_attn)
+            layer.cross_attn_token_to_image = TokenAttention(layer.cross_attn_token_to_image)
+            layer.cross_attn_image_to_token = TokenAttention(layer.cross_attn_image_to_token)
+        last = TokenAttention(self.transformer.final_attn_token_to_image)
+        self.transformer.final_attn_token_to_image = last
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
         self.output_upscaling = _upscaling(dim)
@@ -169,17 +188,14 @@ class MaskDecoder(nn.Module):
         batch = sparse.shape[0]
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(batch, -1, -1), sparse], dim=1)
-        image = embedding.expand(batch, -1, -1, -1) + dense
+        # Channels last: the transformer reads an image as tokens, and needs no copy of this one.
+        image = (embedding + dense).contiguous(memory_format=torch.channels_last)
         answers, image_tokens = self.transformer(image, position.expand(batch, -1, -1, -1), tokens)
-        # (B, tokens, C) -> (B, C, grid, grid)
-        image = image_tokens.transpose(1, 2).reshape(image.shape)
         branches = (self.output_upscaling, self.output_upscaling2, self.output_upscaling3)
-        upscaled = torch.stack([branch(image) for branch in branches], dim=1)
         kernels = torch.stack(
             [mlp(answers[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        # b prompt, t token, s slice, c channel, h row, w column
-        logits = torch.einsum("btc,bschw->btshw", kernels, upscaled)
+        logits = upscaled_logits(image_tokens, branches, kernels, image.shape[-1])
         return logits, self.iou_prediction_head(answers[:, 0])
 
 

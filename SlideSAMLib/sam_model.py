@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checkpoints import Checkpoint, load_checkpoint
-from .devices import choose_device, choose_precision, precision_name
+from .checkpoints import load_checkpoint
+from .devices import choose_device, choose_precision, on_host, precision_name
 from .errors import InputError, ModelError
-from .network import SlideSam, empty_network
+from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from .sam_encoding import SamEmbedding, WindowEncoder
 from .tensor_files import TensorFile
@@ -142,12 +142,8 @@ class SamModel:
             order = self._order(quality[0], clear=box is not None or len(prompt.points) != 1)
             # Antialiasing acts only where the slice is smaller than the network's output.
             full = F.interpolate(logits[0, order], (height, width), mode="bilinear", antialias=True)
-            return WindowPrediction(
-                logits=full.float().cpu().numpy(),
-                corner=(0, 0),
-                quality=quality[0, order].clamp(0, 1).float().cpu().numpy(),
-                shape=(height, width),
-            )
+            answers = on_host(full.float(), quality[0, order].clamp(0, 1).float())
+        return WindowPrediction(answers[0], (0, 0), answers[1], (height, width))
 
     def remember(self, embedding: SamEmbedding, mask: np.ndarray) -> None:
         """Nothing is carried over: these networks know no memory."""
@@ -229,7 +225,13 @@ def load_sam(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     checkpoint = load_checkpoint(source, kind)
-    network = fill_network(checkpoint, where, dtype)
+    try:
+        network = fill_network(checkpoint.config, checkpoint.tensors, where, dtype)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(
+            f"The memory of {where} is too small for '{checkpoint.path.name}': choose the device "
+            "cpu or a smaller model."
+        ) from error
     note = checkpoint.note
     return SamModel(
         network,
@@ -242,21 +244,17 @@ def load_sam(
     )
 
 
-def fill_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> SlideSam:
-    """The network of a checkpoint on a device, the encoder's products in `dtype`."""
-    network = empty_network(checkpoint.config)
-    try:
-        tensors = {
-            # Copies: weights mapped from disk would change or vanish with the file.
-            name: tensor.to(device, dtype if _HALF.match(name) else torch.float32, copy=True)
-            for name, tensor in checkpoint.tensors.items()
-        }
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(
-            f"The memory of {device} is too small for '{checkpoint.path.name}': choose the device "
-            "cpu or a smaller model."
-        ) from error
-    network.load_state_dict(tensors, assign=True)
+def fill_network(
+    config: NetworkConfig, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> SlideSam:
+    """A network on a device out of copies of plain tensors, the encoder's products in `dtype`."""
+    network = empty_network(config)
+    copies = {
+        # Copies: weights mapped from disk would change or vanish with the file.
+        name: tensor.to(device, dtype if _HALF.match(name) else torch.float32, copy=True)
+        for name, tensor in tensors.items()
+    }
+    network.load_state_dict(copies, assign=True)
     return network.requires_grad_(False)
 
 

@@ -29,7 +29,7 @@ def _difference(result: torch.Tensor, expected: torch.Tensor) -> float:
 def way(request, monkeypatch):
     """The two ways of computing: PyTorch's kernel where gradients may be wanted, else tiles."""
     if request.param == "in small tiles":
-        monkeypatch.setattr(tiled_attention, "TILE", 100)
+        monkeypatch.setattr(tiled_attention, "TILE", 400)
         monkeypatch.setattr(tiled_attention, "WHOLE", 50)
     with torch.set_grad_enabled(request.param == "with gradients"):
         yield request.param

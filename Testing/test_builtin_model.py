@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from SlideSAMLib.api import segment
+from SlideSAMLib.benchmark.phantom import column
+from SlideSAMLib.builtin import model as builtin_model
 from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.models import load_model
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
 
 SMALL = {"widths": (8, 16, 16, 32), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 4}
@@ -135,3 +139,24 @@ def test_files_that_do_not_fit_are_named(network, tmp_path):
         read_network(path)
     with pytest.raises(InputError):
         load_builtin(path, device="gpu")
+
+
+def test_float16_hardly_changes_the_masks():
+    """It is what 'auto' means on CUDA; bfloat16 would lose more."""
+    made = column((9, 64, 64), 5)
+    masks = {
+        precision: segment(
+            made.volume, made.prompt(), model=load_model("builtin", "cpu", precision)
+        ).mask
+        for precision in ("float32", "float16")
+    }
+    both = np.count_nonzero(masks["float32"] & masks["float16"])
+    assert 2 * both > 0.995 * (masks["float32"].sum() + masks["float16"].sum()) > 0
+
+
+def test_auto_is_float16_on_cuda(network, tmp_path, monkeypatch):
+    write_weights(network.state_dict(), network.config, tmp_path / "w.safetensors")
+    monkeypatch.setattr(builtin_model, "choose_device", torch.device)
+    monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype: dtype)
+    found = {d: load_builtin(tmp_path / "w.safetensors", d) for d in ("cpu", "cuda")}
+    assert found == {"cpu": torch.float32, "cuda": torch.float16}

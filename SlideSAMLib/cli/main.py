@@ -24,8 +24,9 @@ COMMANDS = {
     "train": ("SlideSAMLib.training.command", "train the built-in model"),
     "finetune": (
         "SlideSAMLib.training.finetune_command",
-        "make a model of your own out of the built-in one and labelled volumes",
+        "make a model of your own out of another one and labelled volumes",
     ),
+    "benchmark": ("SlideSAMLib.cli.benchmark", "measure speed and memory on this machine"),
     "demo": ("SlideSAMLib.cli.demo", "segment a real MR brain and draw the result"),
 }
 

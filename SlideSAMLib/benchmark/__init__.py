@@ -1,0 +1,1 @@
+"""What SlideSAM costs on this machine: times, memory, and the originals beside them."""
