@@ -245,7 +245,7 @@ def test_control_c_in_a_process(tmp_path: Path, repository_root: Path) -> None:
 
 def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert_refused(run_command(capsys), "no command")
-    assert_refused(run_command(capsys, "finetune"), "invalid choice", "finetune")
+    assert_refused(run_command(capsys, "paint"), "invalid choice", "paint")
     assert_refused(run_command(capsys, "segment"), "IMAGE, OUTPUT")
     assert_refused(run_command(capsys, "segment", "a", "b.nrrd", "--bogus"), "--bogus")
     assert_refused(run_command(capsys, "models"), "ACTION")

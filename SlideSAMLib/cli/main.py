@@ -22,11 +22,11 @@ COMMANDS = {
     "models": ("SlideSAMLib.cli.models", "list, check, convert, download or remove models"),
     "evaluate": ("SlideSAMLib.evaluation.command", "measure a model on labelled volumes"),
     "train": ("SlideSAMLib.training.command", "train the built-in model"),
-    "benchmark": ("SlideSAMLib.cli.benchmark", "measure speed and memory on this machine"),
     "finetune": (
         "SlideSAMLib.training.finetune_command",
-        "make a model of your own out of the built-in one and labelled volumes",
+        "make a model of your own out of another one and labelled volumes",
     ),
+    "benchmark": ("SlideSAMLib.cli.benchmark", "measure speed and memory on this machine"),
     "demo": ("SlideSAMLib.cli.demo", "segment a real MR brain and draw the result"),
 }
 
