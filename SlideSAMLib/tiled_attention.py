@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .linears import onednn_takes, product
+from .linears import affine, onednn_takes
 from .relative_positions import Grid, position_codes
 
 TILE = 2**22  # bytes of scores that exist at a time: a share of any L3 cache
@@ -66,10 +66,10 @@ def _multiplied(
 
     It makes a matrix of its own, so there is no use for the buffer.
     """
-    scores = product(q * scale, k)
+    scores = affine(q * scale, k)
     scores.view(len(q), biases[0].shape[1], -1).add_(biases[0]).add_(biases[1])
     torch.softmax(scores, -1, out=scores)
-    out.copy_(product(scores, v.mT))
+    out.copy_(affine(scores, v.mT))
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:

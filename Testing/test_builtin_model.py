@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -157,6 +159,7 @@ def test_float16_hardly_changes_the_masks():
 def test_auto_is_float16_on_cuda(network, tmp_path, monkeypatch):
     write_weights(network.state_dict(), network.config, tmp_path / "w.safetensors")
     monkeypatch.setattr(builtin_model, "choose_device", torch.device)
-    monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype: dtype)
-    found = {d: load_builtin(tmp_path / "w.safetensors", d) for d in ("cpu", "cuda")}
+    taken = lambda network, where, dtype: SimpleNamespace(dtype=dtype)  # noqa: E731
+    monkeypatch.setattr(builtin_model, "BuiltinModel", taken)
+    found = {d: load_builtin(tmp_path / "w.safetensors", d).dtype for d in ("cpu", "cuda")}
     assert found == {"cpu": torch.float32, "cuda": torch.float16}

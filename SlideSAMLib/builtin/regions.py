@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..linears import resampled
+
 GRID = 128  # raster of the network's input
 SMALLEST_SIDE = 24.0  # in voxels of the finer in-plane spacing: context around tiny objects
 
@@ -85,7 +87,7 @@ def sample_region(images: torch.Tensor, region: Region, grid: int = GRID) -> tor
     height, width = images.shape[-2:]
     rows = resampling_matrix(height, region.row, region.rows / grid, grid)
     columns = resampling_matrix(width, region.column, region.columns / grid, grid)
-    return rows.to(images.device) @ images.float() @ columns.T.to(images.device)
+    return resampled(images.float(), rows.to(images.device), columns.to(images.device))
 
 
 def paste_region(
@@ -101,7 +103,7 @@ def paste_region(
     first_column, column_count = _inside(region.column, region.columns, shape[1])
     rows = _back(grid, region.row, region.rows, first_row, row_count)
     columns = _back(grid, region.column, region.columns, first_column, column_count)
-    out = rows.to(values.device) @ values.float() @ columns.T.to(values.device)
+    out = resampled(values.float(), rows.to(values.device), columns.to(values.device))
     return out, (first_row, first_column)
 
 
