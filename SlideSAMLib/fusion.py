@@ -26,13 +26,18 @@ class Patch:
     logits: np.ndarray
 
     @cached_property
+    def inside(self) -> np.ndarray:
+        """Where the logits are above 0: bool (h, w); asked for again and again."""
+        return self.logits > 0
+
+    @cached_property
     def voxels(self) -> int:
         """Number of voxels inside."""
-        return int(np.count_nonzero(self.logits > 0))
+        return int(np.count_nonzero(self.inside))
 
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
         """The mask on the whole slice: bool (H, W)."""
-        return self._spread(self.logits > 0, shape)
+        return self._spread(self.inside, shape)
 
     def probability(self, shape: tuple[int, int]) -> np.ndarray:
         """Probabilities on the whole slice: float32 (H, W)."""
@@ -95,7 +100,7 @@ def overlap(first: Patch, second: Patch) -> tuple[int, int, int]:
         pieces = []
         for patch in (first, second):
             y, x = patch.corner
-            pieces.append(patch.logits[top - y : bottom - y, left - x : right - x] > 0)
+            pieces.append(patch.inside[top - y : bottom - y, left - x : right - x])
         both = int(np.count_nonzero(pieces[0] & pieces[1]))
     return first.voxels, second.voxels, both
 
