@@ -60,7 +60,9 @@ class FusedAttention(nn.Module):
         )
         return linear(out[:, :height, :width], self.proj)
 
-    def _project(self, x: Tensor, sides: tuple[int, int], down: int, across: int) -> list[Tensor]:
+    def _project(
+        self, x: Tensor, sides: tuple[int, int], down: int, across: int
+    ) -> tuple[Tensor, ...]:
         """Queries, keys and values by window and head.
 
         Each is (B, down, across, heads, rows, columns, channels).
@@ -69,7 +71,8 @@ class FusedAttention(nn.Module):
         rows, columns = sides
         heads = self.num_heads
         channels = self.qkv.out_features // (3 * heads)
-        out = [x.new_empty(batch, down, across, heads, rows, columns, channels) for _ in range(3)]
+        # One piece of memory: so large a one makes the C library keep it for the next block.
+        out = x.new_empty(3, batch, down, across, heads, rows, columns, channels).unbind()
         # The same memory, seen as (B, down, rows, across, columns, heads, channels)
         grids = [part.permute(0, 1, 4, 2, 5, 3, 6) for part in out]
         if down * rows > height or across * columns > width:

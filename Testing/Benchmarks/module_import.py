@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -82,9 +83,10 @@ def main() -> None:
         "within": medians["import_s"] < BAR,
         "torch": any(run["torch"] for run in runs),
         "heavy": sorted({name for run in runs for name in run["heavy"]}),
-        "load": round(os.getloadavg()[0], 1),
     }
-    print(json.dumps(found, indent=2))
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    machine["load"] = round(os.getloadavg()[0], 1)
+    print(json.dumps({"machine": machine, **found}, indent=2))
 
 
 if __name__ == "__main__":
