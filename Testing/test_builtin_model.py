@@ -157,6 +157,6 @@ def test_float16_hardly_changes_the_masks():
 def test_auto_is_float16_on_cuda(network, tmp_path, monkeypatch):
     write_weights(network.state_dict(), network.config, tmp_path / "w.safetensors")
     monkeypatch.setattr(builtin_model, "choose_device", torch.device)
-    monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype: dtype)
+    monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype, traits: dtype)
     found = {d: load_builtin(tmp_path / "w.safetensors", d) for d in ("cpu", "cuda")}
     assert found == {"cpu": torch.float32, "cuda": torch.float16}
