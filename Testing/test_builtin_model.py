@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -159,7 +157,6 @@ def test_float16_hardly_changes_the_masks():
 def test_auto_is_float16_on_cuda(network, tmp_path, monkeypatch):
     write_weights(network.state_dict(), network.config, tmp_path / "w.safetensors")
     monkeypatch.setattr(builtin_model, "choose_device", torch.device)
-    taken = lambda network, where, dtype: SimpleNamespace(dtype=dtype)  # noqa: E731
-    monkeypatch.setattr(builtin_model, "BuiltinModel", taken)
-    found = {d: load_builtin(tmp_path / "w.safetensors", d).dtype for d in ("cpu", "cuda")}
+    monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype, traits: dtype)
+    found = {d: load_builtin(tmp_path / "w.safetensors", d) for d in ("cpu", "cuda")}
     assert found == {"cpu": torch.float32, "cuda": torch.float16}

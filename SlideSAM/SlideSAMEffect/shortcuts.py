@@ -34,9 +34,12 @@ class Shortcuts:
             self._shortcuts.append((shortcut, action))
 
     def disable(self) -> None:
-        for shortcut, action in self._shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.disconnect("activated()", action)
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._shortcuts.clear()
+        shortcuts, self._shortcuts = self._shortcuts, []
+        for shortcut, action in shortcuts:
+            try:
+                shortcut.setEnabled(False)
+                shortcut.disconnect("activated()", action)
+                shortcut.setParent(None)
+                shortcut.deleteLater()
+            except ValueError:  # what PythonQt raises once the main window is gone
+                continue

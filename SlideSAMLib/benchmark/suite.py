@@ -84,7 +84,7 @@ class Suite:
         if "encode" in self.plan.parts and self.sizes:
             self.say("matrix products")
             self.rates = {dtype: machine.matrix_rate(self.device, dtype) for dtype in self.dtypes}
-            rounded = {precision_name(dtype): round(rate) for dtype, rate in self.rates.items()}
+            rounded = {precision_name(dtype): round(rate, 1) for dtype, rate in self.rates.items()}
             self.report["matrix_gflops"] = rounded
 
     def _network(self, name: str) -> None:

@@ -65,9 +65,14 @@ class BuiltinEmbedding:
 class BuiltinModel:
     """The built-in model; see `protocol.SliceModel` for the methods."""
 
-    traits = TRAITS
-
-    def __init__(self, network: BuiltinNetwork, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: BuiltinNetwork,
+        device: torch.device,
+        dtype: torch.dtype,
+        traits: ModelTraits = TRAITS,
+    ) -> None:
+        self.traits = traits
         self._device, self._dtype = device, dtype
         self._network = network.eval().to(device, memory_format=torch.channels_last)
         self.device, self.precision = str(device), precision_name(dtype)
@@ -301,7 +306,5 @@ def load_builtin(
         precision = "float16" if where.type == "cuda" else "float32"
     dtype = choose_precision(precision, where)
     network, notes = read_model(Path(path))
-    model = BuiltinModel(network, where, dtype)
     own = {key: notes[key] for key in ("name", "licence") if key in notes}  # fine-tuned models
-    model.traits = replace(TRAITS, **own)
-    return model
+    return BuiltinModel(network, where, dtype, replace(TRAITS, **own))

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
 # What PySide6 has and `qt` of Slicer has not: its classes are flat, its signals are text.
@@ -87,6 +88,8 @@ class PythonQtRules:
 
     def __getattribute__(self, name: str) -> Any:
         get = super().__getattribute__
+        if not name.startswith("_") and not shiboken6.isValid(self):
+            raise ValueError(f"Trying to call '{name}' on a destroyed {type(self).__name__} object")
         if name in ("connect", "disconnect", "className", "inherits"):
             return types.MethodType(getattr(PythonQtRules, name), self)
         if name.startswith("_"):

@@ -118,8 +118,10 @@ def stage_of(session, gl, quick_model):
 
     yield make
     quick_model.delay = 0
-    for stage in reversed(stages):
-        stage.close()
-    worker._shared.close()
-    assert worker._shared._thread is None or not worker._shared._thread.is_alive()
-    worker._shared = before
+    try:
+        for stage in reversed(stages):
+            stage.close()
+        worker._shared.close()
+        assert worker._shared._thread is None or not worker._shared._thread.is_alive()
+    finally:
+        worker._shared = before  # or one failure makes others

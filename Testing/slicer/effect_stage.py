@@ -128,10 +128,7 @@ class Stage:
         node = self.interaction.preview.node
         if node is None:
             return np.zeros(self.scene.image.shape, bool)
-        shown = Scene.__new__(Scene)
-        shown.volume, shown.ijk_to_ras = self.scene.volume, self.scene.ijk_to_ras
-        shown.image = self.scene.image
-        shown.segmentation = node
+        shown = self.scene.of(node)
         return shown.mask("sure") | shown.mask("weak")
 
     def mask(self, segment: str = "A") -> np.ndarray:

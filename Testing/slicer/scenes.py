@@ -5,6 +5,7 @@ There must be no __init__.py in this folder: it would hide the real package `sli
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,12 @@ class Scene:
     def ras(self, ijk: Any = MIDDLE) -> list[float]:
         """World position of a voxel (i, j, k) of the volume."""
         return (to_world(self.volume) @ self.ijk_to_ras @ [*ijk, 1.0])[:3].tolist()
+
+    def of(self, segmentation: Any) -> Scene:
+        """The same with another segmentation on the same volume."""
+        other = copy.copy(self)
+        other.segmentation = segmentation
+        return other
 
     def has(self, name: str) -> bool:
         """Whether the first segment of a name has any voxel."""

@@ -430,6 +430,7 @@ def test_timers_and_shortcuts_are_held(stage_of, qt_application):
     assert "no result yet" in stage.message
     stage.shut()
     window.deleteLater()
+    QtWidgets.QApplication.sendPostedEvents(None, 52)  # deferred deletes: not in another test
 
 
 def test_idioms_of_pyside_are_unknown(qt_application):

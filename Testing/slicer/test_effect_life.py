@@ -265,8 +265,10 @@ def test_shortcuts_live_with_the_effect(stage_of, qt_application):
     QtWidgets.QApplication.sendPostedEvents(None, 52)  # deferred deletes
     assert window.findChildren(qt.QShortcut) == []
     stage.open()
+    window.deleteLater()  # as when the application closes
+    QtWidgets.QApplication.sendPostedEvents(None, 52)
     stage.shut()
-    window.deleteLater()
+    assert not stage.python.pump.running and stage.python.views.overlays == []
 
 
 def test_saved_and_loaded(stage_of, tmp_path):

@@ -367,12 +367,7 @@ def test_weak_slices_are_dimmed(stage_of):
     assert display.GetSegmentOpacity2DFill("weak") < display.GetSegmentOpacity2DFill("sure")
     # Slicer's outline would fill the gaps of the dashed one that the overlays draw.
     assert display.GetSegmentOpacity2DOutline("weak") == 0
-    shown = scenes.Scene.__new__(scenes.Scene)
-    shown.volume, shown.ijk_to_ras, shown.segmentation = (
-        stage.scene.volume,
-        stage.scene.ijk_to_ras,
-        node,
-    )
+    shown = stage.scene.of(node)
     assert np.array_equal(shown.mask("weak"), stage.scene.truth) and not shown.mask("sure").any()
 
 
