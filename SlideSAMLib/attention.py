@@ -60,9 +60,7 @@ class FusedAttention(nn.Module):
         )
         return linear(out[:, :height, :width], self.proj)
 
-    def _project(
-        self, x: Tensor, sides: tuple[int, int], down: int, across: int
-    ) -> tuple[Tensor, ...]:
+    def _project(self, x: Tensor, sides: tuple[int, int], down: int, across: int) -> list[Tensor]:
         """Queries, keys and values by window and head.
 
         Each is (B, down, across, heads, rows, columns, channels).
@@ -71,8 +69,12 @@ class FusedAttention(nn.Module):
         rows, columns = sides
         heads = self.num_heads
         channels = self.qkv.out_features // (3 * heads)
-        # One piece of memory: so large a one makes the C library keep it for the next block.
-        out = x.new_empty(3, batch, down, across, heads, rows, columns, channels).unbind()
+        shape = (batch, down, across, heads, rows, columns, channels)
+        if torch.is_grad_enabled():
+            out = [x.new_empty(shape) for _ in range(3)]
+        else:
+            # One piece of memory: so large a one makes the C library keep it for the next block.
+            out = list(x.new_empty(3, *shape))
         # The same memory, seen as (B, down, rows, across, columns, heads, channels)
         grids = [part.permute(0, 1, 4, 2, 5, 3, 6) for part in out]
         if down * rows > height or across * columns > width:
