@@ -217,9 +217,11 @@ def test_python_m_ends_with_one_line_and_code_2() -> None:
 def test_control_c_in_a_process(tmp_path: Path, repository_root: Path) -> None:
     image = write_image(tmp_path / "image.nrrd", noisy_ball()[0])
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from SlideSAMLib import models\n"
         "from SlideSAMLib.cli.main import main\n"
+        # Shells let what they start in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def load(device, precision):\n"
         "    print('loading', flush=True)\n"
         "    time.sleep(60)\n"
