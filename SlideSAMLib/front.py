@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .candidates import Choice, rank
+from .corrections import corrected
 from .fusion import Patch, SliceRecord, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .prompts import SlicePrompt
@@ -45,7 +46,14 @@ def anchor_choices(
     window_prompt = first_prompt(prompt, shape, settings, knows_masks)
     prediction = predictor.predict(prompt.index, window_prompt, ahead)
     kept = kept_mask(prompt, settings)
-    return rank(prediction, {} if kept is None else {1: kept}, settings)
+    choices = rank(prediction, {} if kept is None else {1: kept}, settings)
+    if prompt.mask is None or not prompt.points:
+        return choices
+    image, spacing = predictor.stack.slice(prompt.index), predictor.stack.spacing[1:]
+    return [
+        replace(choice, patches=corrected(choice.patches, prompt, image, spacing))
+        for choice in choices
+    ]
 
 
 def kept_mask(prompt: SlicePrompt, settings: SlideSettings) -> Patch | None:
