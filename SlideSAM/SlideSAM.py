@@ -265,13 +265,13 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         undo does not know of them.
         """
         if not self.canUndo():
-            raise RuntimeError("There is nothing to undo.")
+            raise RuntimeError(_("There is nothing to undo."))
         self._editor.undo()
 
     def redo(self) -> None:
         """Write again what `undo` took back."""
         if not self.canRedo():
-            raise RuntimeError("There is nothing to redo.")
+            raise RuntimeError(_("There is nothing to redo."))
         self._editor.redo()
 
     def canUndo(self) -> bool:
@@ -306,7 +306,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         if editorLogic is not None:
             if editorNode is not None:
                 raise ValueError(
-                    "Give editorNode or editorLogic, not both: the logic has a node of its own."
+                    _("Give editorNode or editorLogic, not both: the logic has a node of its own.")
                 )
             yield Editor.around(editorLogic)
             return

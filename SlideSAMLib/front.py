@@ -165,12 +165,12 @@ class Front:
         patch = choice.patches[1]
         found = Findings(
             voxels=patch.voxels,
+            voxels_prompted=nearest.voxels,
             presence=_at(choice, 1),
             quality=choice.quality,
             stability=stability(patch),
             agreement=choice.agreement,
             voxels_before=behind.voxels,
-            voxels_prompted=nearest.voxels,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
 
@@ -203,7 +203,11 @@ class Front:
         if not self.records[self.position].fused().voxels:
             return Stop.NOTHING_LEFT
         record = self.records[self.position + self.direction]
-        found = Findings(voxels=record.fused().voxels, presence=record.presence)
+        found = Findings(
+            voxels=record.fused().voxels,
+            voxels_prompted=self.nearest(self.position).voxels,
+            presence=record.presence,
+        )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
 
 

@@ -45,7 +45,7 @@ class SlideSettings:
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
-    min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 ...
+    min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 (less on small objects: `stops`) ...
     min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
     min_presence: float = 0.5  # probability that the object is on the slice, 0..1
     min_quality: float = 0.4  # predicted IoU of the chosen candidate, 0..1
@@ -53,7 +53,9 @@ class SlideSettings:
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
-    growth_floor_mm2: float = 100.0  # an area below this never counts as grown, mm2
+    growth_floor_mm2: float = (
+        100.0  # below this no area counts as grown, mm2 (less on small objects)
+    )
 
     encode_batch: int = 0  # windows encoded at once, the needed one included; 0: the model knows
 

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from .slide_types import SlideSettings
 
+SMALLEST_SHARE = 0.1  # of the area on the prompted slice: the most that `min_area_mm2` may ask for
+FLOOR_SHARE = 2.0  # of the area on the prompted slice: the most for `growth_floor_mm2`
+
 
 class Stop(StrEnum):
     """Why a direction ended."""
@@ -27,29 +30,32 @@ class Findings:
     """What is known about a slice when it is judged.
 
     voxels : size of its mask.
+    voxels_prompted : size on the nearest prompted slice.
     presence : probability that the object is on it, 0..1, or None.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
-    voxels_before, voxels_prompted : sizes on the slice before and on the nearest prompted slice.
+    voxels_before : size on the slice before, or None before its own window was predicted.
     """
 
     voxels: int
+    voxels_prompted: int
     presence: float | None = None
     quality: float | None = None
     stability: float | None = None
     agreement: float | None = None
     voxels_before: int | None = None
-    voxels_prompted: int | None = None
 
 
 def judge(found: Findings, voxel_area: float, settings: SlideSettings) -> Stop | None:
     """The reason why a slice is not sound, or None where it is.
 
-    `voxel_area` in mm2. Rules whose finding is None do not apply.
+    `voxel_area` in mm2. Rules whose finding is None do not apply. The areas in mm2 are meant for
+    organs: on objects that are themselves as small (cells, vessels, small animals) shares of the
+    prompted slice take their place.
     """
     if found.voxels == 0 or _below(found.presence, settings.min_presence):
         return Stop.NOTHING_LEFT
-    smallest = max(settings.min_area_mm2 / voxel_area, settings.min_area_voxels)
-    if found.voxels < smallest:
+    smallest = min(settings.min_area_mm2 / voxel_area, SMALLEST_SHARE * found.voxels_prompted)
+    if found.voxels < max(smallest, settings.min_area_voxels):
         return Stop.TOO_SMALL
     if _below(found.quality, settings.min_quality):
         return Stop.LOW_QUALITY
@@ -57,9 +63,14 @@ def judge(found: Findings, voxel_area: float, settings: SlideSettings) -> Stop |
         return Stop.LOW_QUALITY
     if _below(found.agreement, settings.min_agreement):
         return Stop.DISAGREEMENT
-    if found.voxels * voxel_area >= settings.growth_floor_mm2 and (
-        _grown(found.voxels, found.voxels_before, settings.max_growth)
-        or _grown(found.voxels, found.voxels_prompted, settings.max_growth_total)
+    floor = min(settings.growth_floor_mm2 / voxel_area, FLOOR_SHARE * found.voxels_prompted)
+    if (
+        found.voxels_before is not None
+        and found.voxels >= floor
+        and (
+            _grown(found.voxels, found.voxels_before, settings.max_growth)
+            or _grown(found.voxels, found.voxels_prompted, settings.max_growth_total)
+        )
     ):
         return Stop.SUDDEN_GROWTH
     return None

@@ -87,10 +87,13 @@ def test_points_are_column_and_row_of_take(axis):
 
 
 def test_area_thresholds_follow_the_spacing():
-    volume, _ = block_volume(rows=(8, 10), columns=(10, 12))
-    settings = SlideSettings(min_area_mm2=5.0)
-    prompt = SlicePrompt(6, box=(10, 8, 12, 10))
-    assert len(_segment(volume, prompt, settings=settings).voxels) == 9
+    volume, truth = block_volume()
+    truth[3:5] = truth[10:12] = False
+    truth[3:5, 8:11, 10:13] = truth[10:12, 8:11, 10:13] = True  # thin tips of nine voxels
+    volume = np.where(truth, volume, 0)
+    settings = SlideSettings(min_area_mm2=5.0, min_agreement=0.0)
+    prompt = SlicePrompt(6, box=(10, 8, 24, 19))
+    assert np.array_equal(_segment(volume, prompt, settings=settings).mask, truth)
     fine = _segment(volume, prompt, settings=settings, spacing=(1, 0.5, 0.5))
     assert fine.stops == {"backward": "too small", "forward": "too small"}
     across = _segment(

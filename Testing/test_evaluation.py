@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from SlideSAMLib import InputError, SlicePrompt
-from SlideSAMLib.evaluation import baselines, metrics, prompting, protocols
+from SlideSAMLib.evaluation import baselines, metrics, prompting, protocols, surfaces
 from SlideSAMLib.evaluation.cases import (
     check_structures,
     read_manifest,
@@ -295,3 +295,41 @@ def test_region_growing_survives_voxels_that_are_not_finite():
 def test_the_block_has_the_extent_that_the_tests_rely_on():
     _, labels = column_case()
     assert metrics.extent(labels == 1) == (FIRST, LAST)
+
+
+def test_surfaces_are_measured_in_mm():
+    """A block that is moved by two voxels along one axis, with voxels of three sizes."""
+    truth = np.zeros((20, 24, 28), bool)
+    truth[6:14, 6:16, 6:18] = True
+    spacing = (3.0, 0.5, 1.0)
+    for axis, size in enumerate(spacing):
+        moved = np.roll(truth, 2, axis)
+        assert surfaces.hausdorff_95(moved, truth, spacing) == pytest.approx(2 * size)
+    assert surfaces.surface_dice(np.roll(truth, 2, 1), truth, spacing) == 1.0  # 1 mm of 3
+    assert surfaces.surface_dice(np.roll(truth, 2, 0), truth, spacing) < 1.0
+    assert surfaces.surface_dice(np.roll(truth, 8, 2), truth, spacing) < 0.7
+
+
+def test_surfaces_of_empty_masks():
+    truth = np.zeros((4, 6, 8), bool)
+    nothing = truth.copy()
+    truth[1:3, 2:4, 2:5] = True
+    assert surfaces.surface_dice(nothing, truth, (1, 1, 1)) == 0.0
+    assert surfaces.hausdorff_95(nothing, truth, (3, 1, 1)) == pytest.approx(np.sqrt(144 + 36 + 64))
+    assert surfaces.surface_dice(nothing, nothing, (1, 1, 1)) == 1.0
+    assert surfaces.hausdorff_95(nothing, nothing, (1, 1, 1)) == 0.0
+
+
+def test_three_points_are_spread_inside():
+    mask = np.zeros((30, 60), bool)
+    mask[5:25, 5:55] = True
+    points = prompting.inner_points(mask, (1.0, 1.0), 3)
+    assert points[0] == prompting.innermost_point(mask, (1.0, 1.0))
+    assert len(set(points)) == 3 and all(mask[y, x] for x, y in points)
+    xs = sorted(x for x, _ in points)
+    assert min(np.diff(xs)) > 8  # not side by side
+    prompt = prompting.make_prompt(mask[None], "points", (1, 1, 1), np.random.default_rng(0))
+    assert list(prompt.labels) == [1, 1, 1] and [tuple(p) for p in prompt.points] == points
+    small = np.zeros((5, 5), bool)
+    small[2, 2:4] = True
+    assert sorted(prompting.inner_points(small, (1.0, 1.0), 3)) == [(2, 2), (3, 2)]

@@ -229,6 +229,7 @@ def test_command_writes_everything(registered, tmp_path, capsys):
     assert len(rows) == 2 * 2 * 5
     leaky = next(r for r in rows if r["case"] == "leaky" and r["protocol"] == "full")
     assert float(leaky["dice"]) == pytest.approx(2 / 3, abs=1e-6)
+    assert 0.4 < float(leaky["surface dice"]) < 1 and 4 <= float(leaky["HD95 mm"]) <= 5
     assert leaky["leaked_before"] == str(FIRST)
     assert leaky["stopped_forward"] == "end of volume"
 
@@ -246,6 +247,7 @@ def test_command_writes_everything(registered, tmp_path, capsys):
     for text in (
         "command line | `slidesam evaluate",
         "## Summary",
+        "| surface dice | HD95 mm |",
         "copied mask (extent given)",
         "large block (1)",
     ):

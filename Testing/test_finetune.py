@@ -17,10 +17,10 @@ from SlideSAMLib import load_model
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
 from SlideSAMLib.training.datasets import Dataset, Shelf, read_dataset, read_nnunet, split
 from SlideSAMLib.training.finetune import read_finetune_config, slug
-from SlideSAMLib.training.loop import DECODER
 from SlideSAMLib.training.mixture import Mixture
 from Testing.cli_tools import assert_refused, noisy_ball, run_command, write_image
 

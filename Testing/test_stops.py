@@ -1,6 +1,7 @@
 """Every reason why a direction ends."""
 
 import numpy as np
+import pytest
 from scipy import ndimage
 
 from SlideSAMLib.prompts import SlicePrompt
@@ -116,8 +117,6 @@ def test_stop_sudden_growth():
     assert _stop_at_9(_swollen, far)[0] == Stop.END_OF_VOLUME
     total = SlideSettings(min_agreement=0.0, max_growth=np.inf, max_growth_total=2.0)
     assert _stop_at_9(_swollen, total) == (Stop.SUDDEN_GROWTH, 8)
-    floor = SlideSettings(min_agreement=0.0, growth_floor_mm2=5000)
-    assert _stop_at_9(_swollen, floor)[0] == Stop.END_OF_VOLUME
 
 
 def test_an_empty_first_mask_ends_both_ways():
@@ -129,10 +128,32 @@ def test_an_empty_first_mask_ends_both_ways():
     assert not mask.any()
 
 
+def _judged(voxels, prompted, area, settings=None, **fields):
+    return judge(Findings(voxels, prompted, **fields), area, settings or SlideSettings())
+
+
 def test_judge_follows_its_thresholds():
     settings = SlideSettings(min_area_mm2=10, min_area_voxels=4)
-    assert judge(Findings(voxels=40), 0.25, settings) is None
-    assert judge(Findings(voxels=39), 0.25, settings) == Stop.TOO_SMALL
-    assert judge(Findings(voxels=3), 100.0, settings) == Stop.TOO_SMALL
-    assert judge(Findings(voxels=0), 1.0, settings) == Stop.NOTHING_LEFT
-    assert judge(Findings(voxels=900, voxels_prompted=0), 1.0, settings) is None
+    assert _judged(40, 1000, 0.25, settings) is None
+    assert _judged(39, 1000, 0.25, settings) == Stop.TOO_SMALL
+    assert _judged(3, 1000, 100.0, settings) == Stop.TOO_SMALL
+    assert _judged(0, 1000, 1.0, settings) == Stop.NOTHING_LEFT
+    assert _judged(900, 0, 1.0, settings, voxels_before=10) == Stop.SUDDEN_GROWTH
+
+
+@pytest.mark.parametrize("area", [1.0, 1e-2, 1e-8])
+def test_small_objects_are_measured_by_themselves(area):
+    """A cell of some micrometres and a vessel of a small animal, as well as an organ."""
+    prompted = 40 if area == 1.0 else 1000  # 40 mm2, 10 mm2, 10 um2
+    smallest = prompted // 10
+    assert _judged(smallest, prompted, area) is None
+    assert _judged(smallest - 1, prompted, area) == Stop.TOO_SMALL
+    grown = 2 * prompted
+    assert _judged(grown, prompted, area, voxels_before=prompted // 2) == Stop.SUDDEN_GROWTH
+    assert _judged(grown - 1, prompted, area, voxels_before=prompted // 2) is None
+
+
+def test_large_objects_are_measured_in_mm2():
+    assert _judged(5, 1000, 1.0) is None and _judged(4, 1000, 1.0) == Stop.TOO_SMALL
+    assert _judged(100, 1000, 1.0, voxels_before=30) == Stop.SUDDEN_GROWTH
+    assert _judged(99, 1000, 1.0, voxels_before=30) is None

@@ -87,7 +87,9 @@ class Batch:
         self, editor: Editor, segmentation_node: Any, volume_node: Any, mode: str = "add"
     ) -> None:
         if mode not in ("add", "replace"):
-            raise ValueError(f"The mode must be 'add' or 'replace', not {mode!r}.")
+            raise ValueError(
+                _("The mode must be 'add' or 'replace', not {mode!r}.").format(mode=mode)
+            )
         if volume_node is None:
             raise ValueError(_("Choose the volume that the prompts were made on."))
         segmenting.check_nodes(volume_node, segmentation_node, None)

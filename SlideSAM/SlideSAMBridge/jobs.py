@@ -143,7 +143,7 @@ class Jobs:
                 ).format(count=len(work.slices))
             )
         elif job.kind in SLIDES:
-            owner.say(_summary(work))
+            owner.say(_summary(work, owner.options.auto_apply))
             if owner.options.auto_apply:
                 owner.apply()
         owner.on_change()
@@ -182,7 +182,7 @@ def _about(event: Previewed, work: Work) -> str:
     return text + " " + _("Add points to refine; Enter segments all slices.")
 
 
-def _summary(work: Work) -> str:
+def _summary(work: Work, applied: bool) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
         return _("Nothing was found: mark the object with a box, or with more points.")
     stops = ", ".join(
@@ -190,7 +190,8 @@ def _summary(work: Work) -> str:
         for name in ("backward", "forward")
         if name in work.stops
     )
-    return _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
+    text = _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
+    return text if applied else text + " " + _("Press Apply to write them into the segment.")
 
 
 def _sentence(error: BaseException) -> str:

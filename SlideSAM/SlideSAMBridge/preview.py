@@ -2,7 +2,7 @@
 
 It is never saved, hangs under the same transform as the segmentation, and shares its voxels. Two
 segments in one labelmap show the slices that the model is sure of and, dimmed, the others. The
-latter have no outline of Slicer's; the overlays of the views draw one for them, dashed.
+latter have no outline of Slicer's; the overlays of all views draw one for them, dashed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Preview:
         self._voxels: np.ndarray | None = None  # (slice, row, column), a view into the image
         self._part: Lattice | None = None
         self._shown: set[int] = set()
-        self._outlines: dict[int, list[np.ndarray]] = {}
+        self._weak: set[int] = set()  # those of them that the model is not sure of
+        self._outlines: dict[tuple[int, int], list[np.ndarray]] = {}  # (axis, index) -> lines
         self.color: tuple[float, ...] = (1.0, 1.0, 1.0)
         self.version = 0  # counts up when what is shown changes
 
@@ -77,15 +78,18 @@ class Preview:
             self._node.GetDisplayNode().Modified()  # or views that stand still keep their picture
 
     def weak_outlines(self, axis: int, index: int) -> list[np.ndarray]:
-        """The outlines of a slice that the model is not sure of; none where it is sure.
+        """The outlines, on one slice of any orientation, of what the model is not sure of.
 
         index : counts along `axis` from the start of the part. See `dashes.outlines`.
         """
-        if index not in self.shown or axis != self._axis:
+        if self.node is None or not self._weak or (axis == self._axis and index not in self._weak):
             return []
-        if index not in self._outlines:
-            self._outlines[index] = outlines(self._voxels[index] == LABELS[WEAK])
-        return self._outlines[index]
+        if (axis, index) not in self._outlines:
+            voxels = np.moveaxis(image_array(self._image), 2 - axis, 0)  # (K, J, I) as `_voxels`
+            if not 0 <= index < len(voxels):
+                return []
+            self._outlines[axis, index] = outlines(voxels[index] == LABELS[WEAK])
+        return self._outlines[axis, index]
 
     def clear(self) -> None:
         """Show nothing, and take the node out of the scene."""
@@ -100,20 +104,25 @@ class Preview:
 
     def _forget(self) -> None:
         self._node = self._image = self._voxels = self._part = None
-        self._shown = set()
+        self._shown, self._weak = set(), set()
         self._outlines = {}
         self.version += 1
 
     def _write(self, index: int, entry: tuple[np.ndarray, float] | None, weak_below: float) -> None:
-        self._outlines.pop(index, None)
+        was_weak = index in self._weak
+        self._weak.discard(index)
         if entry is None:
             self._voxels[index] = 0
             self._shown.discard(index)
-            return
-        mask, confidence = entry
-        label = LABELS[WEAK if confidence < weak_below else SURE]
-        self._voxels[index] = np.where(mask, np.uint8(label), np.uint8(0))
-        self._shown.add(index)
+        else:
+            mask, confidence = entry
+            kind = WEAK if confidence < weak_below else SURE
+            self._voxels[index] = np.where(mask, np.uint8(LABELS[kind]), np.uint8(0))
+            self._shown.add(index)
+            if kind == WEAK:
+                self._weak.add(index)
+        if was_weak or index in self._weak:
+            self._outlines.clear()  # slices of other orientations cross this one
 
     def _prepare(self, segmentation_node: Any, part: Lattice, axis: int) -> bool:
         """Make the node where there is none that fits; True where it is empty now."""
@@ -126,7 +135,7 @@ class Preview:
         self._voxels = np.moveaxis(image_array(self._image), 2 - axis, 0)
         if fits and self._axis != axis:
             self._voxels[...] = 0
-            self._shown = set()
+            self._shown, self._weak = set(), set()
             self._outlines = {}
             fits = False
         self._axis = axis

@@ -11,6 +11,7 @@ import numpy as np
 from . import lattice as lattices
 from .editing import image_array
 from .lattice import Lattice
+from .text import tr as _
 
 _numbers = itertools.count(1)
 
@@ -71,7 +72,7 @@ class SourceReader:
             self._effect.sourceVolumeImageData()
             image = self._effect.referenceGeometryImage()
         if image is None:
-            raise RuntimeError("The segmentation has no geometry: choose a source volume.")
+            raise RuntimeError(_("The segmentation has no geometry: choose a source volume."))
         lattice = lattices.of_image(image, segmentation_node)
         part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
         signature = _signature(volume_node, part)
@@ -82,7 +83,7 @@ class SourceReader:
 
     def unchanged(self, source: Source) -> bool:
         """Whether results on this source still fit the scene."""
-        _, volume_node = self._nodes()
+        volume_node = self._nodes()[1]
         part = self.part()
         return part is not None and _signature(volume_node, part) == source.signature
 
@@ -99,7 +100,7 @@ class SourceReader:
     def _copy(self, segmentation_node: Any, part: Lattice) -> np.ndarray:
         image = self._effect.sourceVolumeImageData()
         if image is None:
-            raise RuntimeError("The volume cannot be brought onto the segmentation's geometry.")
+            raise RuntimeError(_("The volume cannot be brought onto the segmentation's geometry."))
         lattice = lattices.of_image(image, segmentation_node)
         return image_array(image)[lattice.slices(part)].copy()
 

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from .text import tr as _
+
 _numbers = itertools.count(1)
 
 
@@ -100,7 +102,7 @@ class Worker:
     def submit(self, kind: str, function: Callable[[Job], Any]) -> Job:
         """Do `function(job)` after all earlier jobs."""
         if self._closed:
-            raise RuntimeError("The application is closing, so nothing new can be started.")
+            raise RuntimeError(_("The application is closing, so nothing new can be started."))
         job = Job(kind, function)
         if self._thread is None:
             # A daemon: an encoder that takes seconds must not hold up the end of the application.

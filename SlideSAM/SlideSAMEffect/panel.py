@@ -32,6 +32,7 @@ class Panel:
     ) -> None:
         self._effect = effect
         self._actions = dict(actions)
+        self._connections: list[tuple[Any, str, Callable[[], None]]] = []
         self._add_message()
         self._add_prompts()
         self._add_options()
@@ -103,8 +104,8 @@ class Panel:
         ):
             self._effect.addLabeledOptionsWidget(text, widget)
         for box in (self.model, self.direction, self.mode):
-            box.connect("currentIndexChanged(int)", self._changed)
-        self.autoApply.connect("toggled(bool)", self._changed)
+            self._connect(box, "currentIndexChanged(int)", self._changed)
+        self._connect(self.autoApply, "toggled(bool)", self._changed)
 
     def _add_limits(self) -> None:
         self.limit = qt.QCheckBox(_("from"))
@@ -116,8 +117,8 @@ class Panel:
         ):
             box.setRange(-GREATEST, GREATEST)
             box.setToolTip(text)
-            box.connect("valueChanged(int)", self._changed)
-        self.limit.connect("toggled(bool)", self._changed)
+            self._connect(box, "valueChanged(int)", self._changed)
+        self._connect(self.limit, "toggled(bool)", self._changed)
         row = _row([self.limit, self.first, qt.QLabel(_("to")), self.last])
         self._effect.addLabeledOptionsWidget(_("Slices:"), row)
 
@@ -162,8 +163,12 @@ class Panel:
         button = qt.QPushButton(text)
         button.objectName = "SlideSAM" + name.capitalize()
         button.setToolTip(tooltip)
-        button.connect("clicked()", self._actions[name])
+        self._connect(button, "clicked()", self._actions[name])
         return button
+
+    def _connect(self, widget: Any, signal: str, function: Callable[[], None]) -> None:
+        widget.connect(signal, function)
+        self._connections.append((widget, signal, function))
 
     def _changed(self) -> None:
         self._actions["changed"]()
@@ -247,7 +252,10 @@ class Panel:
             widget.setEnabled(not sliding)
 
     def close(self) -> None:
-        """Let go of what would keep this object alive."""
+        """Let go of what would keep this object alive, and the effect with it."""
+        for widget, signal, function in self._connections:
+            widget.disconnect(signal, function)
+        self._connections.clear()
         self.strip.close()
 
 

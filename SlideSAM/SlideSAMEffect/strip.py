@@ -53,7 +53,8 @@ class _Clicks(qt.QObject):
             self._on_resize()
             return False
         if kind == qt.QEvent.MouseButtonPress and self._on_click is not None:
-            self._on_click(event.pos().x())
+            place = event.position() if hasattr(event, "position") else event.pos()  # Qt 6, Qt 5
+            self._on_click(int(place.x()))
             return True
         return False
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .prompting import PROMPTS
 
 RESULTS = "results.jsonl"
 UNREPEATED = ("command", "version", "manifest", "resume")  # not options of the same evaluation
@@ -25,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--prompt",
-        choices=("box", "point"),
+        choices=PROMPTS,
         default="box",
-        help="true box with up to 5 %% of hand jitter per side, or the innermost point",
+        help="true box with up to 5 %% of hand jitter per side, the innermost point, or three "
+        "points",
     )
     parser.add_argument(
         "--protocol",
@@ -77,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="keep the results that --output already has"
     )
     parser.add_argument("--no-overlays", action="store_true", help="draw no pictures")
+    parser.add_argument(
+        "--no-surfaces",
+        action="store_true",
+        help="leave out surface Dice and Hausdorff distance, which take a second a structure",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +97,10 @@ def run(args: argparse.Namespace) -> int:
     if pictures and importlib.util.find_spec("matplotlib") is None:
         raise InputError(
             'The pictures need matplotlib: pip install "SlideSAM[evaluate]", or give --no-overlays.'
+        )
+    if not args.no_surfaces and importlib.util.find_spec("monai") is None:
+        raise InputError(
+            'The surfaces need MONAI: pip install "SlideSAM[evaluate]", or give --no-surfaces.'
         )
     cases = read_manifest(args.manifest, args.cases)
     check_structures(cases, args.limit, args.min_voxels)
@@ -112,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
             _slide_settings(args),
             args.workers,
             overlays if pictures else None,
+            not args.no_surfaces,
             done,
             file.append,
             progress,
@@ -135,6 +147,7 @@ def _shared_settings(args: argparse.Namespace, described: dict[str, Any]) -> dic
         "prompt": args.prompt,
         "seed": args.seed,
         "scheme": args.scheme,
+        "surfaces": not args.no_surfaces,
         "version": __version__,
         **described,
     }

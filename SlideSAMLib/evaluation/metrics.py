@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .surfaces import hausdorff_95, surface_dice
+
 # prediction, truth, (gap, row, column) in mm -> one number
 Metric = Callable[[np.ndarray, np.ndarray, tuple[float, float, float]], float]
 
@@ -51,6 +53,7 @@ def count_slices(prediction: np.ndarray, truth: np.ndarray) -> SliceCounts:
 
 
 METRICS: dict[str, Metric] = {"dice": dice}
+SURFACE_METRICS: dict[str, Metric] = {"surface dice": surface_dice, "HD95 mm": hausdorff_95}
 
 
 def register_metric(name: str, metric: Metric) -> None:

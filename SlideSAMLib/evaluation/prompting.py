@@ -1,4 +1,4 @@
-"""Prompts made from labels, as a person would give them: one box or one point on one slice.
+"""Prompts made from labels, as a person would give them: one box or some points on one slice.
 
 All arrays here are stacks or slices of a stack: the slide axis comes first.
 """
@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import InputError
 from ..prompts import SlicePrompt
 
-PROMPTS = ("box", "point")
+PROMPTS = ("box", "point", "points")
+POINTS = 3  # of the prompt "points"
 JITTER = 0.05  # of the length of the side that moves
 
 
@@ -55,16 +56,34 @@ def innermost_point(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[int
     spacing : (row, column) in mm, so that the distance is a true one. What lies beyond the edge of
     the slice counts as outside. The first of equals is taken.
     """
+    return inner_points(mask, spacing, 1)[0]
+
+
+def inner_points(
+    mask: np.ndarray, spacing: tuple[float, float], count: int
+) -> list[tuple[int, int]]:
+    """`count` different (x, y) inside a bool slice: the innermost one, then some spread about.
+
+    Each further point is the voxel, of any piece, that is farthest from the outside and from half
+    way to the points before it. A slice with fewer voxels gives all of them.
+    """
     from scipy import ndimage
 
-    pieces, count = ndimage.label(mask)
-    if count > 1:
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        mask = pieces == sizes.argmax()
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
-    return int(column), int(row)
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
+    pieces, number = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel(), minlength=2)
+    sizes[0] = 0
+    score = np.where(pieces == sizes.argmax(), depth, 0.0) if number > 1 else depth
+    rows, columns = np.indices(mask.shape)
+    near = np.full(mask.shape, np.inf)
+    found: list[tuple[int, int]] = []
+    for _ in range(min(count, int(mask.sum()))):
+        row, column = np.unravel_index(int(score.argmax()), mask.shape)
+        found.append((int(column), int(row)))
+        away = np.hypot((rows - row) * spacing[0], (columns - column) * spacing[1])
+        near = np.minimum(near, away / 2)
+        score = np.minimum(depth, near)
+    return found
 
 
 def generator(case: str, value: int, seed: int = 0) -> np.random.Generator:
@@ -79,7 +98,9 @@ def make_prompt(
     spacing: tuple[float, float, float],
     random: np.random.Generator,
 ) -> SlicePrompt:
-    """The one prompt of a structure: `kind` "box" or "point", on its largest slice.
+    """The one prompt of a structure, one of `PROMPTS`, on its largest slice.
+
+    "points" are three positive ones.
 
     truth : bool stack (S, H, W); spacing : (gap, row, column) in mm.
     """
@@ -88,6 +109,9 @@ def make_prompt(
         return SlicePrompt(index, box=jittered_box(truth[index], random))
     if kind == "point":
         return SlicePrompt(index, points=[innermost_point(truth[index], spacing[1:])], labels=[1])
+    if kind == "points":
+        points = inner_points(truth[index], spacing[1:], POINTS)
+        return SlicePrompt(index, points=points, labels=[1] * len(points))
     raise InputError(f"The prompt must be one of {', '.join(PROMPTS)}, not {kind!r}.")
 
 

@@ -215,6 +215,7 @@ def _structure_table(results: Sequence[StructureResult]) -> str:
         "slice",
         "method",
         "Dice",
+        *list(results[0].metrics)[1:],
         "leaked before / after",
         "missed",
         "confidence",
@@ -229,7 +230,7 @@ def _structure_table(results: Sequence[StructureResult]) -> str:
             r.pieces,
             f"{AXES[r.axis]} = {r.index} of {r.first}..{r.last}",
             _title(r.method, r.protocol),
-            f"{r.dice:.3f}",
+            *(f"{value:.3f}" for value in r.metrics.values()),
             f"{r.leaked_before} / {r.leaked_after}",
             r.missed,
             "-" if r.confidence is None else f"{r.confidence:.2f}",
@@ -249,6 +250,9 @@ def _notes(results: Sequence[StructureResult]) -> str:
         "`full`: no limits are given, Dice over the whole volume. `extent`: the structure's first "
         "and last slice are given, Dice over these slices. The baselines are given the extent; "
         "their Dice is the same under both.",
+        "`surface dice`: share of the two surfaces that lies within one voxel (its longest side) "
+        "of the other. `HD95 mm`: 95th percentile of the distances between them; the volume's "
+        "diagonal where nothing was found.",
         "Seconds are those of the whole call for one structure. Windows that were encoded before "
         "for the same case are not encoded again.",
     ]

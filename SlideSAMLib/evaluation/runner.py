@@ -96,6 +96,7 @@ def evaluate(
     settings: Any = None,
     workers: int = 1,
     overlays: Path | None = None,
+    surfaces: bool = False,
     done: Iterable[StructureResult] = (),
     store: Callable[[StructureResult], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -104,12 +105,14 @@ def evaluate(
 
     cases : from `read_manifest`, or made in memory.
     model : a loaded one, a `ModelSource`, a name or a file; None for the baselines alone.
-    prompt : "box" (true box with up to 5 % of hand jitter) or "point" (the innermost one).
+    prompt : "box" (true box with up to 5 % of hand jitter), "point" (the innermost one) or
+        "points" (three of them).
     protocol : "full", "extent", "clicks", "both" (the first two) or "all", see `protocols`.
     limit : the largest structures of each case that are used, 0 for all; min_voxels : the least.
     baselines : measure these, too. seed : of the jitter. settings : SlideSettings or None.
     workers : processes; more than one get one thread each, and a loaded model is sent to them.
     overlays : existing folder for the pictures, or None.
+    surfaces : measure the distance of the surfaces, too (needs MONAI, a second or so a structure).
     done : earlier results that need no second run.
     store : called with every new result at once. progress : with finished and all structures.
 
@@ -120,7 +123,8 @@ def evaluate(
         raise InputError("Limits must be 0 or more, and there must be at least one worker.")
     source = ModelSource(model) if isinstance(model, str) else model
     chosen = protocols.chosen(protocol)
-    plan = Plan(source, prompt, chosen, baselines, seed, settings, overlays)
+    measured = {**metrics.METRICS, **(metrics.SURFACE_METRICS if surfaces else {})}
+    plan = Plan(source, prompt, chosen, baselines, seed, settings, overlays, measured)
     results = {result.key: result for result in done}
     wanted, tasks = _tasks(cases, plan, limit, min_voxels, results)
     for count, batch in enumerate(_run(tasks, plan, workers), 1):

@@ -20,7 +20,7 @@ class Subject:
     ----------
     image, truth : stacks (S, H, W), the slide axis in front; truth is bool
     spacing : (gap, row, column) in mm
-    prompt : SlicePrompt; kind : "box" or "point"
+    prompt : SlicePrompt; kind : see `prompting.PROMPTS`
     first, last : the slices at the ends of the structure
     """
 

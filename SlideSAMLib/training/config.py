@@ -36,7 +36,7 @@ class TrainConfig:
     output : folder of the run (checkpoint, curve, final weights).
     data : folder of the training manifest, or None for invented shapes only.
     steps : optimiser steps; with `minutes` the schedule follows the clock instead.
-    batch : windows per step and process.
+    batch : windows per batch and process; accumulate : batches per step of the optimiser.
     sources : share of each family of volumes: shapes, label_maps, regions, real.
     datasets : labelled data of one's own, see `datasets.DatasetConfig`; in_memory : volumes of each
         that are kept; held_out : share of their cases that is not trained on.
@@ -49,6 +49,7 @@ class TrainConfig:
     steps: int = 10_000
     minutes: float | None = None
     batch: int = 8
+    accumulate: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: int = 200
@@ -58,6 +59,7 @@ class TrainConfig:
     threads: int = 1
     log_every: int = 50
     save_minutes: float = 5.0
+    tensorboard: bool = False
     start_from: str | None = None
     sources: dict[str, float] = field(
         default_factory=lambda: {"shapes": 0.35, "label_maps": 0.15, "regions": 0.2, "real": 0.3}
@@ -120,14 +122,17 @@ def _dataset(entry: dict) -> DatasetConfig:
 
 def _check(config: TrainConfig, path: Path) -> None:
     try:
-        good = config.steps >= 1 and config.batch >= 1 and config.learning_rate > 0
+        counts = min(config.steps, config.batch, config.accumulate, config.log_every)
+        good = counts >= 1 and config.learning_rate > 0
         shares = 0 <= config.held_out < 1 and config.in_memory >= 1
         weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
         weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
     except (TypeError, AttributeError):
         raise InputError(f"In {path}, a setting that must be a number is none.") from None
     if not good:
-        raise InputError(f"In {path}, steps, batch and learning_rate must be positive.")
+        raise InputError(
+            f"In {path}, steps, batch, accumulate, log_every and learning_rate must be positive."
+        )
     if not shares:
         raise InputError(f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more.")
     if not weighty:

@@ -1,6 +1,7 @@
-"""The training loop of the built-in model: seeded, logged, resumable, one or many processes.
+"""The training loop: seeded, logged, resumable, one or many processes.
 
-Under `torchrun` each process draws its own slabs and Lightning Fabric averages the gradients.
+What is trained, on what and with which loss, is a `Task`. Under `torchrun` each process draws its
+own windows and Lightning Fabric averages the gradients.
 """
 
 from __future__ import annotations
@@ -10,34 +11,38 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
-from ..builtin.network import BuiltinNetwork
-from ..builtin.weights import read_network, write_weights
 from .config import TrainConfig
-from .losses import figures, window_loss
-from .mixture import Mixture
-from .rollouts import Pool
 
-COLUMNS = (
-    "step",
-    "minutes",
-    "rate",
-    "loss",
-    "box_centre",
-    "box_ahead",
-    "point_centre",
-    "point_ahead",
-    "slide_centre",
-    "slide_ahead",
-    "presence_present",
-    "presence_absent",
-)
+COMMON = ("step", "minutes", "windows_per_second", "rate", "loss")  # columns of every curve
 
-DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
+
+class Task(Protocol):
+    """What is trained.
+
+    network : its parameters that require gradients are learnt.
+    figures : names of what `loss` reports, for the columns of the curve.
+    betas : of the optimiser.
+    """
+
+    network: torch.nn.Module
+    figures: tuple[str, ...]
+    betas: tuple[float, float]
+
+    def start(self, seed: int) -> None:
+        """Open the source of windows; a resumed run starts with another seed."""
+
+    def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Draw a batch, ask `network` (as Fabric wraps it); the mean loss, and figures."""
+
+    def write(self, learnt: dict[str, torch.Tensor], path: Path, note: dict[str, str]) -> None:
+        """Write the model with these values of the learnt parameters, atomically."""
 
 
 class _Average:
@@ -45,19 +50,18 @@ class _Average:
 
     def __init__(self, network: torch.nn.Module, share: float) -> None:
         self.share = share
-        self.values = {k: v.detach().clone().float() for k, v in network.state_dict().items()}
+        self.values = {k: v.clone().float() for k, v in learnt(network).items()}
 
     def update(self, network: torch.nn.Module, step: int) -> None:
         share = min(self.share, (1 + step) / (10 + step))
         with torch.no_grad():
-            for key, value in network.state_dict().items():
+            for key, value in learnt(network).items():
                 self.values[key].lerp_(value.float(), 1 - share)
 
 
-def freeze_encoder(network: BuiltinNetwork) -> None:
-    """Leave only what comes behind the transformer to be trained."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad = name.startswith(DECODER)
+def learnt(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that are trained, by name, without their gradients."""
+    return {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
 
 
 class Training:
@@ -70,34 +74,32 @@ class Training:
             accelerator="auto",
             devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-            strategy="ddp" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "auto",
+            strategy=_strategy(),
             precision=config.precision,
         )
         self.fabric.launch()
         self.folder = Path(config.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        if config.start_from:
-            network = read_network(Path(config.start_from))
-        else:
-            network = BuiltinNetwork(**config.network)
-        network = network.to(memory_format=torch.channels_last)
-        if config.trainable == "decoder":
-            freeze_encoder(network)
-        self.average = _Average(network, config.average)
-        learnt = [p for p in network.parameters() if p.requires_grad]
-        matrices = [p for p in learnt if p.ndim > 1]
-        others = [p for p in learnt if p.ndim <= 1]
+        self.task = make_task(config)
+        self.average = _Average(self.task.network, config.average)
+        parameters = [p for p in self.task.network.parameters() if p.requires_grad]
+        matrices = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
         optimiser = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": config.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
-            betas=(0.9, 0.98),
+            betas=self.task.betas,
         )
-        self.network, self.optimiser = self.fabric.setup(network, optimiser)
+        self.network, self.optimiser = self.fabric.setup(self.task.network, optimiser)
+        self.average.values = {
+            name: value.to(self.fabric.device) for name, value in self.average.values.items()
+        }
         self.done, self.seconds = 0, 0.0
+        self._events: Any = None  # of TensorBoard
 
     @property
     def checkpoint(self) -> Path:
@@ -119,7 +121,7 @@ class Training:
         if self.fabric.global_rank:
             return
         state = {
-            "network": self.network.state_dict(),
+            "network": learnt(self.network.module),
             "average": self.average.values,
             "optimiser": self.optimiser.state_dict(),
             "done": self.done,
@@ -129,7 +131,7 @@ class Training:
         torch.save(state, part)
         part.replace(self.checkpoint)
         note = {"steps": str(self.done), "seed": str(self.config.seed)}
-        write_weights(self.average.values, self.network.module.config, self.weights_path, note)
+        self.task.write(self.average.values, self.weights_path, note)
 
     @property
     def weights_path(self) -> Path:
@@ -140,25 +142,25 @@ class Training:
         if not self.checkpoint.exists():
             return False
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
+        self.network.module.load_state_dict(state["network"], strict=False)
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average.values = state["average"]
+        for name, value in self.average.values.items():
+            value.copy_(state["average"][name])
         self.done, self.seconds = state["done"], state["seconds"]
         return True
 
     def run(self) -> Path:
         """Train until the schedule ends."""
-        config, rank = self.config, self.fabric.global_rank
-        seed = config.seed * 1000 + rank + 17 * self.done  # a resumed run sees new slabs
-        mixture = Mixture(config, seed)
-        pool = Pool(config.batch, mixture.draw, np.random.default_rng(seed + 1))
+        config = self.config
+        # A resumed run sees new windows.
+        self.task.start(config.seed * 1000 + self.fabric.global_rank + 17 * self.done)
         sums: dict[str, list[float]] = {}
         clock = saved = time.monotonic()
         while self._running():
-            loss = self._step(pool, sums)
-            sums.setdefault("loss", []).append(loss)
+            sums.setdefault("loss", []).append(self._step(sums))
             now = time.monotonic()
             self.seconds += now - clock
+            sums.setdefault("seconds", []).append(now - clock)
             clock = now
             if self.done % config.log_every == 0:
                 self._log(sums)
@@ -173,40 +175,80 @@ class Training:
         more = torch.tensor(float(self.progress() < 1))
         return bool(self.fabric.all_reduce(more, reduce_op="mean") >= 1)
 
-    def _step(self, pool: Pool, sums: dict[str, list[float]]) -> float:
-        step = pool.step()
+    def _step(self, sums: dict[str, list[float]]) -> float:
+        """One step of the optimiser, from as many batches as are accumulated."""
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
-        inputs = step.inputs.contiguous(memory_format=torch.channels_last)
-        logits, fine, quality, presence = self.network(inputs)
-        loss = window_loss(logits, fine, quality, presence, step)
-        self.optimiser.zero_grad()
-        self.fabric.backward(loss)
+        total = 0.0
+        for part in range(self.config.accumulate):
+            last = part == self.config.accumulate - 1
+            with self.fabric.no_backward_sync(self.network, enabled=not last):
+                loss, figures = self.task.loss(self.network)
+                self.fabric.backward(loss / self.config.accumulate)
+            total += float(loss.detach()) / self.config.accumulate
+            for name, value in figures.items():
+                sums.setdefault(name, []).append(value)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
+        self.optimiser.zero_grad()
         self.done += 1
         self.average.update(self.network.module, self.done)
-        for name, value in figures(fine.detach(), presence.detach(), step).items():
-            sums.setdefault(name, []).append(value)
-        with torch.no_grad():
-            pool.advance(fine.detach().float().sigmoid())
-        return float(loss.detach())
+        return total
 
     def _log(self, sums: dict[str, list[float]]) -> None:
+        seconds = sum(sums.pop("seconds"))
         if self.fabric.global_rank == 0:
-            row = {name: f"{np.mean(values):.4f}" for name, values in sums.items()}
-            row |= {
+            config = self.config
+            windows = config.log_every * config.batch * config.accumulate * self.fabric.world_size
+            numbers = {
                 "step": self.done,
-                "minutes": f"{self.seconds / 60:.2f}",
-                "rate": f"{self._rate():.2e}",
+                "minutes": self.seconds / 60,
+                "windows_per_second": windows / seconds,
+                "rate": self._rate(),
+                **{name: float(np.mean(values)) for name, values in sums.items()},
             }
-            path = self.folder / "curve.csv"
-            fresh = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, restval="")
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
-            shown = " ".join(f"{k}={v}" for k, v in row.items())
-            print(shown, flush=True)
+            row = {name: _text(name, value) for name, value in numbers.items()}
+            self._write_row(row)
+            self._write_events(numbers)
+            print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
         sums.clear()
+
+    def _write_row(self, row: dict[str, str]) -> None:
+        path = self.folder / "curve.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, (*COMMON, *self.task.figures), restval="")
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _write_events(self, numbers: dict[str, float]) -> None:
+        """The same for TensorBoard, where it is wanted."""
+        if not self.config.tensorboard:
+            return
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self.folder))
+        for name, value in numbers.items():
+            if name != "step":
+                self._events.add_scalar(name, value, self.done)
+        self._events.flush()
+
+
+def make_task(config: TrainConfig) -> Task:
+    """The task of a configuration: the built-in network, or the one that `start_from` names."""
+    from .builtin_task import BuiltinTask
+
+    return BuiltinTask(config)
+
+
+def _strategy() -> Any:
+    """Which prompts a window gets decides which parameters it uses: not always all of them."""
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return DDPStrategy(find_unused_parameters=True) if several else "auto"
+
+
+def _text(name: str, value: float) -> str:
+    form = {"step": "d", "minutes": ".2f", "windows_per_second": ".1f", "rate": ".2e"}
+    return format(value, form.get(name, ".4f"))

@@ -9,7 +9,7 @@ step is supervised by the truth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -53,6 +53,10 @@ class Step:
     valid: torch.Tensor
     first: torch.Tensor
     ambiguous: torch.Tensor
+
+    def to(self, device: torch.device) -> Step:
+        """The same on a device."""
+        return Step(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Pool:

@@ -96,9 +96,13 @@ class Editor:
         self.effects: dict[str, ScriptedEffect] = {}
         self.active: ScriptedEffect | None = None
         self.errors: list[str] = []
+        self.dialogs = 0  # how many modal dialogs would have been shown
         self._tags: list[tuple[Any, int]] = []
         self._shown = self._selection()
-        self._own_tags = [
+        self._own_tags = self._observe_node()
+
+    def _observe_node(self) -> list[int]:
+        return [
             self.node.AddObserver(self.node.EffectParameterModified, lambda *_: self._update_gui()),
             self.node.AddObserver("ModifiedEvent", lambda *_: self._on_node()),
         ]
@@ -153,6 +157,27 @@ class Editor:
             self.errors.append(traceback.format_exc())
             traceback.print_exc()
             return None
+
+    def setParameterNode(self, node: Any) -> None:
+        """Another editor node, as after closing a scene: all effects get their defaults anew."""
+        self.setActiveEffectByName("")
+        for tag in self._own_tags:
+            self.node.RemoveObserver(tag)
+        self.node = node
+        self.logic.SetSegmentEditorNode(node)
+        self._shown = self._selection()
+        self._own_tags = self._observe_node()
+        for effect in self.effects.values():
+            self._call(effect, "setMRMLDefaults")
+
+    def setPlaceMode(self, on: bool) -> None:
+        """Markups are placed with the mouse: by default that ends the effect."""
+        if self.active is None:
+            return
+        if "interactionNodeModified" in self.active._methods:
+            self._call(self.active, "interactionNodeModified", None)
+        elif on:
+            self.setActiveEffectByName("")
 
     def _update_gui(self) -> None:
         for effect in self.effects.values():

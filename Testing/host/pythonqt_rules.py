@@ -16,6 +16,22 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
+# What PySide6 has and `qt` of Slicer has not: its classes are flat, its signals are text.
+NOT_IN_SLICER = ("Signal", "Slot", "Property", "SIGNAL", "SLOT", "QtCore", "QtGui", "QtWidgets")
+
+log: list[str] = []  # what Slicer only prints: signals that do not exist, exceptions in slots
+
+
+def complain(text: str) -> None:
+    """Print what Slicer would print, and keep it for tests to look at."""
+    log.append(text)
+    print(text, file=sys.stderr)
+
+
+def complain_of(kind: type, error: BaseException, trace: Any) -> None:
+    """The same for an exception, with the arguments of sys.excepthook."""
+    complain("".join(traceback.format_exception(kind, error, trace)))
+
 
 def _slot(function: Callable, name: str) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -121,10 +137,9 @@ class PythonQtRules:
         meta = QtCore.QObject.metaObject(self)
         signature = _signature(signal)
         if meta.indexOfSignal(signature) < 0:  # a message and False, no exception
-            print(
+            complain(
                 f"PythonQt: QObject::connect() signal '{signal}' does not exist on "
-                f"{type(self).__name__}",
-                file=sys.stderr,
+                f"{type(self).__name__}"
             )
             return False
         function = target[0] if len(target) == 1 else getattr(target[0], target[1].split("(")[0])
@@ -134,7 +149,7 @@ class PythonQtRules:
             try:
                 function(*(args if limit is None else args[:limit]))
             except Exception:  # printed, and never seen by the emitter, as in Slicer
-                traceback.print_exc()
+                complain(traceback.format_exc())
 
         self._handlers.setdefault(signature, []).append((function, handler))
         return bool(QtCore.QObject.connect(self, QtCore.SIGNAL(signature), handler))
@@ -154,6 +169,8 @@ class _QtModule(types.ModuleType):
     """`import qt`: wraps QObject classes on first use, hands value classes through."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in NOT_IN_SLICER:
+            raise AttributeError(f"module 'qt' has no attribute '{name}'")
         for module in (QtWidgets, QtGui, QtCore):
             base = getattr(module, name, None)
             if base is None:

@@ -11,7 +11,7 @@ from typing import Any
 import slicer
 from PySide6 import QtGui
 
-from .pythonqt_rules import qt
+from .pythonqt_rules import complain, qt
 
 
 class _SliceView:
@@ -150,6 +150,9 @@ class ScriptedEffect:
 
     def parameter(self, name: str) -> str:
         node = self.parameterSetNode()
+        if node is None:
+            complain(f"parameter '{name}': invalid parameter set node")
+            return ""
         own = node.GetAttribute(f"{self.name}.{name}")
         return (node.GetAttribute(name) if own is None else own) or ""
 
@@ -171,6 +174,9 @@ class ScriptedEffect:
     def setCommonParameter(self, name: str, value: Any) -> None:
         text = f"{value:.6g}" if type(value) is float else str(value)
         node = self.parameterSetNode()
+        if node is None:
+            complain(f"setParameter '{name}': invalid parameter set node")
+            return
         if node.GetAttribute(name) == text:
             return
         was = node.GetDisableModifiedEvent()
@@ -184,7 +190,8 @@ class ScriptedEffect:
             self.setParameter(name, value)
 
     def parameterDefined(self, name: str) -> bool:
-        return bool(self.parameterSetNode().GetAttribute(f"{self.name}.{name}"))
+        node = self.parameterSetNode()
+        return node is not None and bool(node.GetAttribute(f"{self.name}.{name}"))
 
     # Options
 
@@ -246,7 +253,8 @@ class ScriptedEffect:
         has_extent = bool(left) and not isinstance(left[0], bool)
         extent = left.pop(0) if has_extent else [0, -1, 0, -1, 0, -1]
         bypass = left.pop(0) if left else False
-        if left or len(extent) != 6:
+        # The logic's enum members are ints for Python, but no argument for Qt's overloads.
+        if left or len(extent) != 6 or type(mode) is not int:
             raise ValueError("Could not find matching overload for given arguments")
         logic = self._editor.logic
         modes = (  # the logic wants its enum type, not an int
@@ -268,6 +276,7 @@ class ScriptedEffect:
             return self.NotConfirmed
         if display is not None and not display.GetSegmentVisibility(segment):
             display.SetSegmentVisibility(segment, True)
+            self._editor.dialogs += 1  # also in testing mode: it would wait for somebody
             return self.ConfirmedWithDialog
         return self.ConfirmedWithoutDialog
 

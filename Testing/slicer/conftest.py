@@ -50,12 +50,20 @@ def qt_application():
 
 @pytest.fixture
 def session(qt_application):
-    """A fresh scene with slicer.app, slicer.mrmlScene and slicer.modules."""
-    from Testing.host import headless
+    """A fresh scene with slicer.app, slicer.mrmlScene and slicer.modules.
 
+    At the end nothing may stand in the log that Slicer would only print there: exceptions in
+    slots and in observers, signals that do not exist.
+    """
+    from Testing.host import headless, pythonqt_rules
+
+    pythonqt_rules.log.clear()
     started = headless.start()
+    hook, sys.excepthook = sys.excepthook, pythonqt_rules.complain_of  # VTK's observers end there
     yield started
+    sys.excepthook = hook
     headless.stop(started)
+    assert pythonqt_rules.log == []
 
 
 @pytest.fixture(scope="session")

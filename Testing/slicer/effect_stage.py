@@ -12,11 +12,14 @@ from PySide6 import QtWidgets
 
 from Testing.host import pythonqt_host, views
 from Testing.host.scripted_effect import LayoutManager
-from Testing.slicer import scenes
 from Testing.slicer.scenes import GEOMETRIES, MIDDLE, Scene
 
 EFFECT = (
     Path(__file__).resolve().parents[2] / "SlideSAM/SegmentEditorSlideSAMLib/SegmentEditorEffect.py"
+)
+# A plain effect of the host's own, to switch to.
+SAMPLE_EFFECT = (
+    Path(__file__).resolve().parents[1] / "host/SegmentEditorSampleBoxLib/SegmentEditorEffect.py"
 )
 NAMES = ("Red", "Yellow", "Green")
 ORIENTATIONS = ("Axial", "Sagittal", "Coronal")
@@ -124,9 +127,10 @@ class Stage:
         """The voxels of the preview, on the volume: bool (K, J, I)."""
         node = self.interaction.preview.node
         if node is None:
-            return np.zeros(scenes.SHAPE, bool)
+            return np.zeros(self.scene.image.shape, bool)
         shown = Scene.__new__(Scene)
         shown.volume, shown.ijk_to_ras = self.scene.volume, self.scene.ijk_to_ras
+        shown.image = self.scene.image
         shown.segmentation = node
         return shown.mask("sure") | shown.mask("weak")
 

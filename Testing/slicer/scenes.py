@@ -44,6 +44,8 @@ GEOMETRIES = {
     "left-handed": affine(np.diag([0.7, 0.9, -1.5]), (-5, 8, 60)),
     "anisotropic": affine(np.diag([-0.6, -0.6, 5.0]), (50, 40, -200)),
     "sagittal scan": affine([[0, 0, 1.5], [-0.9, 0, 0], [0, -0.9, 0]], (3, 20, 30)),
+    # Half a micrometre, metres from the origin: single precision is half a voxel here.
+    "microscopy": affine(np.diag([-0.0005, -0.0006, 0.001]), (4000, -3000, 2000)),
     "sheared": affine([[0.9, 0, 0], [0, 0.9, 0.7], [0, 0, 2.0]], (4, 5, 6)),
 }
 # A rotation with a shift, as a registration gives it.
@@ -154,7 +156,7 @@ class Scene:
         found = self.found(segment_id)
         whole = np.rint(found).astype(int)
         assert np.allclose(found, whole, atol=1e-6)
-        mask = np.zeros(SHAPE, bool)
+        mask = np.zeros(self.image.shape, bool)
         mask[whole[:, 2], whole[:, 1], whole[:, 0]] = True
         assert mask.sum() == len(whole)
         return mask

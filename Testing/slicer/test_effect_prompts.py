@@ -24,7 +24,7 @@ def voxels(stage):
     return found
 
 
-@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sagittal scan", "anisotropic"])
+@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sagittal scan", "microscopy"])
 @pytest.mark.parametrize("transforms", [(), ("volume", "segmentation"), ("volume",)])
 def test_click_and_drag_are_voxel_exact(stage_of, geometry, transforms):
     """In all three orientations, whatever the lattice and the transforms."""
@@ -215,6 +215,21 @@ def test_each_segment_has_its_own(stage_of):
     stage.open()
     stage.editor.node.SetSelectedSegmentID("B")
     assert [v[2:] for v in voxels(stage)] == [([(7, 6, 6)], 0)]
+
+
+def test_segments_share_what_was_encoded(stage_of, quick_model):
+    """Another object on the same slices costs no encoding."""
+    stage = stage_of()
+    stage.click((6, 5, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    encoded = len(quick_model.encoded)
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    stage.click((9, 7, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert stage.mask("B").any() and len(quick_model.encoded) == encoded
 
 
 def test_prompts_move_with_the_segmentation_and_outlive_its_geometry(stage_of):

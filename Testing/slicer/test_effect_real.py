@@ -109,6 +109,55 @@ def test_from_the_box_to_the_file(
     assert [mark.key for mark in stage.interaction.book.prompts.marks] == before
 
 
+@pytest.mark.slow
+def test_the_builtin_model_from_the_box_to_undo(session, stage_of, data_folder, tmp_path):
+    """The same with the model that users have: what is written is the library's own result."""
+    import SlideSAMLib
+
+    scene = RealScene(data_folder, ())
+    axis, index = 2, int(np.argmax(scene.liver.sum(axis=(1, 2))))
+    low, high = scene.box(axis, index)
+    stage = stage_of(scene=scene, view_names=("Red",), size=(500, 500), model="builtin")
+    end = len(scene.image) - 1
+    limits = {"FirstSlice": index - 12, "LastSlice": min(index + 8, end)}  # to save time
+    for name, value in {"LimitSlices": 1, **limits}.items():
+        stage.effect.setParameter(name, value)
+    stage.scroll_to(low)
+    stage.drag(low, high)
+    stage.wait()
+    liver = scene.liver[index]
+    shown = stage.preview()[index]
+    assert 2 * (shown & liver).sum() > 0.8 * (shown.sum() + liver.sum())  # Dice on this slice
+    stage.key("Return")
+    stage.wait(lambda: len(stage.interaction.work.slices) > 3)
+    stage.panel.cancel.click()
+    stage.wait()
+    assert not stage.mask().any() and len(stage.interaction.preview.shown) > 3
+    stage.key("Return")
+    stage.wait(seconds=120)
+    expected = SlideSAMLib.segment(
+        scene.image,
+        [SlideSAMLib.SlicePrompt(index, box=(low[0], low[1], high[0], high[1]))],
+        spacing=spacing(scene),
+        first=limits["FirstSlice"],
+        last=limits["LastSlice"],
+        model=stage.interaction.work.session.model,
+    )
+    first = stage.mask()
+    assert expected.mask.sum() > 5000 and np.array_equal(first, expected.mask)
+    correct(stage, axis, index)
+    corrected = stage.mask()
+    assert not np.array_equal(corrected, first)
+    stage.editor.logic.Undo()
+    assert np.array_equal(stage.mask(), first)
+    stage.editor.logic.Redo()
+    assert np.array_equal(stage.mask(), corrected)
+    before = [mark.key for mark in stage.interaction.book.prompts.marks]
+    save_and_load(stage, tmp_path)
+    assert np.array_equal(stage.mask(), corrected)
+    assert [mark.key for mark in stage.interaction.book.prompts.marks] == before
+
+
 def spacing(scene):
     return tuple(np.linalg.norm(scene.ijk_to_ras[:3, :3], axis=0)[::-1])
 

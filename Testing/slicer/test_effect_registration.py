@@ -46,6 +46,27 @@ def test_help_has_a_first_sentence(stage_of):
     assert "not for clinical use" in rest
 
 
+def test_every_control_explains_itself(stage_of, qt_application):
+    """Tooltips, with the shortcut where there is one."""
+    from PySide6 import QtWidgets
+    from SlideSAMEffect.shortcuts import NEXT_CANDIDATE, WEAKEST
+
+    stage = stage_of()
+    kinds = (QtWidgets.QAbstractButton, QtWidgets.QComboBox, QtWidgets.QAbstractSpinBox)
+    frame = stage.effect.optionsFrame()
+    controls = [each for kind in kinds for each in frame.findChildren(kind)]
+    assert len(controls) >= 14
+    for each in controls:
+        assert len(each.toolTip) > 15, each.objectName
+    for key, button in (
+        (NEXT_CANDIDATE, stage.panel.candidate),
+        (WEAKEST, stage.panel.weakest),
+        ("Enter", stage.panel.segment),
+        ("Delete", stage.panel.clear),
+    ):
+        assert key in button.toolTip
+
+
 def test_parameters_have_defaults_and_are_text(stage_of):
     """No bools: "True" could not be read as a number."""
     from SlideSAMEffect.parameters import DEFAULTS

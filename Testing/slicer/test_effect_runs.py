@@ -399,14 +399,19 @@ def dashes(stage, view="Red"):
     return (np.c_[xy[:, :2], np.zeros(len(xy)), np.ones(len(xy))] @ xy_to_ras.T)[:, :3]
 
 
-def around(stage, ras):
-    """Whether every position lies between a voxel of the object's edge and one outside it."""
+def around(stage, ras, truth=None):
+    """Whether every position lies between a voxel of the object's edge and one outside it.
+
+    truth : the object where it is not the whole one: bool (K, J, I).
+    """
     to_world = scenes.to_world(stage.scene.volume) @ stage.scene.ijk_to_ras
     ijk = (np.c_[ras, np.ones(len(ras))] @ np.linalg.inv(to_world).T)[:, :3]
-    truth = np.pad(stage.scene.truth, 1)
-    for i, j, k in ijk:
-        k = round(k)
-        near = truth[k + 1, int(j // 1) + 1 : int(j // 1) + 3, int(i // 1) + 1 : int(i // 1) + 3]
+    truth = np.pad(stage.scene.truth if truth is None else truth, 1)
+    across = int(np.argmin(np.ptp(ijk, axis=0)))  # the view's slice is the same for all
+    for position in ijk:
+        place = [slice(int(v // 1) + 1, int(v // 1) + 3) for v in position]
+        place[across] = round(position[across]) + 1
+        near = truth[tuple(place[::-1])]  # (i, j, k) to (K, J, I)
         if near.all() or not near.any():
             return False
     return True
@@ -414,11 +419,14 @@ def around(stage, ras):
 
 @pytest.mark.parametrize("transforms", [(), ("volume", "segmentation")])
 def test_weak_slices_have_a_dashed_outline(stage_of, transforms):
-    """On their slice and in views of their orientation only, in place after zoom and scroll."""
+    """On their slice, and where other views cut it, in place after zoom and scroll."""
     stage = weak_stage(stage_of, transforms=transforms)
     first = dashes(stage)
     assert len(first) > 8 and around(stage, first)
-    assert dashes(stage, "Yellow") is None and dashes(stage, "Green") is None
+    window = np.zeros_like(stage.scene.truth)
+    window[5:8] = stage.scene.truth[5:8]
+    for name in ("Yellow", "Green"):
+        assert around(stage, dashes(stage, name), window)
     red = stage.views["Red"]
     fov = red.node.GetFieldOfView()
     red.node.SetFieldOfView(fov[0] / 2, fov[1] / 2, fov[2])
@@ -428,6 +436,9 @@ def test_weak_slices_have_a_dashed_outline(stage_of, transforms):
     assert around(stage, dashes(stage))
     stage.scroll_to((9, 7, 8), "Red")  # no preview here
     assert dashes(stage) is None
+    stage.scroll_to((9, 7, 40), "Red")  # nor beyond the volume
+    stage.scroll_to((40, 40, 6), "Yellow")
+    assert dashes(stage) is None and dashes(stage, "Yellow") is None
     stage.scroll_to((9, 7, 6), "Red")
     assert dashes(stage) is not None
     stage.panel.clear.click()

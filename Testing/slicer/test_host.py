@@ -1,18 +1,14 @@
 """The stand-in host itself: it runs an effect as Slicer does, and refuses what Slicer refuses."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import slicer
 
 from Testing.slicer import scenes
+from Testing.slicer.effect_stage import SAMPLE_EFFECT
 from Testing.slicer.scenes import Scene
 
 pytestmark = pytest.mark.slicer
-EFFECT = (
-    Path(__file__).resolve().parents[1] / "host/SegmentEditorSampleBoxLib/SegmentEditorEffect.py"
-)
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def test_an_effect_runs_on_clicks_and_drags(session, gl):
     view.logic.FitSliceToBackground()
     editor = pythonqt_host.Editor(session, scene.segmentation, scene.volume, [view])
     editor.logic.AddEmptySegment("A")
-    effect = editor.addEffect(EFFECT)
+    effect = editor.addEffect(SAMPLE_EFFECT)
     editor.setActiveEffectByName("Sample box")
     view.drag(*(view.ras_to_xy(scene.ras(ijk)) for ijk in ((3, 4, 6), (12, 9, 6))))
     expected = np.zeros(scenes.SHAPE, bool)

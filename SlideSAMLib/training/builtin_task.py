@@ -1,0 +1,70 @@
+"""What trains the built-in model: its network, slabs that are slid over, and its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..builtin.network import BuiltinNetwork
+from ..builtin.weights import read_network, write_weights
+from .config import TrainConfig
+from .losses import figures, window_loss
+from .mixture import Mixture
+from .rollouts import Pool
+
+DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
+
+
+class BuiltinTask:
+    """See `loop.Task`."""
+
+    figures = (
+        "box_centre",
+        "box_ahead",
+        "point_centre",
+        "point_ahead",
+        "slide_centre",
+        "slide_ahead",
+        "presence_present",
+        "presence_absent",
+    )
+    betas = (0.9, 0.98)
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        if config.start_from:
+            network = read_network(Path(config.start_from))
+        else:
+            network = BuiltinNetwork(**config.network)
+        self.network = network.to(memory_format=torch.channels_last)
+        if config.trainable == "decoder":
+            freeze_encoder(self.network)
+
+    def start(self, seed: int) -> None:
+        mixture = Mixture(self._config, seed)
+        self._pool = Pool(self._config.batch, mixture.draw, np.random.default_rng(seed + 1))
+
+    def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        step = self._pool.step()
+        device = next(self.network.parameters()).device
+        step = step.to(device)
+        inputs = step.inputs.contiguous(memory_format=torch.channels_last)
+        logits, fine, quality, presence = network(inputs)
+        loss = window_loss(logits, fine, quality, presence, step)
+        found = figures(fine.detach(), presence.detach(), step)
+        with torch.no_grad():
+            self._pool.advance(fine.detach().float().sigmoid().cpu())
+        return loss, found
+
+    def write(self, learnt: dict[str, torch.Tensor], path: Path, note: dict[str, str]) -> None:
+        values = {**self.network.state_dict(), **learnt}
+        write_weights(values, self.network.config, path, note)
+
+
+def freeze_encoder(network: BuiltinNetwork) -> None:
+    """Leave only what comes behind the transformer to be trained."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = name.startswith(DECODER)
