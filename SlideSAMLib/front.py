@@ -216,6 +216,11 @@ def _at(choice: Choice, place: int) -> float | None:
 
 
 def nearest_anchor(anchors: dict[int, Anchor]) -> Callable[[int], Anchor]:
-    """A function from slice index to the nearest anchor; of two equally near ones the lower."""
-    indices = np.array(sorted(anchors))
+    """A function from slice index to the nearest anchor; of two equally near ones the lower.
+
+    Anchors without a mask, slices that a user has emptied, count only where there is no other:
+    they know neither the object's look nor its size.
+    """
+    filled = [index for index, anchor in anchors.items() if anchor.voxels]
+    indices = np.array(sorted(filled or anchors))
     return lambda index: anchors[int(indices[np.argmin(np.abs(indices - index))])]
