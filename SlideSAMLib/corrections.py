@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .fusion import Patch
+from .fusion import Patch, patch_of_mask
 from .next_prompt import Box, around, mask_box
 from .prompts import SlicePrompt
 
@@ -138,6 +138,16 @@ def obeying(
     return out
 
 
+def rejected(prompt: SlicePrompt, result: Patch) -> Patch | None:
+    """The mask of a slice that a correction has emptied; None where something is left or was not.
+
+    It shows what the object is not: see `front.Front`.
+    """
+    if prompt.mask is None or not prompt.mask.any() or result.voxels:
+        return None
+    return patch_of_mask(prompt.mask, SURE)
+
+
 def _part(mask: np.ndarray, points: Points) -> tuple[slice, slice]:
     """Where the mask and the points lie, with as much again on every side."""
     around = [(x, y, x, y) for x, y in points.inside + points.outside]
@@ -187,7 +197,7 @@ def _cut(mask: np.ndarray, point: tuple[int, int], points: Points, here: _Slice)
     markers = np.zeros(mask.shape, np.int16)
     if kept:
         for a, b in kept:
-            markers[b, a] = _KEPT
+            markers[piece & (here.distance((a, b)) <= 0.5 * depth[b, a])] = _KEPT
     elif depth[y, x] < CORE * depth.max():
         markers[piece & (depth >= CORE * depth.max())] = _KEPT
     else:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .candidates import Choice, rank
-from .corrections import corrected
-from .fusion import Patch, SliceRecord, patch_of_mask, stability
+from .corrections import corrected, rejected
+from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .prompts import SlicePrompt
 from .slide_types import SlideSettings
@@ -25,6 +25,7 @@ class Anchor:
     outer : what this window said about the slices beside it, by slice index.
     voxels : size of the slice's mask.
     memory : what the model remembers of the slice, or None.
+    rejected : the mask that a correction has emptied, or None.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Anchor:
     outer: dict[int, SliceRecord]
     voxels: int
     memory: Any
+    rejected: Patch | None = None
 
 
 def anchor_choices(
@@ -89,7 +91,7 @@ def predict_anchor(
     memory = None
     if settings.use_memory and patch.voxels:
         memory = predictor.remember(prompt.index, patch.mask((stack.height, stack.width)))
-    return Anchor(prompt.index, record, outer, patch.voxels, memory)
+    return Anchor(prompt.index, record, outer, patch.voxels, memory, rejected(prompt, patch))
 
 
 @dataclass(eq=False)
@@ -99,6 +101,8 @@ class Front:
     direction : +1 or -1.
     bound_stop : the reason to give when the bound is reached.
     nearest : slice index -> the anchor nearest to it (for memory and growth).
+    avoided : the mask rejected at the far end of a stretch, or None. The object ends before it: at
+        the latest where a mask is more like it than like the anchor's.
 
     position : the last slice whose own window was accepted.
     stop : why the front ended, or None while it can go on.
@@ -112,12 +116,14 @@ class Front:
     bound: int
     bound_stop: Stop
     nearest: Callable[[int], Anchor]
+    avoided: Patch | None = None
     position: int = field(init=False)
     stop: Stop | None = field(init=False, default=None)
     records: dict[int, SliceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         self.position = self.anchor.index
+        self._start = self.anchor.record.fused()
         self.records = {self.anchor.index: self.anchor.record}
         following = self.position + self.direction
         if following in self.anchor.outer:
@@ -163,6 +169,8 @@ class Front:
 
     def _judge(self, choice: Choice, behind: Patch, nearest: Anchor) -> Stop | None:
         patch = choice.patches[1]
+        if self.avoided is not None and dice(patch, self.avoided) > dice(patch, self._start):
+            return Stop.NOTHING_LEFT
         found = Findings(
             voxels=patch.voxels,
             voxels_prompted=nearest.voxels,
