@@ -20,8 +20,8 @@ from .next_prompt import Box, around, mask_box
 from .prompts import SlicePrompt
 
 CORE = 0.7  # of a mask's greatest depth: voxels that lie deeper are its core
-# A click as deep as this rejects the piece. Of 149 simulated clicks on wrong slices 53 were; 94 % of
-# these pieces had nearly nothing in common with the object, 2 % more than half.
+# A click as deep as this rejects the piece. 53 of 149 simulated clicks on wrong slices were that
+# deep: 94 % of their pieces had next to nothing in common with the object, 2 % more than half.
 REJECTING = 0.9
 REACH = 2.0  # how far an added piece may go, over the distance of its point from the mask
 SURE = 4.0  # logit of what is added; what is cut gets the opposite

@@ -192,7 +192,7 @@ class Front:
         self.records[self.position].add(choice.patches[behind_place], weight)
         following = centre + self.direction
         if 0 <= following < self.predictor.stack.slices:
-            new = SliceRecord(settings, presence=_at(choice, ahead_place))
+            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=record.inherited())
             new.add(choice.patches[ahead_place], settings.outer_weight)
             self.records[following] = new
         self.position = centre
