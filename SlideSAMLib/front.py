@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .candidates import Choice, rank
-from .fusion import Patch, SliceRecord, patch_of_mask, stability
+from .corrections import corrected, rejected
+from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .prompts import SlicePrompt
 from .slide_types import SlideSettings
@@ -24,6 +25,7 @@ class Anchor:
     outer : what this window said about the slices beside it, by slice index.
     voxels : size of the slice's mask.
     memory : what the model remembers of the slice, or None.
+    rejected : the mask that a correction has emptied, or None.
     """
 
     index: int
@@ -31,6 +33,7 @@ class Anchor:
     outer: dict[int, SliceRecord]
     voxels: int
     memory: Any
+    rejected: Patch | None = None
 
 
 def anchor_choices(
@@ -45,7 +48,14 @@ def anchor_choices(
     window_prompt = first_prompt(prompt, shape, settings, knows_masks)
     prediction = predictor.predict(prompt.index, window_prompt, ahead)
     kept = kept_mask(prompt, settings)
-    return rank(prediction, {} if kept is None else {1: kept}, settings)
+    choices = rank(prediction, {} if kept is None else {1: kept}, settings)
+    if prompt.mask is None or not prompt.points:
+        return choices
+    image, spacing = predictor.stack.slice(prompt.index), predictor.stack.spacing[1:]
+    return [
+        replace(choice, patches=corrected(choice.patches, prompt, image, spacing))
+        for choice in choices
+    ]
 
 
 def kept_mask(prompt: SlicePrompt, settings: SlideSettings) -> Patch | None:
@@ -81,7 +91,7 @@ def predict_anchor(
     memory = None
     if settings.use_memory and patch.voxels:
         memory = predictor.remember(prompt.index, patch.mask((stack.height, stack.width)))
-    return Anchor(prompt.index, record, outer, patch.voxels, memory)
+    return Anchor(prompt.index, record, outer, patch.voxels, memory, rejected(prompt, patch))
 
 
 @dataclass(eq=False)
@@ -91,6 +101,8 @@ class Front:
     direction : +1 or -1.
     bound_stop : the reason to give when the bound is reached.
     nearest : slice index -> the anchor nearest to it (for memory and growth).
+    avoided : the mask rejected at the far end of a stretch, or None. The object ends before it: at
+        the latest where a mask is more like it than like the anchor's.
 
     position : the last slice whose own window was accepted.
     stop : why the front ended, or None while it can go on.
@@ -104,12 +116,14 @@ class Front:
     bound: int
     bound_stop: Stop
     nearest: Callable[[int], Anchor]
+    avoided: Patch | None = None
     position: int = field(init=False)
     stop: Stop | None = field(init=False, default=None)
     records: dict[int, SliceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         self.position = self.anchor.index
+        self._start = self.anchor.record.fused()
         self.records = {self.anchor.index: self.anchor.record}
         following = self.position + self.direction
         if following in self.anchor.outer:
@@ -155,6 +169,8 @@ class Front:
 
     def _judge(self, choice: Choice, behind: Patch, nearest: Anchor) -> Stop | None:
         patch = choice.patches[1]
+        if self.avoided is not None and dice(patch, self.avoided) > dice(patch, self._start):
+            return Stop.NOTHING_LEFT
         found = Findings(
             voxels=patch.voxels,
             voxels_prompted=nearest.voxels,
@@ -176,7 +192,7 @@ class Front:
         self.records[self.position].add(choice.patches[behind_place], weight)
         following = centre + self.direction
         if 0 <= following < self.predictor.stack.slices:
-            new = SliceRecord(settings, presence=_at(choice, ahead_place))
+            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=record.inherited())
             new.add(choice.patches[ahead_place], settings.outer_weight)
             self.records[following] = new
         self.position = centre
@@ -208,6 +224,11 @@ def _at(choice: Choice, place: int) -> float | None:
 
 
 def nearest_anchor(anchors: dict[int, Anchor]) -> Callable[[int], Anchor]:
-    """A function from slice index to the nearest anchor; of two equally near ones the lower."""
-    indices = np.array(sorted(anchors))
+    """A function from slice index to the nearest anchor; of two equally near ones the lower.
+
+    Anchors without a mask, slices that a user has emptied, count only where there is no other:
+    they know neither the object's look nor its size.
+    """
+    filled = [index for index, anchor in anchors.items() if anchor.voxels]
+    indices = np.array(sorted(filled or anchors))
     return lambda index: anchors[int(indices[np.argmin(np.abs(indices - index))])]

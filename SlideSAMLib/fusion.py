@@ -124,12 +124,14 @@ class SliceRecord:
     views : the central view (if any) and the outer ones, in the order in which they came.
     quality : predicted IoU of the window centred on the slice, or None.
     presence : probability that the object is on the slice, or None.
+    trust : 0..1, what the doubt about the slices on the way from the prompt leaves for this one.
     """
 
     settings: SlideSettings
     views: list[View] = field(default_factory=list)
     quality: float | None = None
     presence: float | None = None
+    trust: float = 1.0
     _fused: Patch | None = field(default=None, init=False, repr=False)
 
     def add(self, patch: Patch, weight: float, central: bool = False) -> None:
@@ -144,7 +146,15 @@ class SliceRecord:
         return self._fused
 
     def confidence(self) -> float:
-        """How sure the slice is, 0..1: the geometric mean of what is known of
+        """How sure the slice is, 0..1: by itself, times the trust in the way that led to it."""
+        return self.trust * self.sureness()
+
+    def inherited(self) -> float:
+        """The trust for the next slice on the way: a share of this one's doubt is taken off."""
+        return self.trust * (1.0 - self.settings.carried_doubt * (1.0 - self.sureness()))
+
+    def sureness(self) -> float:
+        """How sure the slice is by itself, 0..1: the geometric mean of what is known of
 
         - the predicted IoU of the candidate chosen in the window centred on the slice,
         - the presence that this window gave,
@@ -184,6 +194,7 @@ def blend(
         views=views,
         quality=_weighted([(record.quality, share) for record, share in pairs]),
         presence=_weighted([(record.presence, share) for record, share in pairs]),
+        trust=sum(record.trust * share for record, share in pairs),
     )
 
 

@@ -17,10 +17,11 @@ from itertools import pairwise
 import numpy as np
 
 from .candidates import Choice
+from .corrections import box_beside, is_elsewhere
 from .errors import InputError
 from .front import anchor_choices, kept_mask
 from .fusion import SliceRecord
-from .next_prompt import Box, around, mask_box, merge_prompts
+from .next_prompt import Box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
@@ -247,7 +248,8 @@ class Session:
 
         So a single negative point is enough where the slice has a mask. A slice without one gets
         a box of the nearest mask's size about its points: they alone do not say how large the
-        object is, the result beside them does.
+        object is, the result beside them does. So does a slice whose mask lies elsewhere: a
+        positive point farther away than the mask is wide says that it is not the object.
         Raises InputError where the slice has neither mask nor prompt and nothing positive is new.
         """
         earlier = self.prompts.get(index)
@@ -255,28 +257,20 @@ class Session:
         mask = self._masks.get(index)
         if mask is not None and not mask.any():
             mask = None
-        if earlier is None:
+        inside = [point for point, sign in zip(points, signs, strict=True) if sign]
+        box = box or (earlier.box if earlier is not None else None)
+        if earlier is None or earlier.mask is not None:  # what is there was never marked as such
+            if mask is not None and is_elsewhere(mask, inside, self.stack.spacing[1:]):
+                mask = None
             if mask is None and box is None:
-                box = self._box_beside(index, [p for p, s in zip(points, signs, strict=True) if s])
-            return SlicePrompt(index, box=box, points=points, labels=signs, mask=mask)
+                box = box_beside(self._masks, index, inside)
         return SlicePrompt(
             index,
-            box=box or earlier.box,
-            points=[*earlier.points, *points],
-            labels=[*earlier.labels, *signs],
+            box=box,
+            points=[*(earlier.points if earlier is not None else ()), *points],
+            labels=[*(earlier.labels if earlier is not None else ()), *signs],
             mask=mask,
         )
-
-    def _box_beside(self, index: int, inside: Sequence[tuple[float, float]]) -> Box | None:
-        """The box of the nearest slice's mask, moved as little as it takes to hold the points."""
-        filled = [i for i, mask in self._masks.items() if mask.any()]
-        if not filled or not inside:
-            return None
-        x0, y0, x1, y1 = mask_box(self._masks[min(filled, key=lambda i: abs(i - index))])
-        columns, rows = zip(*inside, strict=True)
-        dx = max(max(columns) - x1, 0.0) + min(min(columns) - x0, 0.0)
-        dy = max(max(rows) - y1, 0.0) + min(min(rows) - y0, 0.0)
-        return around([(x0 + dx, y0 + dy, x1 + dx, y1 + dy), *((x, y, x, y) for x, y in inside)])
 
     # Result
 

@@ -42,6 +42,7 @@ class SlideSettings:
     outer_weight: float = 0.25  # the views of the two neighbouring windows
     prompted_outer_weight: float = 0.0  # the neighbours' views of a slice that the user prompted
     logit_limit: float = 8.0  # logits are clipped to +- this before they are averaged
+    carried_doubt: float = 0.2  # share of a slice's doubt that the slices after it inherit
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
@@ -66,6 +67,7 @@ class SlideSettings:
             )
         shares = (
             "box_ignore_fraction",
+            "carried_doubt",
             "min_presence",
             "min_quality",
             "min_stability",

@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import InputError
 from .front import Anchor, Front, nearest_anchor, predict_anchor
-from .fusion import SliceRecord, blend
+from .fusion import Patch, SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
 from .protocol import SliceModel
@@ -192,8 +192,11 @@ class Slider:
     def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
         nearest = nearest_anchor(anchors)
 
-        def front(anchor: Anchor, direction: int, bound: int, reason: Stop) -> Front:
-            return Front(self.predictor, self.settings, anchor, direction, bound, reason, nearest)
+        def front(
+            anchor: Anchor, direction: int, bound: int, reason: Stop, avoided: Patch | None = None
+        ) -> Front:
+            where = (anchor, direction, bound, reason, nearest, avoided)
+            return Front(self.predictor, self.settings, *where)
 
         order = sorted(anchors)
         ends = {
@@ -207,8 +210,8 @@ class Slider:
             outward[side] = front(anchor, DIRECTIONS[side], bound, reason)
         gaps = [
             Gap(
-                front(anchors[low], 1, high - 1, Stop.MET_NEXT_PROMPT),
-                front(anchors[high], -1, low + 1, Stop.MET_NEXT_PROMPT),
+                front(anchors[low], 1, high - 1, Stop.MET_NEXT_PROMPT, anchors[high].rejected),
+                front(anchors[high], -1, low + 1, Stop.MET_NEXT_PROMPT, anchors[low].rejected),
             )
             for low, high in pairwise(order)
             if high - low > 1

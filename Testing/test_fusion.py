@@ -87,6 +87,20 @@ def test_confidence_of_an_empty_mask_is_zero():
     assert record.confidence() == 0.0
 
 
+def test_doubt_is_carried_along_the_slide():
+    settings = SlideSettings(carried_doubt=0.2)
+    first = SliceRecord(settings, quality=0.49)
+    first.add(patch_of_mask(np.ones((4, 4), bool), 8.0), 1.0, central=True)
+    assert first.confidence() == pytest.approx(0.7)  # stability 1
+    assert first.inherited() == pytest.approx(1 - 0.2 * 0.3)
+    second = SliceRecord(settings, list(first.views), quality=0.49, trust=first.inherited())
+    assert second.confidence() == pytest.approx(0.7 * 0.94)
+    assert second.inherited() == pytest.approx(0.94**2)
+    assert blend(first, second, 3, 1).trust == pytest.approx(0.75 + 0.25 * 0.94)
+    careless = SliceRecord(SlideSettings(carried_doubt=0.0), list(first.views), quality=0.49)
+    assert careless.inherited() == 1.0
+
+
 def test_blending_weighs_the_nearer_front_more():
     records = [SliceRecord(SlideSettings(), quality=q) for q in (0.9, 0.5)]
     for record, value in zip(records, (4.0, -2.0), strict=True):

@@ -340,6 +340,43 @@ def test_a_point_beside_the_result_gets_a_box_of_its_size():
     assert session.correction(9, [(15, 15)], box=(1, 2, 3, 4)).box == (1, 2, 3, 4)
 
 
+def test_a_point_far_from_the_mask_of_its_slice_says_that_the_mask_is_wrong():
+    session = _session()
+    stack = session.stack
+    masks = {4: rectangle(stack, 10, 12, 19, 25), 9: rectangle(stack, 2, 2, 4, 4)}
+    session.restore(Snapshot(masks, {4: 1.0, 9: 1.0}, {}))
+    far = session.correction(9, [(15, 15)])
+    assert far.mask is None and far.box == (10, 12, 19, 25)
+    near = session.correction(9, [(6, 4)])
+    assert np.array_equal(near.mask, masks[9]) and near.box is None
+
+
+def test_a_rejected_slice_is_empty_until_it_is_marked_anew():
+    volume, left, right = _two_parts()
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    list(session.run())
+    for x in (28, 9):  # the middles of the two parts
+        list(session.correct(session.correction(12, [(x, 13)], [0])))
+    assert not session.mask[12:].any()
+    assert np.array_equal(session.mask[:8], (left | right)[:8])
+    again = session.correction(12, [(9, 14)])
+    assert again.mask is None and again.box is not None
+
+
+def test_rejecting_a_slice_takes_the_slices_like_it_along():
+    """The block moves to another place behind slice 7; nobody said that this is no end."""
+    volume, _ = block_volume((18, 30, 40), (2, 15), (8, 19), (6, 17))
+    volume[8:] = np.roll(volume[8:], 7, axis=2)
+    session = _session(volume)
+    session.set_prompt(SlicePrompt(4, box=(6, 8, 17, 19)))
+    list(session.run())
+    assert session.slice_mask(13).any()
+    list(session.correct(session.correction(13, [(18, 13)], [0])))
+    assert sorted(i for i in session.confidence if session.slice_mask(i).any()) == list(range(2, 8))
+    assert session.stops["4-13"] == Stop.NOTHING_LEFT
+
+
 def rectangle(stack, x0, y0, x1, y1):
     mask = np.zeros((stack.height, stack.width), bool)
     mask[y0 : y1 + 1, x0 : x1 + 1] = True

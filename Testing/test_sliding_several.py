@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from SlideSAMLib.front import Anchor, nearest_anchor
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stops import Stop
@@ -114,3 +115,10 @@ def test_memory_is_that_of_the_nearest_prompt():
     assert np.array_equal(mask[4:16], truth[4:16])
     from_above = {c: p.memory[1] for c, p in model.predicted if p.known == (False, True, True)}
     assert from_above == {c: 4 if c < 10 else 15 for c in range(5, 15)}
+
+
+def test_an_emptied_slice_tells_nothing_about_the_object():
+    anchors = {i: Anchor(i, None, {}, voxels, None) for i, voxels in ((2, 50), (9, 0), (20, 60))}
+    nearest = nearest_anchor(anchors)
+    assert [nearest(i).index for i in (0, 8, 10, 12, 19)] == [2, 2, 2, 20, 20]
+    assert nearest_anchor({9: anchors[9]})(3).index == 9

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ..devices import choose_device, choose_precision, on_host, precision_name
+from ..fusion import Patch, dice
 from ..next_prompt import mask_box
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
@@ -32,6 +33,7 @@ from .weights import read_model
 FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
+AGREEMENT_WEIGHT = 0.25  # of an answer with itself, in the choice among the sizes
 LIMIT = 12.0  # logits are clipped to +- this
 
 TRAITS = ModelTraits(
@@ -130,7 +132,8 @@ class BuiltinModel:
         logits = torch.stack([F.interpolate(c, fine.shape[-2:], mode="bilinear") for c in logits])
         logits[:, 0] = fine
         regions = [region for _, region in asked]
-        return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid())
+        agreement = torch.zeros(len(regions), device=self._device)
+        return _Answer(regions, logits, quality.sigmoid(), presence.sigmoid(), agreement)
 
     def _ask_points(self, request: _Request) -> _Answer:
         """Answers where there are points only, see the top of the file."""
@@ -160,32 +163,46 @@ class BuiltinModel:
         """
         regions = request.point_regions()
         answer = self._ask([(request, region) for region in regions])
-        closer = []
+        closer, before = [], []
         for n, region in enumerate(regions):
-            box = request.box_of(answer.logits[n, 0, 1], region)
+            patch = request.patch(answer.logits[n, 0, 1], region)
+            box = request.box_of(patch)
             if box is not None:
                 boxed = request.with_box(box)
                 closer.append((boxed, boxed.region()))
-        return self._ask(closer) if closer else answer
+                before.append(patch)
+        if not closer:
+            return answer
+        final = self._ask(closer)
+        for n, patch in enumerate(before):
+            again = request.patch(final.logits[n, 0, 1], final.regions[n])
+            final.agreement[n] = dice(patch, again)
+        return final
 
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What the network said about each region: logits (N, 4, 3, g, g) and ratings."""
+    """What the network said about each region: logits (N, 4, 3, g, g) and ratings.
+
+    agreement : (N,), Dice of candidate 0 with the answer that its region was made from, or 0.
+    """
 
     regions: list[Region]
     logits: torch.Tensor
     quality: torch.Tensor
     presence: torch.Tensor
+    agreement: torch.Tensor
 
     def ratings(self) -> torch.Tensor:
-        """How good candidate 0 is on the centre slice, (N,): stability + predicted quality.
+        """How good candidate 0 is on the centre slice, (N,).
 
-        Stability is area(p > 0.7) / area(p > 0.3).
+        Stability, area(p > 0.7) / area(p > 0.3), plus predicted quality, plus a share of the
+        agreement: an answer that changes once it is seen on a region of its own size was none.
         """
         p = self.logits[:, 0, 1].sigmoid()
         loose = (p > 0.3).float().sum((1, 2)).clamp(min=1)
-        return (p > 0.7).float().sum((1, 2)) / loose + self.quality[:, 0]
+        stability = (p > 0.7).float().sum((1, 2)) / loose
+        return stability + self.quality[:, 0] + AGREEMENT_WEIGHT * self.agreement
 
 
 class _Request:
@@ -215,7 +232,7 @@ class _Request:
     def remember_box(self, answer: _Answer) -> None:
         """Keep the box of the best answer to this one point."""
         best = int(answer.ratings().argmax())
-        box = self.box_of(answer.logits[best, 0, 1], answer.regions[best])
+        box = self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
         self.embedding.first_boxes[self.prompt.points[0]] = box
 
     def grown(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -256,13 +273,18 @@ class _Request:
         sides = sorted({max(share * whole, least) for share in POINT_SIDES})
         return [region_at(x, y, side, (row, column)) for side in sides]
 
-    def box_of(self, logits: torch.Tensor, region: Region) -> tuple | None:
-        """The bounding box in voxels of a mask (g, g) on a region; None where it is empty."""
-        pasted, (row, column) = paste_region(logits, region, self.shape)
-        mask = (pasted > 0).cpu().numpy()
-        if mask.sum() < 3:
+    def patch(self, logits: torch.Tensor, region: Region) -> Patch:
+        """Logits (g, g) on a region as a patch of the slice."""
+        pasted, corner = paste_region(logits, region, self.shape)
+        return Patch(corner, pasted.float().cpu().numpy())
+
+    @staticmethod
+    def box_of(patch: Patch) -> tuple | None:
+        """The bounding box in voxels of the mask on a patch; None where it is empty."""
+        if patch.voxels < 3:
             return None
-        x0, y0, x1, y1 = mask_box(mask)
+        row, column = patch.corner
+        x0, y0, x1, y1 = mask_box(patch.logits > 0)
         return (x0 + column, y0 + row, x1 + column, y1 + row)
 
     def fill(self, batch: Batch, n: int, region: Region) -> None:

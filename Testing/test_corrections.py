@@ -1,0 +1,140 @@
+"""Clicks that a network does not follow are followed all the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.corrections import SURE, box_beside, corrected, is_elsewhere, obeying
+from SlideSAMLib.fusion import Patch, patch_of_mask
+from SlideSAMLib.prompts import SlicePrompt
+
+SHAPE = (60, 80)
+EVEN = np.zeros(SHAPE, np.float32)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros(SHAPE, bool)
+    mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
+
+
+def disc(x: int, y: int, radius: float) -> np.ndarray:
+    rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def click(mask: np.ndarray, *points: tuple[int, int, int], box=None) -> SlicePrompt:
+    """A correction of a mask: points are x, y, label."""
+    return SlicePrompt(3, box=box, points=[p[:2] for p in points], labels=[p[2] for p in points],
+                       mask=mask)  # fmt: skip
+
+
+def test_what_the_network_did_right_stays():
+    mask = disc(30, 30, 12)
+    prompt = click(mask, (30, 30, 1), (60, 30, 0))
+    assert np.array_equal(obeying(mask, prompt, EVEN, (1.0, 1.0)), mask)
+
+
+def test_a_leak_is_cut_at_the_edge_of_the_image():
+    body, leak = disc(25, 30, 14), rectangle(38, 26, 66, 34)
+    image = np.where(body, 100.0, 40.0).astype(np.float32)
+    mask = body | leak
+    out = obeying(mask, click(mask, (58, 30, 0)), image, (1.0, 1.0))
+    assert not out[30, 58]
+    assert (out & body).sum() > 0.97 * body.sum()
+    assert (out & leak & ~body).sum() < 0.15 * leak.sum()
+
+
+def test_a_missing_part_is_added_up_to_the_edge_of_the_image():
+    body = rectangle(20, 20, 59, 39)
+    image = np.where(body, 100.0, 40.0).astype(np.float32)
+    mask = rectangle(20, 20, 39, 39)
+    out = obeying(mask, click(mask, (50, 30, 1)), image, (1.0, 1.0))
+    assert out[30, 50]
+    assert (out & body).sum() > 0.9 * body.sum()
+    assert (out & ~body).sum() < 0.1 * body.sum()
+
+
+def test_a_click_into_the_core_rejects_the_whole_piece():
+    one, other = disc(20, 30, 9), disc(55, 30, 9)
+    mask = one | other
+    grown = disc(20, 30, 10) | other  # what the network made of it
+    out = obeying(grown, click(mask, (20, 31, 0)), EVEN, (1.0, 1.0))
+    assert np.array_equal(out, other)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        click(disc(30, 30, 12), (31, 30, 0), box=(18, 18, 42, 42)),
+        click(disc(30, 30, 12), (31, 30, 0), (23, 30, 1)),
+    ],
+)
+def test_but_not_where_the_user_has_marked_the_object(prompt):
+    mask = disc(30, 30, 12)
+    mask[28:33, 28:35] = False  # the network has followed the click
+    assert np.array_equal(obeying(mask, prompt, EVEN, (1.0, 1.0)), mask)
+
+
+def test_every_point_is_on_its_right_side():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        mask = disc(*rng.integers(15, 45, 2), rng.uniform(4, 14))
+        places = np.unique(rng.integers(0, 60, (5, 2)), axis=0)
+        points = [(int(x), int(y), int(rng.integers(2))) for x, y in places]
+        if not any(label for *_, label in points):
+            continue
+        image = rng.normal(0, 1, SHAPE).astype(np.float32)
+        out = obeying(mask, click(mask, *points), image, (0.8, 1.3))
+        assert all(out[y, x] for x, y, label in points if label)
+
+
+def test_later_additions_do_not_take_back_what_was_cut():
+    mask = disc(30, 30, 14)
+    prompt = click(mask, (40, 30, 0), (58, 30, 1), (24, 30, 1))
+    out = obeying(mask, prompt, EVEN, (1.0, 1.0))
+    assert not out[30, 40] and out[30, 58] and out[30, 24]
+
+
+def test_points_on_the_rim_and_masks_that_are_empty():
+    empty = np.zeros(SHAPE, bool)
+    out = obeying(empty, click(disc(30, 30, 5), (79.4, 59.4, 1)), EVEN, (1.0, 1.0))
+    assert out[59, 79] and out.sum() < 60
+    out = obeying(empty, click(disc(30, 30, 5), (2, 2, 0)), EVEN, (1.0, 1.0))
+    assert not out.any()
+
+
+def test_what_is_cut_is_cut_beside_the_slice_too():
+    mask = disc(30, 30, 10)
+    before = patch_of_mask(disc(30, 30, 9), 8.0)
+    centre = Patch((15, 15), np.where(mask[15:46, 15:46], 8.0, -8.0).astype(np.float32))
+    prompt = click(mask, (30, 30, 0))
+    patches = corrected((before, centre, before), prompt, EVEN, (1.0, 1.0))
+    assert [patch.voxels for patch in patches] == [0, 0, 0]
+    assert patches[1].logits.max() == -SURE
+
+
+def test_prompts_that_correct_nothing_change_nothing():
+    patches = tuple(patch_of_mask(disc(30, 30, r), 8.0) for r in (5, 6, 7))
+    for prompt in (
+        SlicePrompt(3, points=[(5, 5)], labels=[1]),
+        SlicePrompt(3, mask=disc(30, 30, 6)),
+    ):
+        found = corrected(patches, prompt, EVEN, (1.0, 1.0))
+        assert all(one is other for one, other in zip(found, patches, strict=True))
+
+
+def test_far_means_farther_than_the_mask_is_wide():
+    mask = disc(20, 30, 5)
+    assert not is_elsewhere(mask, [(33, 30)], (1.0, 1.0))
+    assert is_elsewhere(mask, [(38, 30)], (1.0, 1.0))
+    assert not is_elsewhere(mask, [], (1.0, 1.0))
+
+
+def test_a_box_beside_comes_from_another_slice():
+    masks = {2: rectangle(10, 10, 19, 29), 7: rectangle(40, 10, 44, 14), 8: np.zeros(SHAPE, bool)}
+    assert box_beside(masks, 4, [(12, 12)]) == (10, 10, 19, 29)
+    assert box_beside(masks, 7, [(25, 12)]) == (16, 10, 25, 29)
+    assert box_beside(masks, 7, []) is None
+    assert box_beside({7: masks[7]}, 7, [(1, 1)]) is None
