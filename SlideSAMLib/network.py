@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,23 @@ class ImageBlock(nn.Module):
         return tokens + torch.cat(hidden).view(tokens.shape)
 
 
+def encoder_sizes(config: NetworkConfig) -> dict[str, Any]:
+    """The arguments of SAM's image encoder for these sizes."""
+    return {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "mlp_ratio": config.mlp_ratio,
+        "out_chans": config.out_channels,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "use_rel_pos": True,
+        "window_size": config.window_size,
+        "global_attn_indexes": config.global_blocks,
+    }
+
+
 class ImageEncoder(_sam.ImageEncoderViT):
     """SAM's image encoder with the fused attention.
 
@@ -92,19 +110,7 @@ class ImageEncoder(_sam.ImageEncoderViT):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(
-            img_size=config.image_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            out_chans=config.out_channels,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=config.window_size,
-            global_attn_indexes=config.global_blocks,
-        )
+        super().__init__(**encoder_sizes(config))
         self.blocks = nn.ModuleList(ImageBlock(block) for block in self.blocks)
 
     def forward(self, images: Tensor) -> Tensor:

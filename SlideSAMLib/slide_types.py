@@ -54,9 +54,7 @@ class SlideSettings:
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
-    growth_floor_mm2: float = (
-        100.0  # below this no area counts as grown, mm2 (less on small objects)
-    )
+    growth_floor_mm2: float = 100.0  # no smaller area counts as grown, mm2 (see min_area_mm2)
 
     encode_batch: int = 0  # windows encoded at once, the needed one included; 0: the model knows
 

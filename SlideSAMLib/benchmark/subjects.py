@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..network import CONFIGS, NetworkConfig, SlideSam, build_network
+from ..network import CONFIGS, NetworkConfig, SlideSam, build_network, encoder_sizes
 from ..sam_model import SamModel, fill_network
 from ..sam_modeling import load_modeling
 
@@ -41,21 +40,7 @@ def as_model(network: SlideSam, name: str, device: torch.device, dtype: torch.dt
 
 def original_encoder(network: SlideSam, device: torch.device) -> nn.Module:
     """segment_anything's own image encoder, float32, with the network's weights."""
-    config = network.config
-    encoder = load_modeling().ImageEncoderViT(
-        img_size=config.image_size,
-        patch_size=config.patch_size,
-        embed_dim=config.embed_dim,
-        depth=config.depth,
-        num_heads=config.heads,
-        mlp_ratio=config.mlp_ratio,
-        out_chans=config.out_channels,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        qkv_bias=True,
-        use_rel_pos=True,
-        window_size=config.window_size,
-        global_attn_indexes=config.global_blocks,
-    )
+    encoder = load_modeling().ImageEncoderViT(**encoder_sizes(network.config))
     encoder.load_state_dict(network.image_encoder.state_dict())
     return encoder.eval().requires_grad_(False).to(device)
 

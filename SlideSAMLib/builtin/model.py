@@ -284,7 +284,7 @@ class _Request:
         if patch.voxels < 3:
             return None
         row, column = patch.corner
-        x0, y0, x1, y1 = mask_box(patch.logits > 0)
+        x0, y0, x1, y1 = mask_box(patch.inside)
         return (x0 + column, y0 + row, x1 + column, y1 + row)
 
     def fill(self, batch: Batch, n: int, region: Region) -> None:
