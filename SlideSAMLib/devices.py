@@ -74,6 +74,14 @@ def precision_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Numbers as float32 on a device. The host does not wait for a CUDA GPU to have them."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:
     """The values of tensors of one device; the host waits once for all of them.
 

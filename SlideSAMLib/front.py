@@ -13,6 +13,7 @@ from .corrections import corrected, rejected
 from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .prompts import SlicePrompt
+from .protocol import WindowPrediction, WindowPrompt
 from .slide_types import SlideSettings
 from .stops import Findings, Stop, judge
 from .window import WindowPredictor
@@ -94,6 +95,18 @@ def predict_anchor(
     return Anchor(prompt.index, record, outer, patch.voxels, memory, rejected(prompt, patch))
 
 
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The next window of a front.
+
+    known : place in the window (0 before, 1 centre, 2 after) -> what is known of that slice.
+    """
+
+    centre: int
+    prompt: WindowPrompt
+    known: dict[int, Patch]
+
+
 @dataclass(eq=False)
 class Front:
     """Slides from an anchor in one direction, up to and including the slice `bound`.
@@ -141,26 +154,32 @@ class Front:
         beyond = self.bound + self.direction
         return list(range(self.position + self.direction, beyond, self.direction))
 
-    def step(self, ahead: Iterable[int] = ()) -> list[int]:
-        """Predict the next window; returns the slices that changed (none where it was refused)."""
+    def ask(self) -> Question:
+        """What to predict next. Nothing changes before the answer is taken."""
         centre = self.position + self.direction
-        behind_place, ahead_place = 1 - self.direction, 1 + self.direction
         known = {
             1: self.records[centre].fused(),
-            behind_place: self.records[self.position].fused(),
+            1 - self.direction: self.records[self.position].fused(),
         }
-        nearest = self.nearest(centre)
         stack = self.predictor.stack
         prompt = following_prompt(
             known,
             (stack.height, stack.width),
             self.settings,
             "mask" in self.predictor.model.traits.prompts,
-            nearest.memory,
+            self.nearest(centre).memory,
         )
-        prediction = self.predictor.predict(centre, prompt, ahead)
+        return Question(centre, prompt, known)
+
+    def take(self, question: Question, prediction: WindowPrediction) -> list[int]:
+        """Move by one slice, or stop, with the prediction of the window that was asked for.
+
+        Returns the slices that changed; none where the window was refused.
+        """
+        centre, known = question.centre, question.known
+        behind_place, ahead_place = 1 - self.direction, 1 + self.direction
         choice = rank(prediction, known, self.settings)[0].detached()
-        self.stop = self._judge(choice, known[behind_place], nearest)
+        self.stop = self._judge(choice, known[behind_place], self.nearest(centre))
         if self.stop is not None:
             return []
         self._accept(centre, choice, behind_place, ahead_place)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .attention import BAND, FusedAttention, TokenAttention
 from .linears import linear
@@ -138,6 +139,24 @@ class PromptEncoder(_sam.PromptEncoder):
         )
         self._dense: tuple[tuple, Tensor] | None = None
 
+    def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
+        """Points (B, N, 2) and labels (B, N): 1, 0, or -1 for none -> (B, N or N + 1, C).
+
+        SAM's values, to the bit. SAM picks the rows of each label by a mask: how many there are is
+        a question that the host waits for, and that a CUDA graph cannot ask.
+        """
+        points = points + 0.5  # SAM's pixel centres
+        if pad:
+            points = F.pad(points, (0, 0, 0, 1))
+            labels = F.pad(labels, (0, 1), value=-1)
+        embedded = self.pe_layer.forward_with_coords(points, self.input_image_size)
+        label = labels[..., None]
+        embedded = torch.where(label == -1, self.not_a_point_embed.weight, embedded)
+        for value in (0, 1):
+            weight = self.point_embeddings[value].weight
+            embedded = embedded + torch.where(label == value, weight, 0.0)
+        return embedded
+
     def get_dense_pe(self) -> Tensor:
         """Positional encoding of the grid, (1, C, grid, grid) in the order of tokens; kept."""
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
@@ -186,7 +205,8 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Answer every prompt for every slice.
 
-        embedding, position : (1, C, grid, grid), one window and its positional encoding.
+        embedding : (B or 1, C, grid, grid), the window of each prompt, or one for all of them.
+        position : (1, C, grid, grid), the positional encoding of the grid.
         sparse : (B, prompts, C); dense : (B, C, grid, grid), the embedded prompts.
         Returns logits (B, 4, 3, 4 grid, 4 grid), axes (prompt, token, slice, row, column), and
         quality (B, 4).
@@ -226,8 +246,9 @@ class SlideSam(nn.Module):
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Answer B prompts on one embedded window (1, C, grid, grid).
+        """Answer B prompts, each on its own embedded window, or all on one.
 
+        embedding : (B or 1, C, grid, grid).
         points : coordinates (B, N, 2) as (x, y) pixels of the S x S frame, labels (B, N).
         boxes : (B, 4) as (x0, y0, x1, y1), the first and last pixels inside.
         masks : logits (B, 3, 4 grid, 4 grid), one channel per slice.

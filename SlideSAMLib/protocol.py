@@ -132,3 +132,26 @@ def encodes_in_background(model: SliceModel) -> bool:
     Such models have a true attribute of this name.
     """
     return bool(getattr(model, "encodes_in_background", False))
+
+
+def prompts_at_once(model: SliceModel) -> int:
+    """How many prompted windows the model would like to predict in one call: at least 1.
+
+    Models to which that is worth something have a method of this name, and `predict_many`.
+    """
+    ask = getattr(model, "prompts_at_once", None)
+    return 1 if ask is None else max(1, int(ask()))
+
+
+def predict_many(
+    model: SliceModel, embeddings: Sequence[Any], prompts: Sequence[WindowPrompt]
+) -> list[WindowPrediction]:
+    """Predict several windows, each with its own prompt: in one call where the model can.
+
+    A model that can has a method `predict_many(embeddings, prompts)`. It answers what `predict`
+    answers for each of them, to within rounding, however many come together.
+    """
+    together = getattr(model, "predict_many", None)
+    if together is not None:
+        return together(embeddings, prompts)
+    return [model.predict(*each) for each in zip(embeddings, prompts, strict=True)]

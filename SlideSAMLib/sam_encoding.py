@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .devices import on_device
 from .errors import ModelError
 from .network import SlideSam
 from .protocol import Window
@@ -116,7 +116,7 @@ class WindowEncoder:
         beside = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
         with torch.inference_mode(), beside:
             images = [
-                prepare(self._upload(w.slices), self._size, self._resize, self._scaling)
+                prepare(on_device(w.slices, self._device), self._size, self._resize, self._scaling)
                 for w in windows
             ]
             out = self._network.encode(torch.stack(images)).clamp(-_LARGEST, _LARGEST)
@@ -127,12 +127,6 @@ class WindowEncoder:
             SamEmbedding(tensor, tuple(window.slices.shape[-2:]), encoded)
             for tensor, window in zip(tensors, windows, strict=True)
         ]
-
-    def _upload(self, slices: np.ndarray) -> Tensor:
-        values = torch.from_numpy(np.ascontiguousarray(slices, np.float32))
-        if self.stream is not None:
-            values = values.pin_memory()
-        return values.to(self._device, non_blocking=True)
 
 
 def prepare(slices: Tensor, size: int, resize: str, scaling: str) -> Tensor:

@@ -1,10 +1,6 @@
 """Slide-SAM, SAM and MedSAM networks behind the protocol of the sliding (protocol.SliceModel).
 
-The S x S frame. A slice of H x W voxels is stretched to the S x S pixels of the network without
-keeping its aspect ratio, so column x covers S / W pixels. Voxel centres are integers, and SAM adds
-half a pixel to every coordinate by itself. Hence a point at x lies at (x + 0.5) S / W - 0.5. A box
-marks whole voxels, so it is given as the first and the last pixel that its voxels cover:
-x0 S / W and (x1 + 1) S / W - 1; that is the box one would read off the stretched mask.
+Where prompts lie in the network's frame says `sam_prompts`.
 
 Candidates. They are ordered so that candidate 0 is the best answer in the way the network was
 meant to be asked. Published Slide-SAM: the three candidate masks by falling predicted quality, so
@@ -26,15 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoints import load_checkpoint
+from .decoder_graphs import GraphedDecoder
 from .devices import choose_device, choose_precision, on_host, precision_name
-from .errors import InputError, ModelError
+from .errors import ModelError
 from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from .sam_encoding import SamEmbedding, WindowEncoder
+from .sam_prompts import Kind, framed, kind_of
 from .tensor_files import TensorFile
 
-# A mask prompt is a logit in SAM. Probabilities are kept this far from 0 and 1: logits to +-9.2.
-_MARGIN = 1e-4
+MOST_PROMPTS = 8  # in one call, on a GPU: more fronts than this take turns
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ class SamModel:
             network, self._usage.resize, self._usage.scaling, device, name
         )
         self._size = network.config.image_size
+        self._graphs = GraphedDecoder(network.decode, device) if device.type == "cuda" else None
         self.device = str(device)
         self.precision = precision_name(dtype)
         scaled = "0..255, SAM's normalisation" if self._usage.scaling == "sam" else "0..1"
@@ -131,78 +129,70 @@ class SamModel:
         InputError
             The prompt is empty.
         """
-        height, width = embedding.shape
+        return self.predict_many([embedding], [prompt])[0]
+
+    def prompts_at_once(self) -> int:
+        """How many windows to predict in one call, see `protocol.prompts_at_once`.
+
+        One on a CPU: two together take 0.9 of the time there, but the masks of the first would
+        wait until the window of the second is encoded, which takes much longer than either.
+        """
+        return MOST_PROMPTS if self._device.type == "cuda" else 1
+
+    def predict_many(
+        self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt]
+    ) -> list[WindowPrediction]:
+        """`predict` for several windows; those with prompts of one kind are one batch.
+
+        All of it stays on the device, up to the finished logits. Raises InputError for an empty
+        prompt.
+        """
+        kinds: dict[Kind, list[int]] = {}
+        for place, (embedding, prompt) in enumerate(zip(embeddings, prompts, strict=True)):
+            kinds.setdefault(kind_of(prompt, embedding.shape), []).append(place)
+        tensors: list[Tensor] = []
         with torch.inference_mode():
-            points, box = self._marks(prompt, height, width)
-            masks = self._masks(prompt)
-            if points is None and box is None and masks is None:
-                raise InputError("There is no prompt for this window: give a box or a point.")
-            image = embedding.ready_tensor().to(self._device, torch.float32)[None]
-            logits, quality = self._network.decode(image, points, box, masks)
-            order = self._order(quality[0], clear=box is not None or len(prompt.points) != 1)
-            # Antialiasing acts only where the slice is smaller than the network's output.
-            full = F.interpolate(logits[0, order], (height, width), mode="bilinear", antialias=True)
-            answers = on_host(full.float(), quality[0, order].clamp(0, 1).float())
-        return WindowPrediction(answers[0], (0, 0), answers[1], (height, width))
+            for kind, places in kinds.items():
+                asked = [embeddings[n] for n in places], [prompts[n] for n in places]
+                tensors += self._decode(*asked, kind)
+            values = iter(on_host(*tensors))
+        found: dict[int, WindowPrediction] = {}
+        for (kind, places), logits, quality in zip(kinds.items(), values, values, strict=True):
+            for place, *answer in zip(places, logits, quality, strict=True):
+                found[place] = WindowPrediction(answer[0], (0, 0), answer[1], kind.shape)
+        return [found[place] for place in range(len(prompts))]
 
     def remember(self, embedding: SamEmbedding, mask: np.ndarray) -> None:
         """Nothing is carried over: these networks know no memory."""
         return None
 
-    def _marks(
-        self, prompt: WindowPrompt, height: int, width: int
-    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-        """Points and box of a prompt in the S x S frame."""
-        points = box = None
-        if prompt.points:
-            coordinates = points_to_frame(np.array(prompt.points), height, width, self._size)
-            points = (self._tensor(coordinates)[None], self._tensor(prompt.labels)[None])
-        if prompt.box is not None:
-            box = self._tensor(box_to_frame(prompt.box, height, width, self._size))[None]
-        return points, box
-
-    def _masks(self, prompt: WindowPrompt) -> Tensor | None:
-        """The mask prompt (1, 3, 4 grid, 4 grid) as logits; 0, undecided, on unknown slices."""
-        if prompt.masks is None or not any(prompt.known):
-            return None
-        known = torch.tensor(prompt.known, device=self._device)
-        side = self._network.config.raster
-        return mask_logits(self._tensor(prompt.masks), known, side)[None]
+    def _decode(
+        self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt], kind: Kind
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, candidates, 3, H, W) and quality (B, candidates) on the device."""
+        images = torch.stack([each.ready_tensor() for each in embeddings])
+        inputs = framed(prompts, kind, self._size, self._network.config.raster, self._device)
+        decode = self._network.decode if self._graphs is None else self._graphs.decode
+        points = None if inputs.coordinates is None else (inputs.coordinates, inputs.labels)
+        logits, quality = decode(
+            images.to(self._device, torch.float32), points, inputs.boxes, inputs.masks
+        )
+        order = self._order(quality, kind.clear)
+        rows = torch.arange(len(order), device=order.device)[:, None]
+        logits, quality = logits[rows, order], quality[rows, order]
+        # Antialiasing acts only where the slice is smaller than the network's output.
+        full = F.interpolate(logits.flatten(1, 2), kind.shape, mode="bilinear", antialias=True)
+        return full.unflatten(1, logits.shape[1:3]).float(), quality.clamp(0, 1).float()
 
     def _order(self, quality: Tensor, clear: bool) -> Tensor:
-        """Tokens to answer with, best first, from the quality of the four tokens."""
-        single = torch.zeros(1, dtype=torch.long, device=quality.device)
+        """Tokens to answer with, best first: (B, candidates), from the quality (B, 4) of all."""
+        single = torch.zeros(len(quality), 1, dtype=torch.long, device=quality.device)
         if self._usage.answers == "single":
             return single
-        candidates = 1 + torch.argsort(quality[1:], descending=True, stable=True)
+        candidates = 1 + torch.argsort(quality[:, 1:], dim=1, descending=True, stable=True)
         if self._usage.answers == "candidates":
             return candidates
-        return torch.cat([single, candidates] if clear else [candidates, single])
-
-    def _tensor(self, values: object) -> Tensor:
-        return torch.as_tensor(np.asarray(values, np.float32), device=self._device)
-
-
-def points_to_frame(points: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
-    """Points (N, 2), (x, y) in voxels of the slice, in pixels of the S x S frame."""
-    return (np.asarray(points, np.float64) + 0.5) * (size / width, size / height) - 0.5
-
-
-def box_to_frame(
-    box: tuple[float, float, float, float], height: int, width: int, size: int
-) -> np.ndarray:
-    """A box in voxels, corners inclusive, as first and last pixels in the S x S frame."""
-    x0, y0, x1, y1 = box
-    scale = np.array([size / width, size / height])
-    first = np.array([x0, y0]) * scale
-    last = (np.array([x1, y1]) + 1) * scale - 1
-    return np.concatenate([first, np.maximum(last, first)])
-
-
-def mask_logits(probability: Tensor, known: Tensor, side: int) -> Tensor:
-    """Masks (3, H, W) in 0..1 as a mask prompt (3, side, side): logits, 0 on unknown slices."""
-    small = F.interpolate(probability[None], (side, side), mode="bilinear", antialias=True)[0]
-    return torch.logit(small, eps=_MARGIN) * known[:, None, None]
+        return torch.cat([single, candidates] if clear else [candidates, single], dim=1)
 
 
 def load_sam(

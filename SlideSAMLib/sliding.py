@@ -4,23 +4,25 @@ A window of three slices is predicted on every prompted slice. From there fronts
 one slice at a time: the newest masks prompt the next window. Beyond the outermost prompts a front
 runs until a rule stops it (`stops`); between two prompts two fronts run towards each other, and
 where they meet both count, the nearer prompt more. A slice is seen by up to three windows, whose
-logits are fused (`fusion`).
+logits are fused (`fusion`). The fronts take turns. Those that do not wait for each other are
+predicted in one call, as many as the model likes; the result is that of one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .front import Anchor, Front, nearest_anchor, predict_anchor
+from .front import Anchor, Front, Question, nearest_anchor, predict_anchor
 from .fusion import Patch, SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
-from .protocol import SliceModel
+from .protocol import SliceModel, WindowPrediction, prompts_at_once
 from .slide_types import FinishedSlice, SlideSettings
 from .stack import Stack
 from .stops import Stop
@@ -85,12 +87,21 @@ class Gap:
         """Whether every slice of the stretch has a window of its own."""
         return self.lower.position + 1 >= self.upper.position
 
+    @property
+    def overlap(self) -> int:
+        """How many slices both fronts have predicted; negative where some lie between them."""
+        return self.lower.position - self.upper.position + 1
+
     def settle(self) -> None:
         """End both fronts once they have met; one may end early, the other goes on alone."""
-        overlap = self.lower.position - self.upper.position + 1
-        if overlap >= self.lower.settings.meet_overlap:
+        if self.overlap >= self.lower.settings.meet_overlap:
             for front in (self.lower, self.upper):
                 front.stop = front.stop or Stop.MET_NEXT_PROMPT
+
+    @property
+    def closing(self) -> bool:
+        """Whether the next window of one front, where it is accepted, ends the other one."""
+        return self.overlap + 1 >= self.lower.settings.meet_overlap
 
     def stop(self) -> Stop:
         if self.closed:
@@ -226,21 +237,65 @@ class Slider:
         self.stops.update({gap.name: Stop.CANCELLED for gap in gaps})
         self._note(outward, gaps)
         while any(front.stop is None for front in fronts):
-            for front in fronts:
-                if front.stop is not None:
-                    continue
-                if self.cancelled():
+            for turn in self._turns(fronts, gaps):
+                answered = self._predict(turn, fronts)
+                for front, question, prediction in answered:
+                    changed = front.take(question, prediction)
+                    for gap in gaps:
+                        gap.settle()
+                    self._note(outward, gaps)
+                    for index in changed:
+                        direction = 0 if index == front.anchor.index else front.direction
+                        yield self.publish(index, front.records[index], direction)
+                if len(answered) < len(turn):
                     return
-                changed = front.step(self._ahead(front, fronts))
-                for gap in gaps:
-                    gap.settle()
-                self._note(outward, gaps)
-                for index in changed:
-                    direction = 0 if index == front.anchor.index else front.direction
-                    yield self.publish(index, front.records[index], direction)
         for gap in gaps:
             for index, record in gap.shared().items():
                 yield self.publish(index, record, 1)
+
+    def _turns(self, fronts: Sequence[Front], gaps: Sequence[Gap]) -> Iterator[list[Front]]:
+        """Every open front once, those together that can be predicted in one call.
+
+        Where what one front finds may end another or change its prompt, the other one waits, and
+        is looked at again when the turn before it is over.
+        """
+        most = prompts_at_once(self.predictor.model)
+        turn: list[Front] = []
+        for front in fronts:
+            if front.stop is not None:
+                continue
+            if len(turn) == most or any(self._depend(front, other, gaps) for other in turn):
+                yield turn
+                turn = []
+            if front.stop is None:  # still
+                turn.append(front)
+        if turn:
+            yield turn
+
+    def _depend(self, front: Front, other: Front, gaps: Sequence[Gap]) -> bool:
+        if self.settings.prompted_outer_weight and front.position == other.position:
+            return True  # both stand on one prompted slice, of whose mask their windows have a say
+        return any(gap.closing and {front, other} == {gap.lower, gap.upper} for gap in gaps)
+
+    def _predict(
+        self, turn: Sequence[Front], fronts: Sequence[Front]
+    ) -> list[tuple[Front, Question, WindowPrediction]]:
+        """The answers for the fronts of a turn; cancelled, for those that came before only."""
+        questions: list[Question] = []
+        embeddings: list[Any] = []
+        for front in turn:
+            if self.cancelled():
+                break
+            question = front.ask()
+            asked = {question.centre, *(earlier.centre for earlier in questions)}
+            ahead = [centre for centre in self._ahead(front, fronts) if centre not in asked]
+            embeddings.append(self.predictor.embedding(question.centre, ahead))
+            questions.append(question)
+        if not questions:
+            return []
+        prompts = [question.prompt for question in questions]
+        predictions = self.predictor.predict_many(embeddings, prompts)
+        return list(zip(turn, questions, predictions, strict=False))
 
     def _note(self, outward: dict[str, Front], gaps: list[Gap]) -> None:
         for side, front in outward.items():
@@ -250,9 +305,10 @@ class Slider:
             self.stops[gap.name] = Stop.CANCELLED if open_fronts else gap.stop()
 
     @staticmethod
-    def _ahead(front: Front, fronts: list[Front]) -> list[int]:
+    def _ahead(front: Front, fronts: Sequence[Front]) -> list[int]:
         """The centres coming up after the front's next one, the fronts taking turns."""
-        moving = fronts[fronts.index(front) :] + fronts[: fronts.index(front)]
+        place = fronts.index(front)
+        moving = [*fronts[place:], *fronts[:place]]
         queues = [f.coming() for f in moving]
         queues[0] = queues[0][1:]
         queues.append(queues.pop(0))

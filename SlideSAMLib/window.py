@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .protocol import (
     WindowPrediction,
     WindowPrompt,
     encodes_in_background,
+    predict_many,
     windows_at_once,
 )
 from .stack import Stack
@@ -171,11 +172,16 @@ class WindowPredictor:
         self, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
     ) -> WindowPrediction:
         """Predict the window at `centre`; see `embedding` for `ahead`."""
-        embedding = self.embedding(centre, ahead)
+        return self.predict_many([self.embedding(centre, ahead)], [prompt])[0]
+
+    def predict_many(
+        self, embeddings: Sequence[Any], prompts: Sequence[WindowPrompt]
+    ) -> list[WindowPrediction]:
+        """Predict several windows, which `embedding` gave, in one call of the model."""
         start = time.perf_counter()
-        prediction = self.model.predict(embedding, prompt)
+        predictions = predict_many(self.model, embeddings, prompts)
         self.seconds["predict"] += time.perf_counter() - start
-        return prediction
+        return predictions
 
     def remember(self, centre: int, mask: np.ndarray) -> Any:
         """What the model carries from the slice `centre` with its trusted mask, bool (H, W)."""

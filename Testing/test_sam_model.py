@@ -10,7 +10,8 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.network import empty_network
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
 from SlideSAMLib.sam_encoding import PIXEL_MEAN, PIXEL_STD, prepare
-from SlideSAMLib.sam_model import SamModel, box_to_frame, load_sam, points_to_frame
+from SlideSAMLib.sam_model import SamModel, load_sam
+from SlideSAMLib.sam_prompts import box_to_frame, points_to_frame
 from Testing.reference import (
     MINI,
     PROMPTS,

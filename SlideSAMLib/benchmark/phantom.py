@@ -15,6 +15,8 @@ from ..protocol import (
     WindowPrediction,
     WindowPrompt,
     encodes_in_background,
+    predict_many,
+    prompts_at_once,
     windows_at_once,
 )
 
@@ -112,9 +114,22 @@ class LedModel:
         encoded = self._model.encode(windows)
         return [_Located(e, w.key[-1]) for e, w in zip(encoded, windows, strict=True)]
 
+    def prompts_at_once(self) -> int:
+        """See `protocol.prompts_at_once`."""
+        return prompts_at_once(self._model)
+
     def predict(self, embedding: _Located, prompt: WindowPrompt) -> WindowPrediction:
         """Ask the model, and answer with the column."""
-        found = self._model.predict(embedding.inner, prompt)
+        return self.predict_many([embedding], [prompt])[0]
+
+    def predict_many(
+        self, embeddings: Sequence[_Located], prompts: Sequence[WindowPrompt]
+    ) -> list[WindowPrediction]:
+        """`predict` for several windows, in one call of the model."""
+        answers = predict_many(self._model, [each.inner for each in embeddings], prompts)
+        return [self._led(e, found) for e, found in zip(embeddings, answers, strict=True)]
+
+    def _led(self, embedding: _Located, found: WindowPrediction) -> WindowPrediction:
         top, left = found.corner
         height, width = found.logits.shape[-2:]
         inside = self._inside[top : top + height, left : left + width]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..evaluation.prompting import true_box
 from ..sam_encoding import prepare
-from ..sam_model import box_to_frame, mask_logits, points_to_frame
+from ..sam_prompts import box_to_frame, mask_logits, points_to_frame
 from . import appearance
 from .rollouts import jittered, rough, user_points
 from .slabs import Labelled, slide_axis
