@@ -87,13 +87,12 @@ def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:
 
     From a CUDA GPU they come through pinned memory, which PyTorch keeps for the next time.
     """
-    device = tensors[0].device
-    if device.type != "cuda":
+    if not tensors or tensors[0].device.type != "cuda":
         return [tensor.cpu().numpy() for tensor in tensors]
     copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
     for copy, tensor in zip(copies, tensors, strict=True):
         copy.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(device).synchronize()  # not the stream that encodes ahead
+    torch.cuda.current_stream(tensors[0].device).synchronize()  # not the stream that encodes ahead
     return [copy.numpy() for copy in copies]
 
 

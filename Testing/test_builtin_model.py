@@ -117,6 +117,36 @@ def test_the_memory_of_nothing_is_none(model):
     assert not np.allclose(plain.logits, anchored.logits)
 
 
+def test_several_windows_are_answered_like_each_alone(model, network):
+    """Boxes, masks, memory and points, in any order; those that say where to look in one batch."""
+    rng = np.random.default_rng(2)
+    first, second = window(), window(shape=(70, 50), spacing=(3.0, 0.8, 1.2))
+    masks = np.zeros((3, 60, 80), np.float32)
+    masks[:2, 20:40, 20:50] = rng.uniform(0, 1, (2, 20, 30))
+    box = (20.0, 20.0, 50.0, 40.0)
+    one, two = model.encode([first, second])
+    memory = model.remember(one, masks[0] > 0.5)
+    asked = [
+        (one, WindowPrompt(box=box, masks=masks, known=(True, True, False), memory=memory)),
+        (two, WindowPrompt(points=((20.0, 30.0), (40.0, 50.0)), labels=(1, 0))),
+        (one, WindowPrompt(box, masks=masks[::-1].copy(), known=(False, True, True))),
+        (two, WindowPrompt(box=(3.0, 5.0, 30.0, 60.0), points=((9.0, 9.0),), labels=(0,))),
+        (two, WindowPrompt(points=((25.0, 35.0),), labels=(1,))),
+    ]
+    alone = [model.predict(*each) for each in asked]
+    sizes = []
+    hook = network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    together = model.predict_many(*zip(*asked, strict=True))
+    hook.remove()
+    assert sizes[0] == 3
+    assert model.prompts_at_once() > 1 and model.predict_many([], []) == []
+    for found, expected in zip(together, alone, strict=True):
+        assert found.corner == expected.corner and found.shape == expected.shape
+        assert np.allclose(found.logits, expected.logits, atol=1e-3)
+        assert np.allclose(found.quality, expected.quality, atol=1e-4)
+        assert np.allclose(found.presence, expected.presence, atol=1e-4)
+
+
 def test_weights_survive_a_file(network, tmp_path):
     path = tmp_path / "weights.safetensors"
     write_weights(network.state_dict(), network.config, path)

@@ -49,6 +49,16 @@ def test_upscaling_is_that_of_the_branches(gradients: bool) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("pad", [False, True])
+def test_points_are_embedded_as_by_segment_anything(pad: bool, gradients: bool) -> None:
+    prompts = build_network(MINI).prompt_encoder
+    points = 128 * torch.rand(3, 5, 2)
+    labels = torch.tensor([[1, 0, 1, -1, 0], [0, 0, 0, 0, 0], [-1, 1, 1, 1, 1]]).float()
+    with torch.no_grad():  # SAM's way writes into what it has computed
+        expected = load_modeling().PromptEncoder._embed_points(prompts, points, labels, pad)
+    assert torch.equal(prompts._embed_points(points, labels, pad), expected)
+
+
 def test_the_positions_follow_their_matrix() -> None:
     prompts = build_network(MINI).prompt_encoder
     with torch.inference_mode():

@@ -251,6 +251,48 @@ def test_mask_prompts_are_logits_and_unknown_slices_are_undecided(model, monkeyp
     assert asked["boxes"] is None and asked["points"] is None
 
 
+@pytest.mark.parametrize("kind", ["sam", "slide-sam", "medsam"])
+def test_several_windows_are_answered_like_each_alone(mini_file, reference, monkeypatch, kind):
+    """Prompts of one kind are one batch, whatever lies between them."""
+    model = load_sam(mini_file, "cpu", "float32", kind=kind)
+    large, small = reference["window"], reference["window"][:, :40, :56]
+    one, two, three = model.encode(
+        [_window(w, n) for n, w in enumerate((large, large[::-1], small))]
+    )
+    masks = np.random.default_rng(0).uniform(0, 1, large.shape).astype(np.float32)
+    asked = [
+        (one, BOX),
+        (two, WindowPrompt(points=((30.0, 40.0),), labels=(1,))),
+        (two, WindowPrompt(box=(10.0, 12.0, 50.0, 60.0))),
+        (three, WindowPrompt(box=(10.0, 12.0, 30.0, 35.0))),
+        (one, WindowPrompt(BOX.box, masks=masks, known=(True, True, False))),
+        (one, WindowPrompt(points=((50.0, 20.0),), labels=(1,))),
+        (two, WindowPrompt(BOX.box, masks=1 - masks, known=(False, True, True))),
+    ]
+    alone = [model.predict(*each) for each in asked]
+    decode, sizes = model._network.decode, []
+
+    def counted(images, *prompts):
+        sizes.append(len(images))
+        return decode(images, *prompts)
+
+    monkeypatch.setattr(model._network, "decode", counted)
+    together = model.predict_many(*zip(*asked, strict=True))
+    assert sizes == [2, 2, 1, 2]
+    assert model.predict_many([], []) == []
+    for found, expected in zip(together, alone, strict=True):
+        assert (found.corner, found.shape) == (expected.corner, expected.shape)
+        assert relative_error(found.logits, expected.logits) < 1e-4
+        assert np.allclose(found.quality, expected.quality, atol=1e-5)
+
+
+def test_a_cpu_predicts_one_window_at_a_time(model, monkeypatch):
+    """A finished mask does not wait until the next window is encoded."""
+    assert model.prompts_at_once() == 1
+    monkeypatch.setattr(model, "_device", torch.device("cuda"))
+    assert model.prompts_at_once() > 1
+
+
 def test_an_empty_prompt_is_refused(model):
     [embedding] = model.encode([_window(np.zeros((3, 16, 16), np.float32))])
     masks = np.ones((3, 16, 16), np.float32)

@@ -1,0 +1,154 @@
+"""Decoding by graphs, with a stand-in for the capture: no GPU here, so no CUDA graph has run.
+
+What is tested is everything around the capture: which tensors a graph reads and writes, when one
+is made, and the way back. That the decoder itself asks the host nothing, without which there is no
+capture, is tested with tensors that have no values.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from SlideSAMLib.decoder_graphs import MOST_GRAPHS, PLAIN_RUNS, GraphedDecoder
+from SlideSAMLib.network import empty_network
+from SlideSAMLib.protocol import Window, WindowPrompt
+from SlideSAMLib.sam_model import load_sam
+from Testing.reference import MINI, PROMPTS, decode_arguments, named_weights, tensor_shapes
+
+CPU = torch.device("cpu")
+
+
+class Recorder:
+    """Captures by keeping the work; a replay writes its answer into the tensors of the first run.
+
+    wrong : added to what a replay writes. error : raised instead of a capture.
+    """
+
+    def __init__(self, wrong: float = 0.0, error: str | None = None) -> None:
+        self.wrong, self.error = wrong, error
+        self.captures = self.replays = 0
+
+    def __call__(self, work):
+        self.captures += 1
+        if self.error:
+            raise RuntimeError(self.error)
+        answer = work()
+
+        def replay():
+            self.replays += 1
+            for kept, new in zip(answer, work(), strict=True):
+                kept.copy_(new + self.wrong)
+
+        return answer, replay
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = empty_network(MINI)
+    network.load_state_dict(named_weights(tensor_shapes("mini")), assign=True)
+    return network
+
+
+def _arguments(name: str, batch: int, seed: int):
+    """Embedding, points, boxes and masks of so many prompts of one kind."""
+    rng = np.random.default_rng(seed)
+    masks = rng.normal(size=(3, 32, 32)).astype(np.float32)
+    found = decode_arguments(PROMPTS[name], masks)
+    points, boxes, masks = (found.get(key) for key in ("points", "boxes", "masks"))
+
+    def several(tensor, least):
+        noise = torch.from_numpy(rng.uniform(0, least, (batch, *tensor.shape[1:])))
+        return tensor + noise.float()
+
+    if points is not None:
+        points = (several(points[0], 4), points[1].expand(batch, -1).contiguous())
+    boxes, masks = (None if each is None else several(each, 4) for each in (boxes, masks))
+    embedding = torch.from_numpy(rng.normal(size=(batch, 64, 8, 8))).float()
+    return embedding, points, boxes, masks
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@torch.inference_mode()
+def test_graphs_answer_what_the_decoder_answers(network, name):
+    recorder = Recorder()
+    graphs = GraphedDecoder(network.decode, CPU, recorder)
+    kept = []
+    for batch in (1, 2):
+        for run in range(PLAIN_RUNS + 3):
+            arguments = _arguments(name, batch, run)
+            found, expected = graphs.decode(*arguments), network.decode(*arguments)
+            kept.append((found, expected))
+    assert (recorder.captures, recorder.replays) == (2, 2 * (1 + 3))
+    for found, expected in kept:  # a later replay must not change an earlier answer
+        torch.testing.assert_close(found, expected)
+
+
+@torch.inference_mode()
+def test_what_is_rare_or_too_much_is_not_captured(network):
+    recorder = Recorder()
+    graphs = GraphedDecoder(network.decode, CPU, recorder)
+    for name in PROMPTS:
+        for _ in range(PLAIN_RUNS):
+            graphs.decode(*_arguments(name, 1, 0))
+    assert recorder.captures == 0
+    for batch in range(2, MOST_GRAPHS + 5):
+        for _ in range(PLAIN_RUNS + 1):
+            answer = graphs.decode(*_arguments("box", batch, 0))
+        assert len(answer[0]) == batch
+    assert recorder.captures == MOST_GRAPHS
+
+
+@pytest.mark.parametrize(
+    ("recorder", "words"),
+    [
+        (Recorder(error="operation not permitted"), "operation not permitted"),
+        (Recorder(wrong=1.0), "answer is wrong"),
+        (Recorder(wrong=float("nan")), "answer is wrong"),
+    ],
+)
+@torch.inference_mode()
+def test_a_graph_that_fails_leads_back_to_the_decoder(network, recorder, words, caplog):
+    graphs = GraphedDecoder(network.decode, CPU, recorder)
+    arguments = _arguments("box", 2, 1)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(PLAIN_RUNS + 4):
+            answer = graphs.decode(*arguments)
+            torch.testing.assert_close(answer, network.decode(*arguments))
+    assert recorder.captures == 1
+    assert [words in record.message for record in caplog.records] == [True]
+    assert "without CUDA graphs" in caplog.text
+
+
+def test_a_model_decodes_by_its_graphs(tmp_path):
+    torch.save(named_weights(tensor_shapes("mini")), tmp_path / "mini.pth")
+    model = load_sam(tmp_path / "mini.pth", "cpu", "float32")
+    rng = np.random.default_rng(0)
+    window = rng.normal(size=(3, 40, 56)).astype(np.float32)
+    embeddings = model.encode([Window(window, (1, 1, 1), (-3, 3), ("w", n)) for n in range(2)])
+    prompts = [WindowPrompt(box=(5.0 + n, 6.0, 30.0, 25.0 + n)) for n in range(2)]
+    expected = model.predict_many(embeddings, prompts)
+    recorder = Recorder()
+    model._graphs = GraphedDecoder(model._network.decode, CPU, recorder)
+    for _ in range(PLAIN_RUNS + 2):
+        found = model.predict_many(embeddings, prompts)
+    assert recorder.replays == 3
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one.logits, other.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_the_decoder_asks_the_host_nothing(name):
+    """Tensors without values: whoever looks at a value, or at how many there are, fails."""
+    network = empty_network(MINI)
+    embedding, points, boxes, masks = _arguments(name, 2, 0)
+    meta = torch.device("meta")
+    points = None if points is None else tuple(part.to(meta) for part in points)
+    boxes, masks = (None if each is None else each.to(meta) for each in (boxes, masks))
+    with torch.inference_mode():
+        logits, quality = network.decode(embedding.to(meta), points, boxes, masks)
+    assert logits.shape == (2, 4, 3, 32, 32) and quality.shape == (2, 4)
+    assert logits.is_meta
