@@ -77,9 +77,9 @@ def precision_name(dtype: torch.dtype) -> str:
 def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """Numbers as float32 on a device. The host does not wait for a CUDA GPU to have them."""
     tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # PyTorch keeps it as long as needed
 
 
 def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:

@@ -150,6 +150,9 @@ def test_a_led_model_follows_the_column_to_its_end(network) -> None:
     filled = [index for index, count in result.voxels.items() if count]
     assert filled == list(range(made.first, made.last + 1))
     assert np.array_equal(result.mask[made.middle], made.outline())
+    model.prompts_at_once = lambda: 8  # as on a GPU
+    together = segment(made.volume, made.prompt(), model=phantom.LedModel(model, made))
+    assert np.array_equal(together.mask, result.mask)
 
 
 def test_runs_of_a_model() -> None:
@@ -158,7 +161,7 @@ def test_runs_of_a_model() -> None:
     assert found["slices"] == 6
     assert found["run_s"] > 0 and found["slice_s"] == pytest.approx(found["run_s"] / 6, abs=1e-3)
     assert 0 < found["encode_share"] + found["predict_share"] <= 1
-    for name in ("first_mask_s", "first_mask_cold_s", "refine_s", "decode_s"):
+    for name in ("first_mask_s", "first_mask_cold_s", "refine_s", "decode_s", "decode_two_s"):
         assert found[name] > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..prompts import SlicePrompt
-from ..protocol import SliceModel, WindowPrompt
+from ..protocol import SliceModel, WindowPrompt, predict_many
 from ..session import Session
 from ..sliding import Slider
 from ..stack import Stack
@@ -33,7 +33,8 @@ def measure(
 
     `first_mask_s`: box drawn, nothing encoded yet; the very first one, and the median of those
     after it. `refine_s`: a point more on a slice that is encoded. `decode_s`: one window that is
-    encoded, without the sliding around it. `run_s`: from the box to the last slice, `slices` of
+    encoded, without the sliding around it; `decode_two_s`: half the time of two in one call, as
+    both directions of a slide can be asked. `run_s`: from the box to the last slice, `slices` of
     them; `peak_mib`: memory of that run beyond what was there before.
     """
     firsts, refined = [], []
@@ -50,7 +51,7 @@ def measure(
         "first_mask_s": round(statistics.median(firsts[1:]), 4),
         "first_mask_cold_s": round(firsts[0], 4),
         "refine_s": round(statistics.median(refined[2:]), 4),
-        "decode_s": round(_decode(model, phantom, device), 5),
+        **_decode(model, phantom, device),
     }
     run: dict[str, Any] = {}
     peak = peak_beyond(lambda: run.update(_run(model, phantom, device, limited)), device)
@@ -65,11 +66,17 @@ def _preview(session: Session, prompt: SlicePrompt, device: torch.device) -> flo
     return time.perf_counter() - start  # the masks are on the host
 
 
-def _decode(model: SliceModel, phantom: Phantom, device: torch.device) -> float:
-    (embedding,) = model.encode([Stack(phantom.volume).window(phantom.middle)])
-    prompt = WindowPrompt(box=phantom.prompt().box)
-    work = {"decode": lambda: model.predict(embedding, prompt)}
-    return medians(work, device, DECODES)["decode"].clock
+def _decode(model: SliceModel, phantom: Phantom, device: torch.device) -> dict[str, float]:
+    stack = Stack(phantom.volume)
+    two = model.encode([stack.window(phantom.middle + n) for n in range(2)])
+    prompts = [WindowPrompt(box=phantom.prompt().box)] * 2
+    work = {
+        "decode_s": lambda: model.predict(two[0], prompts[0]),
+        "decode_two_s": lambda: predict_many(model, two, prompts),
+    }
+    taken = medians(work, device, DECODES)
+    one, both = taken["decode_s"].clock, taken["decode_two_s"].clock
+    return {"decode_s": round(one, 5), "decode_two_s": round(both / 2, 5)}
 
 
 def _run(

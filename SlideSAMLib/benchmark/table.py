@@ -62,7 +62,8 @@ def _run(row: dict[str, Any]) -> Iterator[Line]:
     cold = f"the very first {_seconds(row['first_mask_cold_s'])}"
     yield "first mask", model, precision, _seconds(row["first_mask_s"]), cold
     yield "refine a cached slice", model, precision, _seconds(row["refine_s"]), ""
-    yield "decode a slice", model, precision, _seconds(row["decode_s"]), ""
+    together = f"{_seconds(row['decode_two_s'])} where two are one call"
+    yield "decode a slice", model, precision, _seconds(row["decode_s"]), together
     peak = "" if row["peak_mib"] is None else f", {row['peak_mib']} MiB beyond what was there"
     note = f"{_seconds(row['slice_s'])} per slice{peak}"
     yield f"{row['slices']} slices from one box", model, precision, _seconds(row["run_s"]), note
