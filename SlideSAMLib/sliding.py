@@ -22,7 +22,7 @@ from .front import Anchor, Front, Question, nearest_anchor, predict_anchor
 from .fusion import Patch, SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
-from .protocol import SliceModel, WindowPrediction, prompts_at_once
+from .protocol import SliceModel, prompts_at_once
 from .slide_types import FinishedSlice, SlideSettings
 from .stack import Stack
 from .stops import Stop
@@ -238,17 +238,17 @@ class Slider:
         self._note(outward, gaps)
         while any(front.stop is None for front in fronts):
             for turn in self._turns(fronts, gaps):
-                answered = self._predict(turn, fronts)
-                for front, question, prediction in answered:
-                    changed = front.take(question, prediction)
+                moved = 0
+                for front, changed in self._step(turn, fronts):
+                    moved += 1
                     for gap in gaps:
                         gap.settle()
                     self._note(outward, gaps)
                     for index in changed:
                         direction = 0 if index == front.anchor.index else front.direction
                         yield self.publish(index, front.records[index], direction)
-                if len(answered) < len(turn):
-                    return
+                if moved < len(turn):
+                    return  # cancelled
         for gap in gaps:
             for index, record in gap.shared().items():
                 yield self.publish(index, record, 1)
@@ -277,10 +277,13 @@ class Slider:
             return True  # both stand on one prompted slice, of whose mask their windows have a say
         return any(gap.closing and {front, other} == {gap.lower, gap.upper} for gap in gaps)
 
-    def _predict(
+    def _step(
         self, turn: Sequence[Front], fronts: Sequence[Front]
-    ) -> list[tuple[Front, Question, WindowPrediction]]:
-        """The answers for the fronts of a turn; cancelled, for those that came before only."""
+    ) -> Iterator[tuple[Front, list[int]]]:
+        """Move the fronts of a turn by one window; cancelled, only those that came before.
+
+        Yields each front with the slices that changed. Nothing large outlives the turn.
+        """
         questions: list[Question] = []
         embeddings: list[Any] = []
         for front in turn:
@@ -292,10 +295,11 @@ class Slider:
             embeddings.append(self.predictor.embedding(question.centre, ahead))
             questions.append(question)
         if not questions:
-            return []
+            return
         prompts = [question.prompt for question in questions]
-        predictions = self.predictor.predict_many(embeddings, prompts)
-        return list(zip(turn, questions, predictions, strict=False))
+        predictions = self.predictor.predict_many(embeddings, prompts)[::-1]
+        for front, question in zip(turn, questions, strict=False):
+            yield front, front.take(question, predictions.pop())
 
     def _note(self, outward: dict[str, Front], gaps: list[Gap]) -> None:
         for side, front in outward.items():
