@@ -12,6 +12,7 @@ from .candidates import Choice, rank
 from .corrections import corrected, rejected
 from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
+from .outline import held, reach_mm
 from .prompts import SlicePrompt
 from .protocol import WindowPrediction, WindowPrompt
 from .slide_types import SlideSettings
@@ -179,12 +180,23 @@ class Front:
         centre, known = question.centre, question.known
         behind_place, ahead_place = 1 - self.direction, 1 + self.direction
         choice = rank(prediction, known, self.settings)[0].detached()
+        choice = self._held(choice, known[behind_place])
         self.stop = self._judge(choice, known[behind_place], self.nearest(centre))
         if self.stop is not None:
             return []
         self._accept(centre, choice, behind_place, ahead_place)
         self.stop = self._look_ahead()
         return [centre, centre - self.direction]
+
+    def _held(self, choice: Choice, behind: Patch) -> Choice:
+        """The choice with its outlines held to those of the slices before them, see `outline`."""
+        spacing = self.predictor.stack.spacing
+        reach = reach_mm(spacing, self.settings.outline_slope, self.settings.outline_voxels)
+        patches = list(choice.patches)
+        patches[1] = held(patches[1], behind, spacing[1:], reach)
+        ahead = 1 + self.direction
+        patches[ahead] = held(patches[ahead], patches[1], spacing[1:], reach)
+        return replace(choice, patches=tuple(patches))
 
     def _judge(self, choice: Choice, behind: Patch, nearest: Anchor) -> Stop | None:
         patch = choice.patches[1]

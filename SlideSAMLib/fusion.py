@@ -74,7 +74,7 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     counted = [view for view in views if view.weight > 0] or [View(views[0].patch, 1.0)]
     if len(counted) == 1:
         return counted[0].patch
-    top, left, bottom, right = _union([view.patch for view in counted])
+    top, left, bottom, right = union([view.patch for view in counted])
     total = np.zeros((bottom - top, right - left), np.float32)
     weights = np.zeros_like(total)
     for view in counted:
@@ -204,7 +204,8 @@ def _weighted(pairs: Sequence[tuple[float | None, float]]) -> float | None:
     return sum(value * weight for value, weight in known) / total if total else None
 
 
-def _union(patches: Sequence[Patch]) -> tuple[int, int, int, int]:
+def union(patches: Sequence[Patch]) -> tuple[int, int, int, int]:
+    """The smallest part of the slice around patches: top, left, bottom, right (exclusive)."""
     top = min(patch.corner[0] for patch in patches)
     left = min(patch.corner[1] for patch in patches)
     bottom = max(patch.corner[0] + patch.logits.shape[0] for patch in patches)

@@ -45,6 +45,10 @@ class SlideSettings:
     carried_doubt: float = 0.2  # share of a slice's doubt that the slices after it inherit
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
+    # How far an outline may move from one slice to the next (`outline`); inf for no limit
+    outline_slope: float = 1.0  # mm per mm along the slide, plus ...
+    outline_voxels: float = 1.0  # ... voxels of the slice
+
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
     min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 (less on small objects: `stops`) ...
     min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
@@ -90,6 +94,8 @@ class SlideSettings:
             self._check(name, 0.0 <= getattr(self, name) < np.inf, "0 or greater and finite")
         for name in ("centre_weight", "logit_limit", "max_growth", "max_growth_total"):
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
+        for name in ("outline_slope", "outline_voxels"):
+            self._check(name, getattr(self, name) >= 0.0, "0 or greater")
         self._check("meet_overlap", self.meet_overlap >= 0, "0 or greater")
         self._check("encode_batch", self.encode_batch >= 0, "0 or greater")
 

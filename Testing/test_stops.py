@@ -1,5 +1,7 @@
 """Every reason why a direction ends."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -103,7 +105,9 @@ def test_stop_low_quality_by_stability():
     def blurred(found):
         return _with(found, logits=np.where(found.logits > 0, 0.4, -0.4).astype(np.float32))
 
-    assert _stop_at_9(blurred) == (Stop.LOW_QUALITY, 8)
+    # Where the outline before makes nothing sure.
+    settings = SlideSettings(outline_slope=np.inf)
+    assert _stop_at_9(blurred, settings) == (Stop.LOW_QUALITY, 8)
 
 
 def test_stop_disagreement():
@@ -111,11 +115,12 @@ def test_stop_disagreement():
 
 
 def test_stop_sudden_growth():
-    settings = SlideSettings(min_agreement=0.0)
+    # Where nothing holds the outline back.
+    settings = SlideSettings(min_agreement=0.0, outline_slope=np.inf)
     assert _stop_at_9(_swollen, settings) == (Stop.SUDDEN_GROWTH, 8)
-    far = SlideSettings(min_agreement=0.0, max_growth=np.inf, max_growth_total=np.inf)
+    far = replace(settings, max_growth=np.inf, max_growth_total=np.inf)
     assert _stop_at_9(_swollen, far)[0] == Stop.END_OF_VOLUME
-    total = SlideSettings(min_agreement=0.0, max_growth=np.inf, max_growth_total=2.0)
+    total = replace(settings, max_growth=np.inf, max_growth_total=2.0)
     assert _stop_at_9(_swollen, total) == (Stop.SUDDEN_GROWTH, 8)
 
 

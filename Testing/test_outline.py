@@ -1,0 +1,95 @@
+"""How far an outline may move from one slice to the next."""
+
+import numpy as np
+import pytest
+
+from SlideSAMLib.fusion import Patch
+from SlideSAMLib.outline import held, reach_mm
+from SlideSAMLib.slide_types import SlideSettings
+
+from .fakes import LOGIT
+
+SHAPE = (40, 44)
+SQUARE = (1.0, 1.0)
+
+
+def disc(radius: float, centre=(20, 22), logit=LOGIT) -> Patch:
+    rows, columns = np.indices(SHAPE)
+    inside = np.hypot(rows - centre[0], columns - centre[1]) <= radius
+    return Patch((0, 0), np.where(inside, logit, -logit).astype(np.float32))
+
+
+def cut(patch: Patch, top: int, left: int, bottom: int, right: int) -> Patch:
+    return Patch((top, left), patch.logits[top:bottom, left:right])
+
+
+def radius(patch: Patch) -> float:
+    return float(np.sqrt(patch.voxels / np.pi))
+
+
+def test_reach():
+    assert reach_mm((5.0, 0.8, 0.9), 1.0, 1.0) == pytest.approx(5.8)
+    assert reach_mm((1.0, 1.0, 1.0), 0.0, 2.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("after", [7.0, 9.0])
+def test_what_moves_within_the_reach_stays(after):
+    assert np.array_equal(held(disc(after), disc(8), SQUARE, 2.0).inside, disc(after).inside)
+
+
+def test_a_leak_is_held():
+    # What was won 2 voxels beyond the reach is refused, even where it was sure.
+    assert 10.0 < radius(held(disc(16), disc(8), SQUARE, 2.0)) < 13.0
+
+
+def test_a_weak_leak_is_held_to_the_reach():
+    assert radius(held(disc(16, logit=1.0), disc(8), SQUARE, 2.0)) == pytest.approx(10.2, abs=0.4)
+
+
+def test_a_weak_loss_comes_back_and_a_sure_one_does_not():
+    weak = held(disc(4, logit=3.0), disc(12), SQUARE, 2.0)
+    assert 8.5 < radius(weak) < 10.0  # 12 less the reach, and less what counts for too little
+    assert held(disc(4), disc(12), SQUARE, 2.0).voxels == disc(4).voxels
+
+
+def test_distances_are_in_mm():
+    # 2 mm are one row but four columns.
+    tall = held(disc(12, logit=1.0), disc(6), (2.0, 0.5), 2.0)
+    rows, columns = np.nonzero(tall.inside)
+    assert np.ptp(rows) == 12 + 2
+    assert np.ptp(columns) > 12 + 6
+
+
+def test_parts_of_the_slice():
+    whole = held(disc(16), disc(8), SQUARE, 2.0)
+    part = held(cut(disc(16), 6, 10, 38, 44), cut(disc(8), 10, 12, 32, 34), SQUARE, 2.0)
+    assert part.corner == (6, 10)
+    assert np.allclose(part.logits, whole.logits[6:38, 10:44])
+
+
+def test_an_object_at_the_rim_of_the_slice():
+    leaking, before = disc(12, (0, 0), 1.0), disc(6, (0, 0))
+    held_patch = held(leaking, before, SQUARE, 2.0)
+    assert before.voxels < held_patch.voxels < leaking.voxels
+
+
+def test_empty_masks_and_no_limit():
+    nothing = disc(-1)
+    assert held(nothing, disc(8), SQUARE, 2.0) is nothing
+    big = disc(16)
+    assert held(big, nothing, SQUARE, 2.0) is big
+    assert held(big, disc(8), SQUARE, np.inf) is big
+
+
+def test_the_patch_itself_is_not_changed():
+    big = disc(16)
+    held(big, disc(8), SQUARE, 2.0)
+    assert np.array_equal(big.logits, disc(16).logits)
+
+
+def test_settings_are_checked():
+    from SlideSAMLib.errors import InputError
+
+    SlideSettings(outline_slope=np.inf)
+    with pytest.raises(InputError, match="outline_voxels must be 0 or greater"):
+        SlideSettings(outline_voxels=-1.0)
