@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .baselines import BASELINES
+from .calibration import confidence_tables, summarise_confidence
 from .click_report import click_tables, summarise_clicks
 from .results import StructureResult
 from .tables import table
@@ -88,6 +89,7 @@ def as_json(results: Sequence[StructureResult], settings: dict[str, Any]) -> str
         "settings": settings,
         "summary": [asdict(summary) for summary in summarise(results)],
         "clicks": None if clicks is None else asdict(clicks),
+        "confidence": {p: asdict(found) for p, found in summarise_confidence(results).items()},
         "results": [asdict(result) for result in results],
     }
     return json.dumps(content, indent=1, allow_nan=True) + "\n"
@@ -112,6 +114,7 @@ def as_markdown(results: Sequence[StructureResult], settings: dict[str, Any]) ->
         _summary_table(results),
         _verdict(results),
         click_tables(results),
+        confidence_tables(results),
         "## Cases",
         _case_table(results),
         "## Structures",
@@ -272,6 +275,7 @@ def _flat(result: StructureResult) -> dict[str, Any]:
     row = asdict(result)
     numbers = row.pop("metrics")
     stops = row.pop("stops")
+    row.pop("scores")
     row["clicks"] = len(result.clicks) or ""
     row["box"] = "" if result.box is None else " ".join(f"{v:.3f}" for v in result.box)
     row["points"] = "; ".join(f"{x:g} {y:g}" for x, y in result.points)

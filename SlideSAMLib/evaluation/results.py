@@ -43,6 +43,8 @@ class StructureResult:
     predicted : slices with a mask; confidence : mean over them, None for baselines.
     seconds : the whole call. stops : why each direction ended, empty for baselines.
     clicks : of the simulated user, under the protocol "clicks" only; the first is the prompt.
+    scores : (slice, confidence, Dice of this slice alone) of every slice that has a mask and a
+    confidence; where the structure is absent a mask has the Dice 0.
     """
 
     case: str
@@ -69,6 +71,7 @@ class StructureResult:
     seconds: float
     stops: dict[str, str] = field(default_factory=dict)
     clicks: tuple[Click, ...] = ()
+    scores: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def dice(self) -> float:
@@ -147,4 +150,5 @@ def _restore(record: dict[str, Any]) -> StructureResult:
     record["box"] = None if box is None else tuple(box)
     record["points"] = tuple(tuple(point) for point in points)
     record["clicks"] = tuple(Click(**click) for click in record["clicks"])
+    record["scores"] = tuple(tuple(score) for score in record["scores"])
     return StructureResult(**record)

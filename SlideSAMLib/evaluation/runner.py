@@ -223,7 +223,7 @@ class Worker:
             protocol,
             done.mask,
             done.seconds,
-            done.mean_confidence(),
+            done.confidence,
             done.stops,
             plan.metrics,
             done.clicks,
