@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def as_markdown(results: Sequence[StructureResult], settings: dict[str, Any]) ->
     """The report that a person reads."""
     parts = [
         "# SlideSAM evaluation",
-        _settings(settings),
+        settings_table(settings),
         "## Summary",
         _summary_table(results),
         _verdict(results),
@@ -133,7 +133,8 @@ def summary_line(summary: Summary) -> str:
     )
 
 
-def _settings(settings: dict[str, Any]) -> str:
+def settings_table(settings: Mapping[str, Any]) -> str:
+    """What a report was made with, as a Markdown table."""
     return table(
         ("setting", "value"),
         [(key, "-" if value is None else f"`{value}`") for key, value in settings.items()],
