@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
     settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
     settings["command line"] = command_line(args)
-    _write(args.output, results, settings)
+    _write(args.output, results, settings, overlays if pictures else None)
     if gallery:
         _draw_gallery(args, cases, model, results, gallery)
     return 0
@@ -240,13 +240,13 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"The folder {folder} cannot be written to.")
 
 
-def _write(folder: Path, results: list, settings: dict[str, Any]) -> None:
+def _write(folder: Path, results: list, settings: dict[str, Any], pictures: Path | None) -> None:
     from . import click_report, report
 
     texts = {
         "results.csv": report.as_csv(results),
         "results.json": report.as_json(results, settings),
-        "report.md": report.as_markdown(results, settings),
+        "report.md": report.as_markdown(results, settings, pictures),
     }
     clicks = click_report.summarise_clicks(results)
     if clicks is not None:
