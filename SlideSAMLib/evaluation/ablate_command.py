@@ -97,7 +97,7 @@ def _evaluate(
     from .runner import evaluate
 
     settings = variant.slide_settings()
-    own = {"slide": asdict(settings), "model settings": dict(variant.model)}
+    own = {"slide": asdict(settings), "changes of the model": dict(variant.model)}
     file = ResultFile(args.output / FOLDER / f"{variant.slug}.jsonl", {**shared, **own})
     done = file.resume() if args.resume else file.start()
     with command.bar(variant.name) as progress:

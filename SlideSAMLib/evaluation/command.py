@@ -191,6 +191,7 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
 def load_described(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The model for `evaluate`, and what the report says about it."""
     from .runner import ModelSource
+    from .variants import settings_of
 
     source = ModelSource(args.model, args.device, args.precision)
     model = source.load()
@@ -200,6 +201,8 @@ def load_described(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "device": model.device,
         "precision": model.precision,
     }
+    if own := settings_of(model):
+        described["model settings"] = own
     # Several processes load it by themselves: a name travels better than gigabytes.
     return (model if args.workers == 1 else source), described
 
