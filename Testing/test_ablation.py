@@ -13,7 +13,7 @@ import pytest
 from SlideSAMLib.cli.main import main
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation import evaluate
-from SlideSAMLib.evaluation.ablation_report import compare
+from SlideSAMLib.evaluation.ablation_report import as_markdown, compare, compare_all
 from SlideSAMLib.evaluation.runner import ModelSource
 from SlideSAMLib.evaluation.variants import changed_model, read_variants
 from SlideSAMLib.models import register_model
@@ -145,6 +145,13 @@ def test_differences_are_those_of_the_structures_that_both_did():
     assert (fewer.structures, fewer.cases) == (1, 1)
     assert fewer.difference == pytest.approx(1 - low)
     assert compare("none", [], default) == []
+
+
+def test_a_protocol_that_a_variant_could_not_do_stays_empty():
+    default = evaluate([memory_case()], ThresholdModel(threshold=50), limit=1)
+    full = [result for result in default if result.protocol == "full"]
+    table = as_markdown(compare_all({"default": default, "half": full}), {"seed": 0})
+    assert "| half | 1 | **1.000** | +0.000 | 0 / 0 | - | - | - | 0.0 / 0.0 |" in table
 
 
 # The command

@@ -144,14 +144,14 @@ def _table(comparisons: Sequence[Comparison]) -> str:
     rows = []
     for name in dict.fromkeys(line.variant for line in comparisons):
         own = {line.protocol: line for line in comparisons if line.variant == name}
-        first = own[protocols[0]]
+        first = next(iter(own.values()))
         row: list[Any] = [name, first.structures]
         for protocol in protocols:
-            line = own[protocol]
-            row += [f"**{line.mean:.3f}**"]
+            line = own.get(protocol)
+            row += ["-"] if line is None else [f"**{line.mean:.3f}**"]
             row += (
                 ["-", "-"]
-                if name == DEFAULT
+                if name == DEFAULT or line is None
                 else [f"{line.difference:+.3f}", f"{line.better} / {line.worse}"]
             )
         row += [f"{first.leaked_before:.1f} / {first.leaked_after:.1f}", f"{first.missed:.1f}"]
