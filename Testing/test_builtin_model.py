@@ -9,7 +9,7 @@ import torch
 from SlideSAMLib.api import segment
 from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin import model as builtin_model
-from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
+from SlideSAMLib.builtin.model import BuiltinModel, BuiltinSettings, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError, ModelError
@@ -190,3 +190,38 @@ def test_auto_is_float16_on_cuda(network, tmp_path, monkeypatch):
     monkeypatch.setattr(builtin_model, "BuiltinModel", lambda network, where, dtype, traits: dtype)
     found = {d: load_builtin(tmp_path / "w.safetensors", d) for d in ("cpu", "cuda")}
     assert found == {"cpu": torch.float32, "cuda": torch.float16}
+
+
+def test_settings_change_what_the_network_sees(model):
+    wide = model.with_settings(BuiltinSettings(factor=3.2))
+    whole = model.with_settings(BuiltinSettings(factor=float("inf")))
+    box = WindowPrompt(box=(30, 20, 45, 35))
+    sides = []
+    for each in (model, wide, whole):
+        (embedding,) = each.encode([window(spacing=(3.0, 1.0, 1.0))])
+        sides.append(each.predict(embedding, box).logits.shape[-2:])
+    assert sides[0][1] == pytest.approx(1.6 * 16, abs=1)
+    assert sides[1][1] == pytest.approx(3.2 * 16, abs=1)
+    assert sides[2][0] == 60  # every row; the region is centred on the box
+
+
+def test_the_share_of_the_memory_is_a_setting(model):
+    mask = np.zeros((60, 80), bool)
+    mask[20:35, 30:45] = True
+    answers = []
+    for share in (0.0, 0.2, 1.0):
+        each = model.with_settings(BuiltinSettings(memory_share=share))
+        (embedding,) = each.encode([window()])
+        memory = torch.flip(each.remember(embedding, mask), (-1,))  # another look than the slice's
+        prompt = WindowPrompt(box=(30, 20, 45, 35), memory=memory)
+        answers.append(each.predict(embedding, prompt).logits)
+    (embedding,) = model.encode([window()])
+    without = model.predict(embedding, WindowPrompt(box=(30, 20, 45, 35))).logits
+    assert np.array_equal(answers[0], without)
+    assert not np.array_equal(answers[1], answers[2])
+
+
+@pytest.mark.parametrize("wrong", [{"factor": 0.5}, {"factor": float("nan")}, {"memory_share": 2}])
+def test_settings_out_of_range(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        BuiltinSettings(**wrong)

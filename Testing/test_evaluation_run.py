@@ -254,6 +254,8 @@ def test_command_writes_everything(registered, tmp_path, capsys):
         assert text in report
     assert "**0.917**" in report  # mean of 1 and (2/3 + 1) / 2
     assert "NOT above the best baseline" in report
+    assert "It is not above all of them on 2 of 2 cases: block, leaky." in report
+    assert "![leaky, large block](overlays/leaky-large-block-1_box_full.png)" in report
 
     pictures = sorted(path.name for path in (output / "overlays").iterdir())
     assert len(pictures) == 8

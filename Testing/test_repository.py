@@ -169,7 +169,8 @@ def imported(node: ast.AST) -> set[str]:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "\nbash scripts/test\n" in read(".ci/run")
-    for script in ("scripts/setup", "scripts/demo", "scripts/test", ".ci/run"):
+    scripts = ("setup", "demo", "test", "benchmark-gpu", "measure-model")
+    for script in (*(f"scripts/{name}" for name in scripts), ".ci/run"):
         assert os.access(ROOT / script, os.X_OK)
         done = subprocess.run(["bash", "-n", str(ROOT / script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -59,11 +59,11 @@ class Batch:
         )  # fmt: skip
 
 
-def assemble(batch: Batch) -> torch.Tensor:
+def assemble(batch: Batch, memory_share: float = MEMORY_SHARE) -> torch.Tensor:
     """The network's input, float32 (B, CHANNELS, GRID, GRID)."""
     inside, outside = prompt_histograms(batch)
     if bool(batch.has_memory.any()):
-        share = MEMORY_SHARE * batch.has_memory[:, None]
+        share = memory_share * batch.has_memory[:, None]
         inside = (1 - share) * inside + share * batch.memory[:, 0]
         outside = (1 - share) * outside + share * batch.memory[:, 1]
     known = batch.known[:, :, None, None]

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ..devices import choose_device, choose_precision, on_host, precision_name
+from ..errors import InputError
 from ..fusion import Patch, dice
 from ..next_prompt import mask_box
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
@@ -49,6 +50,29 @@ TRAITS = ModelTraits(
 )
 
 
+@dataclass(frozen=True)
+class BuiltinSettings:
+    """What can be changed about the model without training it anew.
+
+    factor : side of the region over the longer side of the box, at least 1; inf: as wide as the
+        slice.
+    memory_share : share of the user's slice in the look of the object, 0..1.
+
+    Raises InputError where a value is out of its range.
+    """
+
+    factor: float = FACTOR
+    memory_share: float = features.MEMORY_SHARE
+
+    def __post_init__(self) -> None:
+        if not self.factor >= 1.0:
+            raise InputError(f"The model's factor must be 1 or greater, not {self.factor!r}.")
+        if not 0.0 <= self.memory_share <= 1.0:
+            raise InputError(
+                f"The model's memory_share must be between 0 and 1, not {self.memory_share!r}."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class BuiltinEmbedding:
     """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm.
@@ -58,6 +82,7 @@ class BuiltinEmbedding:
 
     slices: torch.Tensor
     spacing: tuple[float, float]
+    settings: BuiltinSettings = BuiltinSettings()
     first_boxes: dict[tuple[float, float], tuple | None] = field(default_factory=dict)
 
     @property
@@ -74,11 +99,16 @@ class BuiltinModel:
         device: torch.device,
         dtype: torch.dtype,
         traits: ModelTraits = TRAITS,
+        settings: BuiltinSettings = BuiltinSettings(),
     ) -> None:
-        self.traits = traits
+        self.traits, self.settings = traits, settings
         self._device, self._dtype = device, dtype
         self._network = network.eval().to(device, memory_format=torch.channels_last)
         self.device, self.precision = str(device), precision_name(dtype)
+
+    def with_settings(self, settings: BuiltinSettings) -> BuiltinModel:
+        """The same model with other settings; the network is shared."""
+        return BuiltinModel(self._network, self._device, self._dtype, self.traits, settings)
 
     def encode(self, windows: Sequence[Window]) -> list[BuiltinEmbedding]:
         """Scale the windows' slices; there is nothing to compute ahead."""
@@ -87,7 +117,7 @@ class BuiltinModel:
             low, high = window.intensity
             scaled = (window.slices - low) / max(high - low, 1e-6)
             slices = torch.from_numpy(scaled.astype(np.float16)).to(self._device)
-            out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:])))
+            out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:]), self.settings))
         return out
 
     def predict(self, embedding: BuiltinEmbedding, prompt: WindowPrompt) -> WindowPrediction:
@@ -145,7 +175,9 @@ class BuiltinModel:
         batch = Batch.empty(len(asked), self._device)
         for n, (request, region) in enumerate(asked):
             request.fill(batch, n, region)
-        inputs = features.assemble(batch).contiguous(memory_format=torch.channels_last)
+        inputs = features.assemble(batch, self.settings.memory_share).contiguous(
+            memory_format=torch.channels_last
+        )
         half = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=half):
             logits, fine, quality, presence = self._network(inputs)
@@ -291,11 +323,11 @@ class _Request:
         return region_around(around, self.embedding.spacing, self._factor(around))
 
     def _factor(self, box: tuple[float, float, float, float]) -> float:
-        """FACTOR, or less where the box nearly fills the slice: there is nothing beyond it."""
+        """The factor, or less where the box nearly fills the slice: there is nothing beyond it."""
         row, column = self.embedding.spacing
         side = max((box[2] - box[0] + 1) * column, (box[3] - box[1] + 1) * row)
         whole = max(self.shape[0] * row, self.shape[1] * column)
-        return min(FACTOR, max(LEAST_FACTOR, 1.1 * whole / side))
+        return min(self.embedding.settings.factor, max(LEAST_FACTOR, 1.1 * whole / side))
 
     def point_regions(self) -> list[Region]:
         """Regions of several sizes about the positive points."""

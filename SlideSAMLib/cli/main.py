@@ -21,6 +21,10 @@ COMMANDS = {
     "segment": ("SlideSAMLib.cli.segment", "segment an image from prompts on one or more slices"),
     "models": ("SlideSAMLib.cli.models", "list, check, convert, download or remove models"),
     "evaluate": ("SlideSAMLib.evaluation.command", "measure a model on labelled volumes"),
+    "ablate": (
+        "SlideSAMLib.evaluation.ablate_command",
+        "measure what each part of the slide is worth",
+    ),
     "train": ("SlideSAMLib.training.command", "train the built-in model"),
     "finetune": (
         "SlideSAMLib.training.finetune_command",

@@ -2,8 +2,9 @@
 
 The rooms, from the ground up: `cases` (manifests, volumes, structures), `prompting` (prompts made
 from labels), `protocols` (what the run is told and where the Dice is taken), `metrics`,
-`baselines` (answers without a network), `runner` (everything over many structures), `report` and
-`overlays` (what a person reads), `command` (the command line).
+`baselines` (answers without a network), `runner` (everything over many structures), `report`,
+`calibration`, `overlays` and `gallery` (what a person reads), `variants` and `ablation_report`
+(named changes of the settings, compared), `command` and `ablate_command` (the command line).
 """
 
 from __future__ import annotations

@@ -20,6 +20,44 @@ UNREPEATED = ("command", "version", "manifest", "resume")  # not options of the 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    add_shared_arguments(
+        parser,
+        ("clicks", "all"),
+        "clicks: a simulated user corrects up to Dice 0.9, at most 20 clicks; all: these three",
+    )
+    parser.add_argument(
+        "--baselines", action="store_true", help="measure the baselines without a network, too"
+    )
+    parser.add_argument(
+        "--baselines-only", action="store_true", help="measure nothing but the baselines"
+    )
+    parser.add_argument(
+        "--scheme",
+        choices=("default", "reference"),
+        default="default",
+        help="how the window slides; reference: as published",
+    )
+    parser.add_argument("--no-overlays", action="store_true", help="draw no pictures")
+    parser.add_argument(
+        "--gallery",
+        type=_positive_number,
+        metavar="N",
+        help="draw gallery.png, too: the N structures with the lowest Dice and some typical ones",
+    )
+    parser.add_argument(
+        "--no-surfaces",
+        action="store_true",
+        help="leave out surface Dice and Hausdorff distance, which take a second a structure",
+    )
+
+
+def add_shared_arguments(
+    parser: argparse.ArgumentParser, protocols: tuple[str, ...] = (), about: str = ""
+) -> None:
+    """Declare what every command that measures a model on a manifest is told.
+
+    protocols : choices beside full, extent and both; about : what they mean.
+    """
     from ..cli.segment import add_model_arguments
 
     parser.add_argument("manifest", type=Path, help="JSON list of cases with images and labels")
@@ -33,11 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--protocol",
-        choices=("full", "extent", "clicks", "both", "all"),
+        choices=("full", "extent", "both", *protocols),
         default="both",
         help="full: Dice over the whole volume, no limits given; extent: the structure's ends "
-        "are given, Dice over its own slices; clicks: a simulated user corrects until the Dice "
-        "is 0.9, at most 20 clicks; both: full and extent; all: all three (default: both)",
+        "are given, Dice over its own slices; both (default): one after the other"
+        f"{about and '; '}{about}",
     )
     parser.add_argument(
         "--limit",
@@ -54,19 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out smaller structures",
     )
     parser.add_argument("--cases", nargs="+", metavar="ID", help="only these cases")
-    parser.add_argument(
-        "--baselines", action="store_true", help="measure the baselines without a network, too"
-    )
-    parser.add_argument(
-        "--baselines-only", action="store_true", help="measure nothing but the baselines"
-    )
     add_model_arguments(parser)
-    parser.add_argument(
-        "--scheme",
-        choices=("default", "reference"),
-        default="default",
-        help="how the window slides; reference: as published",
-    )
     parser.add_argument(
         "--workers",
         type=_positive_number,
@@ -78,12 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="keep the results that --output already has"
     )
-    parser.add_argument("--no-overlays", action="store_true", help="draw no pictures")
-    parser.add_argument(
-        "--no-surfaces",
-        action="store_true",
-        help="leave out surface Dice and Hausdorff distance, which take a second a structure",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,9 +114,11 @@ def run(args: argparse.Namespace) -> int:
 
     baselines_only = args.baselines_only
     pictures = not (args.no_overlays or baselines_only)
-    if pictures and importlib.util.find_spec("matplotlib") is None:
+    gallery = 0 if baselines_only else args.gallery or 0
+    if (pictures or gallery) and importlib.util.find_spec("matplotlib") is None:
         raise InputError(
-            'The pictures need matplotlib: pip install "SlideSAM[evaluate]", or give --no-overlays.'
+            'The pictures need matplotlib: pip install "SlideSAM[evaluate]", or give --no-overlays '
+            "and no --gallery."
         )
     if not args.no_surfaces and importlib.util.find_spec("monai") is None:
         raise InputError(
@@ -104,13 +126,14 @@ def run(args: argparse.Namespace) -> int:
         )
     cases = read_manifest(args.manifest, args.cases)
     check_structures(cases, args.limit, args.min_voxels)
-    model, described = (None, {}) if baselines_only else _model(args)
-    shared = _shared_settings(args, described)
+    model, described = (None, {}) if baselines_only else load_described(args)
+    shared = shared_settings(args)
+    shared |= {"scheme": args.scheme, "surfaces": not args.no_surfaces, **described}
     overlays = args.output / "overlays"
-    _make_folder(overlays if pictures else args.output)
+    make_folder(overlays if pictures else args.output)
     file = ResultFile(args.output / RESULTS, shared)
     done = file.resume() if args.resume else file.start()
-    with _bar() as progress:
+    with bar("evaluating") as progress:
         results = evaluate(
             cases,
             model,
@@ -130,12 +153,27 @@ def run(args: argparse.Namespace) -> int:
         )
     chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
     settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
-    settings["command line"] = _command_line(args)
-    _write(args.output, results, settings)
+    settings["command line"] = command_line(args)
+    _write(args.output, results, settings, overlays if pictures else None)
+    if gallery:
+        _draw_gallery(args, cases, model, results, gallery)
     return 0
 
 
-def _shared_settings(args: argparse.Namespace, described: dict[str, Any]) -> dict[str, Any]:
+def _draw_gallery(
+    args: argparse.Namespace, cases: list, model: Any, results: list, worst: int
+) -> None:
+    from . import protocols
+    from .gallery import NAME, draw_gallery
+    from .runner import Plan
+
+    chosen = protocols.chosen(args.protocol)
+    plan = Plan(model, args.prompt, chosen, seed=args.seed, settings=_slide_settings(args))
+    draw_gallery(results, cases, plan, worst, args.output / NAME)
+    print(f"Written to {args.output}: {NAME}.")
+
+
+def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What all results of one file have in common; a resumed run must agree with it."""
     import hashlib
 
@@ -146,16 +184,14 @@ def _shared_settings(args: argparse.Namespace, described: dict[str, Any]) -> dic
         "manifest sha256": hashlib.sha256(args.manifest.read_bytes()).hexdigest(),
         "prompt": args.prompt,
         "seed": args.seed,
-        "scheme": args.scheme,
-        "surfaces": not args.no_surfaces,
         "version": __version__,
-        **described,
     }
 
 
-def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def load_described(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The model for `evaluate`, and what the report says about it."""
     from .runner import ModelSource
+    from .variants import settings_of
 
     source = ModelSource(args.model, args.device, args.precision)
     model = source.load()
@@ -165,6 +201,8 @@ def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "device": model.device,
         "precision": model.precision,
     }
+    if own := settings_of(model):
+        described["model settings"] = own
     # Several processes load it by themselves: a name travels better than gigabytes.
     return (model if args.workers == 1 else source), described
 
@@ -183,9 +221,9 @@ def _slide_settings(args: argparse.Namespace) -> Any:
     return SlideSettings(scheme=args.scheme)
 
 
-def _command_line(args: argparse.Namespace) -> str:
+def command_line(args: argparse.Namespace) -> str:
     """A command that repeats this evaluation, with every option that is not off."""
-    words = ["slidesam", "evaluate", str(args.manifest)]
+    words = ["slidesam", args.command, str(args.manifest)]
     for name, value in vars(args).items():
         if name in UNREPEATED or value is None or value is False:
             continue
@@ -195,7 +233,8 @@ def _command_line(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; raises InputError where nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -204,19 +243,18 @@ def _make_folder(folder: Path) -> None:
         raise InputError(f"The folder {folder} cannot be written to.")
 
 
-def _write(folder: Path, results: list, settings: dict[str, Any]) -> None:
-    from ..cli.outputs import write_together
+def _write(folder: Path, results: list, settings: dict[str, Any], pictures: Path | None) -> None:
     from . import click_report, report
 
     texts = {
         "results.csv": report.as_csv(results),
         "results.json": report.as_json(results, settings),
-        "report.md": report.as_markdown(results, settings),
+        "report.md": report.as_markdown(results, settings, pictures),
     }
     clicks = click_report.summarise_clicks(results)
     if clicks is not None:
         texts["clicks.csv"] = click_report.clicks_as_csv(results)
-    write_together({folder / name: _writer(text) for name, text in texts.items()})
+    write_texts(folder, texts)
     for summary in report.summarise(results):
         print(report.summary_line(summary))
     if clicks is not None:
@@ -224,20 +262,26 @@ def _write(folder: Path, results: list, settings: dict[str, Any]) -> None:
     print(f"Written to {folder}: {', '.join(texts)}.")
 
 
-def _writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")
+def write_texts(folder: Path, texts: dict[str, str]) -> None:
+    """Write some files of text (name -> content), all or none."""
+    from ..cli.outputs import write_together
+
+    def writer(text: str) -> Callable[[Path], object]:
+        return lambda path: path.write_text(text, encoding="utf-8")
+
+    write_together({folder / name: writer(text) for name, text in texts.items()})
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar of finished structures, shown on a terminal only."""
     from tqdm import tqdm
 
-    with tqdm(desc="evaluating", unit="structure", disable=None) as bar:
+    with tqdm(desc=what, unit="structure", disable=None) as shown:
 
         def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            shown.total = total
+            shown.update(done - shown.n)
 
         yield show
 

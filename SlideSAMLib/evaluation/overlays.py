@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,13 @@ import numpy as np
 from .results import StructureResult
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .subject import Subject
 
 TRUTH, PREDICTION, PROMPT = "#2fd36f", "#ff4fa0", "#ffd23f"
+COLOURS = "green: truth, pink: result, yellow: prompt"
 MARGIN = 0.35  # of the longer side of what is shown, around truth and prediction
 PANEL = 2.2  # width of one slice, inches
 TITLE = 7.5  # least width of the picture, inches, so that the title fits
@@ -43,45 +48,72 @@ def draw(
 
     mask : bool stack (S, H, W); confidence : per slice, 0..1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     slices = strip(subject.first, result.index, subject.last)
-    rows, columns = _frame(subject.truth | mask, slices)
-    row_mm, column_mm = subject.spacing[1:]
-    height, width = (rows.stop - rows.start) * row_mm, (columns.stop - columns.start) * column_mm
-    ratio = float(np.clip(height / width, 0.5, 2.0))
-    size = (max(PANEL * len(slices), TITLE), PANEL * ratio + 0.5)
-    figure = Figure(figsize=size, dpi=DPI)
-    FigureCanvasAgg(figure)
-    low, high = _grey_range(subject.image[slices][:, rows, columns])
-    for panel, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
-        # Upside down as in the array: row 0 is at the top
-        panel.imshow(
-            subject.image[index], cmap="gray", vmin=low, vmax=high, aspect=row_mm / column_mm
-        )
-        _outline(panel, subject.truth[index], TRUTH, 2.4)  # shows on both sides of the other
-        _outline(panel, mask[index], PREDICTION, 1.0)
-        if index == result.index:
-            _prompt(panel, result)
-        panel.set_xlim(columns.start - 0.5, columns.stop - 0.5)
-        panel.set_ylim(rows.stop - 0.5, rows.start - 0.5)
-        panel.set_xticks([])
-        panel.set_yticks([])
+    frame = Frame(subject, mask, slices)
+    size = (max(PANEL * len(slices), TITLE), PANEL * frame.ratio + 0.5)
+    figure = new_figure(size)
+    frame.draw(figure.subplots(1, len(slices), squeeze=False)[0], mask, result)
+    for panel, index in zip(figure.axes, slices, strict=True):
         sure = f", confidence {confidence[index]:.2f}" if index in confidence else ", not reached"
         panel.set_title(f"{index}{sure}", fontsize=8)
     figure.suptitle(
         f"{result.case}: {result.structure}, {result.prompt}, {result.protocol}: "
-        f"Dice {result.dice:.3f} (green: truth, pink: prediction, yellow: prompt)",
+        f"Dice {result.dice:.3f} ({COLOURS})",
         fontsize=9,
     )
     figure.tight_layout(pad=0.4)
     path = folder / file_name(result)
-    _save(figure, path)
+    save(figure, path)
     return path
 
 
-def _outline(panel, mask: np.ndarray, colour: str, width: float) -> None:
+class Frame:
+    """The part of some slices of a structure that is shown: everything marked, and a margin.
+
+    ratio : height over width in mm, kept between 0.5 and 2.
+    """
+
+    def __init__(self, subject: Subject, mask: np.ndarray, slices: list[int]) -> None:
+        self.subject, self.slices = subject, slices
+        self.rows, self.columns = _frame(subject.truth | mask, slices)
+        row_mm, column_mm = subject.spacing[1:]
+        height = (self.rows.stop - self.rows.start) * row_mm
+        width = (self.columns.stop - self.columns.start) * column_mm
+        self.ratio = float(np.clip(height / width, 0.5, 2.0))
+        self.aspect = row_mm / column_mm
+
+    def draw(self, panels: Iterable[Axes], mask: np.ndarray, result: StructureResult) -> None:
+        """Draw the slices into as many panels: image, truth, result, and the prompt on its slice.
+
+        mask : bool stack (S, H, W).
+        """
+        rows, columns = self.rows, self.columns
+        low, high = _grey_range(self.subject.image[self.slices][:, rows, columns])
+        for panel, index in zip(panels, self.slices, strict=True):
+            # Upside down as in the array: row 0 is at the top
+            image = self.subject.image[index]
+            panel.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=self.aspect)
+            _outline(panel, self.subject.truth[index], TRUTH, 2.4)  # on both sides of the other
+            _outline(panel, mask[index], PREDICTION, 1.0)
+            if index == result.index:
+                _prompt(panel, result)
+            panel.set_xlim(columns.start - 0.5, columns.stop - 0.5)
+            panel.set_ylim(rows.stop - 0.5, rows.start - 0.5)
+            panel.set_xticks([])
+            panel.set_yticks([])
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of a size in inches that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _outline(panel: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     if mask.any():
         padded = np.pad(mask, 1).astype(np.float32)
         rows, columns = padded.shape
@@ -95,7 +127,7 @@ def _outline(panel, mask: np.ndarray, colour: str, width: float) -> None:
         )
 
 
-def _prompt(panel, result: StructureResult) -> None:
+def _prompt(panel: Axes, result: StructureResult) -> None:
     from matplotlib.patches import Rectangle
 
     if result.box is not None:
@@ -123,7 +155,7 @@ def _grey_range(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _save(figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write the figure with a palette, which makes a third of the size."""
     from PIL import Image
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .baselines import BASELINES
+from .calibration import confidence_tables, summarise_confidence
 from .click_report import click_tables, summarise_clicks
+from .overlays import file_name
 from .results import StructureResult
 from .tables import table
 
@@ -88,6 +91,7 @@ def as_json(results: Sequence[StructureResult], settings: dict[str, Any]) -> str
         "settings": settings,
         "summary": [asdict(summary) for summary in summarise(results)],
         "clicks": None if clicks is None else asdict(clicks),
+        "confidence": {p: asdict(found) for p, found in summarise_confidence(results).items()},
         "results": [asdict(result) for result in results],
     }
     return json.dumps(content, indent=1, allow_nan=True) + "\n"
@@ -103,19 +107,26 @@ def as_csv(results: Sequence[StructureResult]) -> str:
     return stream.getvalue()
 
 
-def as_markdown(results: Sequence[StructureResult], settings: dict[str, Any]) -> str:
-    """The report that a person reads."""
+def as_markdown(
+    results: Sequence[StructureResult], settings: dict[str, Any], pictures: Path | None = None
+) -> str:
+    """The report that a person reads.
+
+    pictures : folder of the overlays, beside the report; those that are there are shown.
+    """
     parts = [
         "# SlideSAM evaluation",
-        _settings(settings),
+        settings_table(settings),
         "## Summary",
         _summary_table(results),
         _verdict(results),
         click_tables(results),
+        confidence_tables(results),
         "## Cases",
         _case_table(results),
         "## Structures",
         _structure_table(results),
+        _pictures(results, pictures),
         _notes(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -130,7 +141,8 @@ def summary_line(summary: Summary) -> str:
     )
 
 
-def _settings(settings: dict[str, Any]) -> str:
+def settings_table(settings: Mapping[str, Any]) -> str:
+    """What a report was made with, as a Markdown table."""
     return table(
         ("setting", "value"),
         [(key, "-" if value is None else f"`{value}`") for key, value in settings.items()],
@@ -185,9 +197,20 @@ def _verdict(results: Sequence[StructureResult]) -> str:
         word = "above" if mean > baselines[best] else "NOT above"
         lines.append(
             f"Under the protocol {protocol} the model ({mean:.3f}) is {word} the best baseline "
-            f"({best}, {baselines[best]:.3f}, which is told the extent)."
+            f"({best}, {baselines[best]:.3f}, which is told the extent). "
+            f"{_below(results, protocol)}"
         )
     return "\n".join(lines)
+
+
+def _below(results: Sequence[StructureResult], protocol: str) -> str:
+    """On which cases the model is not above every baseline."""
+    own = case_means(r for r in results if r.method not in BASELINES and r.protocol == protocol)
+    others = [case_means(r for r in results if r.method == name) for name in BASELINES]
+    below = [case for case, mean in own.items() if mean <= max(o.get(case, 0.0) for o in others)]
+    if not below:
+        return "It is above all of them on every case's mean."
+    return f"It is not above all of them on {len(below)} of {len(own)} cases: {', '.join(below)}."
 
 
 def _case_table(results: Sequence[StructureResult]) -> str:
@@ -242,6 +265,19 @@ def _structure_table(results: Sequence[StructureResult]) -> str:
     return table(header, rows)
 
 
+def _pictures(results: Sequence[StructureResult], folder: Path | None) -> str:
+    """The overlays of a folder, each with a line above it; empty where there are none."""
+    if folder is None:
+        return ""
+    lines = [
+        f"{r.case}: {r.structure}, {r.protocol}, Dice {r.dice:.3f}\n\n"
+        f"![{r.case}, {r.structure}]({folder.name}/{file_name(r)})"
+        for r in results
+        if r.method not in BASELINES and (folder / file_name(r)).is_file()
+    ]
+    return "\n\n".join(["## Pictures", *lines]) if lines else ""
+
+
 def _notes(results: Sequence[StructureResult]) -> str:
     lines = [
         "A structure is one label value as it stands in the file, in one piece or several. It gets "
@@ -272,6 +308,7 @@ def _flat(result: StructureResult) -> dict[str, Any]:
     row = asdict(result)
     numbers = row.pop("metrics")
     stops = row.pop("stops")
+    row.pop("scores")
     row["clicks"] = len(result.clicks) or ""
     row["box"] = "" if result.box is None else " ".join(f"{v:.3f}" for v in result.box)
     row["points"] = "; ".join(f"{x:g} {y:g}" for x, y in result.points)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,8 @@ class StructureResult:
     predicted : slices with a mask; confidence : mean over them, None for baselines.
     seconds : the whole call. stops : why each direction ended, empty for baselines.
     clicks : of the simulated user, under the protocol "clicks" only; the first is the prompt.
+    scores : (slice, confidence, Dice of this slice alone) of every slice that has a mask and a
+    confidence; where the structure is absent a mask has the Dice 0.
     """
 
     case: str
@@ -69,6 +70,7 @@ class StructureResult:
     seconds: float
     stops: dict[str, str] = field(default_factory=dict)
     clicks: tuple[Click, ...] = ()
+    scores: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def dice(self) -> float:
@@ -109,10 +111,7 @@ class ResultFile:
         """
         if not self.path.exists():
             return self.start()
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        records = list(self._records(lines))
-        if not records or set(records[0]) != {"settings"}:
-            raise InputError(f"{self.path} is not a result file: evaluate without --resume.")
+        records, whole = _records(self.path)
         earlier = records[0]["settings"]
         changed = [
             key
@@ -125,21 +124,33 @@ class ResultFile:
                 "another --output, or leave out --resume."
             )
         results = [_restore(record) for record in records[1:]]
-        if len(records) < len(lines):
+        if not whole:
             self.start()
             for result in results:
                 self.append(result)
         return results
 
-    def _records(self, lines: list[str]) -> Iterable[dict[str, Any]]:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                if number == len(lines):
-                    return
-                raise InputError(f"Line {number} of {self.path} is damaged.") from None
-            yield record
+
+def read_results(path: Path) -> list[StructureResult]:
+    """The results of a result file; raises InputError where it is none."""
+    if not path.is_file():
+        raise InputError(f"There is no result file {path}.")
+    return [_restore(record) for record in _records(path)[0][1:]]
+
+
+def _records(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of a result file, settings first, and whether the last one was whole."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise InputError(f"Line {number} of {path} is damaged.") from None
+    if not records or set(records[0]) != {"settings"}:
+        raise InputError(f"{path} is not a result file: evaluate without --resume.")
+    return records, len(records) == len(lines)
 
 
 def _restore(record: dict[str, Any]) -> StructureResult:
@@ -147,4 +158,5 @@ def _restore(record: dict[str, Any]) -> StructureResult:
     record["box"] = None if box is None else tuple(box)
     record["points"] = tuple(tuple(point) for point in points)
     record["clicks"] = tuple(Click(**click) for click in record["clicks"])
+    record["scores"] = tuple(tuple(score) for score in record.get("scores", ()))
     return StructureResult(**record)

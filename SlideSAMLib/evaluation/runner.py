@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from .subject import Subject
 
 if TYPE_CHECKING:
     from ..stack import Stack
+    from .runs import Run
 
 MODEL = "model"
 CACHE_BYTES = 1 << 30
@@ -38,12 +39,14 @@ class ModelSource:
     name: str
     device: str = "auto"
     precision: str = "auto"
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of its settings, see `variants`
 
     def load(self) -> SliceModel:
         """The loaded model; raises ModelError or InputError."""
         from ..models import load_model
+        from .variants import changed_model
 
-        return load_model(self.name, self.device, self.precision)
+        return changed_model(load_model(self.name, self.device, self.precision), self.changes)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Plan:
     settings: Any = None
     overlays: Path | None = None
     metrics: dict[str, metrics.Metric] = field(default_factory=lambda: dict(metrics.METRICS))
+    skip_refused: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
@@ -100,6 +104,7 @@ def evaluate(
     done: Iterable[StructureResult] = (),
     store: Callable[[StructureResult], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    skip_refused: bool = False,
 ) -> list[StructureResult]:
     """Segment the structures of the cases from one prompt each and measure the results.
 
@@ -115,6 +120,8 @@ def evaluate(
     surfaces : measure the distance of the surfaces, too (needs MONAI, a second or so a structure).
     done : earlier results that need no second run.
     store : called with every new result at once. progress : with finished and all structures.
+    skip_refused : leave out what a run refuses (the published scheme cannot start on the first or
+        last slice of a volume) instead of raising.
 
     Returns all results, earlier ones included, by case, size of the structure and method.
     Raises InputError or ModelError where an argument, a case or the model cannot be used.
@@ -124,7 +131,7 @@ def evaluate(
     source = ModelSource(model) if isinstance(model, str) else model
     chosen = protocols.chosen(protocol)
     measured = {**metrics.METRICS, **(metrics.SURFACE_METRICS if surfaces else {})}
-    plan = Plan(source, prompt, chosen, baselines, seed, settings, overlays, measured)
+    plan = Plan(source, prompt, chosen, baselines, seed, settings, overlays, measured, skip_refused)
     results = {result.key: result for result in done}
     wanted, tasks = _tasks(cases, plan, limit, min_voxels, results)
     for count, batch in enumerate(_run(tasks, plan, workers), 1):
@@ -134,7 +141,7 @@ def evaluate(
                 store(result)
         if progress is not None:
             progress(count, len(tasks))
-    return [results[key] for key in wanted]
+    return [results[key] for key in wanted if key in results]
 
 
 def _tasks(
@@ -191,11 +198,31 @@ class Worker:
     def run(self, task: Task) -> list[StructureResult]:
         """The results of one structure, one per method of the task."""
         plan = self._plan
-        subject = Subject(task.case, task.structure, self._load(task.case), plan.prompt, plan.seed)
-        return [
-            self._slide(subject, protocol) if method == MODEL else _baseline(subject, method, plan)
-            for method, protocol in task.methods
-        ]
+        subject = self.subject(task.case, task.structure)
+        results = []
+        for method, protocol in task.methods:
+            try:
+                results.append(
+                    self._measure(subject, protocol)
+                    if method == MODEL
+                    else _baseline(subject, method, plan)
+                )
+            except InputError:
+                if not plan.skip_refused:
+                    raise
+        return results
+
+    def subject(self, case: Case, structure: Structure) -> Subject:
+        """A structure made ready, with the plan's prompt."""
+        return Subject(case, structure, self._load(case), self._plan.prompt, self._plan.seed)
+
+    def segment(self, subject: Subject, protocol: str) -> Run:
+        """What the model says; the subject must be the one made last."""
+        from .runs import Means, run
+
+        stack = self._read[2]
+        means = Means(stack, self._model, self._plan.settings, self._cache, self._cancelled)
+        return run(subject, protocol, means)
 
     def _load(self, case: Case) -> CaseVolume:
         """Read the case, unless it is the one read last, and make its stack."""
@@ -211,19 +238,15 @@ class Worker:
             self._read = (case, content, stack)
         return self._read[1]
 
-    def _slide(self, subject: Subject, protocol: str) -> StructureResult:
-        from .runs import Means, run
-
+    def _measure(self, subject: Subject, protocol: str) -> StructureResult:
         plan = self._plan
-        stack = self._read[2]
-        means = Means(stack, self._model, plan.settings, self._cache, self._cancelled)
-        done = run(subject, protocol, means)
+        done = self.segment(subject, protocol)
         result = subject.result(
             MODEL,
             protocol,
             done.mask,
             done.seconds,
-            done.mean_confidence(),
+            done.confidence,
             done.stops,
             plan.metrics,
             done.clicks,

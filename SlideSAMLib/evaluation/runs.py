@@ -30,11 +30,6 @@ class Run:
     seconds: float
     clicks: list[Click] = field(default_factory=list)
 
-    def mean_confidence(self) -> float | None:
-        """Mean over the slices that have a mask; None where there is none."""
-        sure = [value for index, value in self.confidence.items() if self.mask[index].any()]
-        return float(np.mean(sure)) if sure else None
-
 
 @dataclass(frozen=True, eq=False)
 class Means:

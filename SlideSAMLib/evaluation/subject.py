@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -55,12 +55,16 @@ class Subject:
         protocol: str,
         mask: np.ndarray,
         seconds: float,
-        confidence: float | None = None,
+        confidence: Mapping[int, float] | None = None,
         stops: dict[str, str] | None = None,
         chosen: dict[str, metrics.Metric] | None = None,
         clicks: Sequence[Click] = (),
     ) -> StructureResult:
-        """Measure an answer, a bool stack (S, H, W)."""
+        """Measure an answer, a bool stack (S, H, W).
+
+        confidence : slice index -> 0..1, or None for methods that state none.
+        """
+        scores = self._scores(mask, confidence or {})
         part = protocols.judged(protocol, self.truth)
         counts = metrics.count_slices(mask, self.truth)
         return StructureResult(
@@ -84,8 +88,19 @@ class Subject:
             leaked_after=counts.leaked_after,
             missed=counts.missed,
             predicted=int(np.count_nonzero(mask.any(axis=(1, 2)))),
-            confidence=confidence,
+            confidence=float(np.mean([s[1] for s in scores])) if scores else None,
             seconds=seconds,
             stops=stops or {},
             clicks=tuple(clicks),
+            scores=scores,
+        )
+
+    def _scores(
+        self, mask: np.ndarray, confidence: Mapping[int, float]
+    ) -> tuple[tuple[int, float, float], ...]:
+        """Confidence beside Dice, slice by slice; slices without a mask claim nothing."""
+        return tuple(
+            (index, round(float(sure), 4), round(metrics.dice(mask[index], self.truth[index]), 4))
+            for index, sure in sorted(confidence.items())
+            if mask[index].any()
         )

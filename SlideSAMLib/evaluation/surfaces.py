@@ -8,6 +8,8 @@ Both are described in Nikolov et al. 2021 (J Med Internet Res 23(7):e26151) and 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,9 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) ->
     if not prediction.any() or not truth.any():
         return float(prediction.any() == truth.any())
     pair = _tensors(prediction, truth)
-    return float(compute_surface_dice(*pair, [max(spacing)], True, spacing=list(spacing)))
+    with _without_monais_warnings():
+        found = compute_surface_dice(*pair, [max(spacing)], True, spacing=list(spacing))
+    return float(found)
 
 
 def hausdorff_95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
@@ -41,10 +45,17 @@ def hausdorff_95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) ->
         diagonal = float(np.linalg.norm(np.multiply(truth.shape, spacing)))
         return diagonal if prediction.any() != truth.any() else 0.0
     pair = _tensors(prediction, truth)
-    with warnings.catch_warnings():  # MONAI 1.5 calls an option of its own that it deprecates
-        warnings.simplefilter("ignore", FutureWarning)
+    with _without_monais_warnings():
         found = compute_hausdorff_distance(*pair, True, percentile=95, spacing=list(spacing))
     return float(found)
+
+
+@contextmanager
+def _without_monais_warnings() -> Iterator[None]:
+    """MONAI 1.5 calls an option of its own that it deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _tensors(prediction: np.ndarray, truth: np.ndarray) -> tuple[Any, Any]:
