@@ -1,8 +1,9 @@
 """How far an object's outline may move from one slice to the next. No torch here.
 
 Where an edge is hard to see, masks leak into what lies beside the object, a little more with every
-slice. Real surfaces are rarely so flat that their outline jumps. So what lies farther outside the outline of the slice before
-than the *reach* needs better evidence the farther it lies, and what lies deeper inside needs less.
+slice. Real surfaces are rarely so flat that their outline jumps. So what lies farther outside the
+outline of the slice before than the *reach* needs better evidence the farther it lies, and what
+lies deeper inside needs less.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def reach_mm(spacing: tuple[float, float, float], slope: float, voxels: float) -
 def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float) -> Patch:
     """The patch with its outline held to that of the slice before.
 
-    Beyond the reach, logits outside the outline fall with the distance and logits inside rise; those
-    that are SURE the same way are left. An empty mask stays empty, and one that follows an empty one
-    as it is.
+    Beyond the reach, logits outside the outline fall with the distance and logits inside rise;
+    those that are SURE the same way are left. An empty mask stays empty, and one that follows an
+    empty one as it is.
 
     patch : logits (h, w); before : the slice before.
     spacing : (row, column) in mm; reach : mm, inf for no limit.
