@@ -306,7 +306,7 @@ def test_the_command_writes_an_adapter_and_its_card(tmp_path, base, data, capsys
         assert text in card
     assert "needs the model `mini.pth`" in card
     header = (tmp_path / "curve.csv").read_text().splitlines()[0]
-    assert header == "step,minutes,windows_per_second,rate,loss,centre,outer,best_centre"
+    assert header == "step,minutes,windows_per_second,data_share,rate,loss,centre,outer,best_centre"
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert load_model(tmp_path / "my-balls.safetensors", "cpu").traits.name == "My balls"

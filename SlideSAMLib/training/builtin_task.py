@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class BuiltinTask:
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
+        self.data_seconds = 0.0
         if config.start_from:
             network = read_network(Path(config.start_from))
         else:
@@ -43,12 +45,21 @@ class BuiltinTask:
         if config.trainable == "decoder":
             freeze_encoder(self.network)
 
-    def start(self, seed: int) -> None:
-        mixture = Mixture(self._config, seed)
-        self._pool = Pool(self._config.batch, mixture.draw, np.random.default_rng(seed + 1))
+    def start(self, seed: int, state: dict | None = None) -> None:
+        self._mixture = mixture = Mixture(self._config, seed, state and state["mixture"])
+        if state is None:
+            rng = np.random.default_rng(seed + 1)
+            self._pool = Pool(self._config.batch, mixture.draw, rng)
+        else:
+            self._pool = Pool.restored(state["pool"], mixture.draw, mixture.again)
+
+    def state(self) -> dict:
+        return {"mixture": self._mixture.state(), "pool": self._pool.state()}
 
     def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        begun = time.perf_counter()
         step = self._pool.step()
+        self.data_seconds += time.perf_counter() - begun
         device = next(self.network.parameters()).device
         step = step.to(device)
         inputs = step.inputs.contiguous(memory_format=torch.channels_last)
@@ -56,7 +67,10 @@ class BuiltinTask:
         loss = window_loss(logits, fine, quality, presence, step)
         found = figures(fine.detach(), presence.detach(), step)
         with torch.no_grad():
-            self._pool.advance(fine.detach().float().sigmoid().cpu())
+            probabilities = fine.detach().float().sigmoid().cpu()  # waits for the network
+            begun = time.perf_counter()
+            self._pool.advance(probabilities)
+            self.data_seconds += time.perf_counter() - begun
         return loss, found
 
     def write(self, learnt: dict[str, torch.Tensor], path: Path, note: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError
+from ..evaluation.prompting import PROMPTS
+from ..evaluation.protocols import EXTENT, FULL
 
 PARTS = ("all", "decoder", "lora")
 SOURCES = ("shapes", "label_maps", "regions", "real")
@@ -31,6 +33,30 @@ class DatasetConfig:
     unlabelled: int | None = None
 
 
+@dataclass(frozen=True)
+class SelectConfig:
+    """How the best weights of a run are found: by Dice over volumes that are slid over.
+
+    steps : between two evaluations; or minutes of training, which no resumed run can repeat
+        exactly. The last weights are always among those that are compared.
+    manifest : the volumes; None for the cases of `datasets` that are held out.
+    prompts, protocol : as in `evaluation.runner.evaluate`; several prompts count alike.
+    limit : the largest structures of each case, 0 for all; min_voxels : the least of them.
+    cases : of the manifest, or of each data set, that are used; 0 for all.
+
+    The Dice of cases that have chosen the weights is too good: report others.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    manifest: str | None = None
+    prompts: tuple[str, ...] = ("box",)
+    protocol: str = FULL
+    limit: int = 3
+    min_voxels: int = 0
+    cases: int = 0
+
+
 @dataclass
 class TrainConfig:
     """Everything a training run depends on.
@@ -44,6 +70,7 @@ class TrainConfig:
         that are kept; held_out : share of their cases that is not trained on.
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
         low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
+    select : keep the best weights by volume Dice, see `SelectConfig`; None keeps the last only.
     """
 
     output: str
@@ -73,6 +100,7 @@ class TrainConfig:
     held_out: float = 0.0
     trainable: str = "all"
     lora_rank: int = 8
+    select: SelectConfig | None = None
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -106,7 +134,8 @@ def train_config(values: dict, path: Path) -> TrainConfig:
             f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
             "`weight`, `labels`, `channel` and `unlabelled`."
         ) from None
-    config = TrainConfig(**{**values, "datasets": described})
+    chosen = _select(values.get("select"), path)
+    config = TrainConfig(**{**values, "datasets": described, "select": chosen})
     _check(config, path)
     return config
 
@@ -123,6 +152,33 @@ def _dataset(entry: dict) -> DatasetConfig:
         unlabelled=None if described.unlabelled is None else int(described.unlabelled),
         labels=labels,
     )
+
+
+def _select(entry: object, path: Path) -> SelectConfig | None:
+    if entry is None:
+        return None
+    try:
+        chosen = SelectConfig(**entry)
+        prompts = chosen.prompts
+        prompts = (prompts,) if isinstance(prompts, str) else tuple(str(p) for p in prompts)
+        every = [value for value in (chosen.steps, chosen.minutes) if value is not None]
+        good = len(every) == 1 and every[0] > 0
+        counts = [chosen.limit, chosen.min_voxels, chosen.cases]
+        good = good and all(isinstance(n, int) and n >= 0 for n in counts)
+    except TypeError as error:
+        raise InputError(f"In {path}, select cannot be used: {error}.") from None
+    if not good:
+        raise InputError(
+            f"In {path}, select needs either `steps` or `minutes`, above 0, and limit, min_voxels "
+            "and cases must be whole numbers from 0 on."
+        )
+    if not prompts or not set(prompts) <= set(PROMPTS) or chosen.protocol not in (FULL, EXTENT):
+        raise InputError(
+            f"In {path}, the prompts of select must be of {', '.join(PROMPTS)}, its protocol "
+            f"{FULL} or {EXTENT}."
+        )
+    manifest = None if chosen.manifest is None else str(chosen.manifest)
+    return replace(chosen, prompts=prompts, manifest=manifest)
 
 
 def _check(config: TrainConfig, path: Path) -> None:
@@ -149,6 +205,11 @@ def _check(config: TrainConfig, path: Path) -> None:
     if unknown:
         raise InputError(
             f"In {path}, sources has {', '.join(unknown)}; it knows {', '.join(SOURCES)}."
+        )
+    own = bool(config.datasets) and config.held_out > 0
+    if config.select is not None and config.select.manifest is None and not own:
+        raise InputError(
+            f"In {path}, select needs a manifest, or datasets of which cases are held out."
         )
     if config.trainable not in PARTS:
         raise InputError(f"In {path}, trainable must be one of {', '.join(PARTS)}.")
