@@ -107,21 +107,26 @@ def assert_same(one: Path, other: Path) -> None:
     assert curve(one) == curve(other)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    settings = tiny_run(killed, balls, save_minutes=0.0)
+    chosen = {"held_out": 0.25, "select": {"steps": 3, "limit": 1}}
+    settings = tiny_run(killed, balls, save_minutes=0.0, **chosen)
     config = write(tmp_path / "killed.yaml", settings, resume=True)
     kill_at([start(config.config)], killed, 4)
     state = torch.load(killed / "checkpoint.pt", weights_only=True)
     assert 3 <= state["done"] < 10
     with (killed / "curve.csv").open("a") as file:
-        file.write("9,0.5,1.0,0.5,1e-3,7.0,,,,,,,,\n9,0.")  # as if it had gone on, and was cut off
+        file.write("9,0.5,1.0,0.5,1e-3,7.0,,,,,,,,,\n9,0.")  # as if it had gone on, and was cut off
     capsys.readouterr()
     assert run(config) == 0
     assert "other windows" not in capsys.readouterr().out
-    assert run(write(tmp_path / "whole.yaml", tiny_run(whole, balls))) == 0
-    assert [row["step"] for row in curve(whole)] == ["3", "6", "9"]
+    assert run(write(tmp_path / "whole.yaml", tiny_run(whole, balls, **chosen))) == 0
+    assert [row["step"] for row in curve(whole)] == ["3", "3", "6", "6", "9", "9", "10"]
+    assert [row["volume_dice"] != "" for row in curve(whole)] == [False, True] * 3 + [True]
     assert_same(whole, killed)
+    best = [read_safetensors(folder / "best.safetensors") for folder in (whole, killed)]
+    assert best[0][1] == best[1][1]
     assert len(list(killed.glob("windows-*.pt"))) == 1
     assert (killed / "curve.png").read_bytes().startswith(b"\x89PNG")
 
@@ -129,7 +134,9 @@ def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys):
 @pytest.mark.slow
 def test_two_killed_processes_go_on_bit_by_bit(tmp_path, balls):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    config = write(tmp_path / "killed.yaml", tiny_run(killed, balls, steps=6, save_minutes=0.0)).config
+    config = write(
+        tmp_path / "killed.yaml", tiny_run(killed, balls, steps=6, save_minutes=0.0)
+    ).config
     kill_at([start(config, rank=n, processes=2) for n in range(2)], killed, 2)
     assert len(list(killed.glob("windows-*-1.pt"))) >= 1
     other = write(tmp_path / "whole.yaml", tiny_run(whole, balls, steps=6)).config

@@ -81,7 +81,7 @@ def mismatch(windows: dict[str, Any] | None, today: dict[str, str]) -> str:
 
 def _write(path: Path, state: dict[str, Any]) -> None:
     """Write atomically: the file is there as a whole or not at all."""
-    part = path.with_suffix(".part")
+    part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         torch.save(state, file)
         file.flush()

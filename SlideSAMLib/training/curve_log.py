@@ -41,7 +41,7 @@ class CurveLog:
             return
         with self.path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if _reaches(row, step)]
-        part = self.path.with_suffix(".part")
+        part = self.path.with_name("curve.csv.part")
         with part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
@@ -63,7 +63,7 @@ class CurveLog:
     def draw(self) -> None:
         """Draw the picture, if there is a row."""
         if self.path.exists():
-            draw_curve(self.path, self.path.with_suffix(".png"))
+            draw_curve(self.path, self.path.with_name("curve.png"))
 
     def _write_events(self, numbers: dict[str, float]) -> None:
         if not self._tensorboard:

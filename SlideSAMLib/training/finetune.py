@@ -156,7 +156,7 @@ def card(
         f"steps of {train.batch * train.accumulate} windows a process, learning rate "
         f"{train.learning_rate:g}, seed {train.seed}.",
         "",
-        *_measured(before, after),
+        *_measured(before, after, train),
     ]
     return "\n".join(lines) + "\n"
 
@@ -166,9 +166,11 @@ def _needs(config: FinetuneConfig) -> str:
     return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
-def _measured(before: Summary | None, after: Summary | None) -> list[str]:
+def _measured(before: Summary | None, after: Summary | None, train: TrainConfig) -> list[str]:
     if before is None or after is None:
         return ["No case was held out, so nothing was measured."]
+    chosen = train.select is not None and train.select.manifest is None
+    doubt = ["", "The held-out cases have chosen the weights, too: the Dice after is too good."]
     return [
         f"Measured on {after.structures} structures of {after.cases} cases that were held out, one "
         f"box each, Dice over the whole volume (the {LARGEST} largest structures of a case, at "
@@ -178,4 +180,5 @@ def _measured(before: Summary | None, after: Summary | None) -> list[str]:
         "|---|---|---|",
         f"| before | {before.mean:.3f} | {before.lower_structures:.3f} |",
         f"| after | {after.mean:.3f} | {after.lower_structures:.3f} |",
+        *(doubt if chosen else []),
     ]
