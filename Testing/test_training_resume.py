@@ -110,20 +110,22 @@ def assert_same(one: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    chosen = {"held_out": 0.25, "select": {"steps": 3, "limit": 1}}
+    chosen = {"log_every": 5, "held_out": 0.25, "select": {"steps": 2, "limit": 1}}
     settings = tiny_run(killed, balls, save_minutes=0.0, **chosen)
     config = write(tmp_path / "killed.yaml", settings, resume=True)
-    kill_at([start(config.config)], killed, 4)
+    kill_at([start(config.config)], killed, 2)
     state = torch.load(killed / "checkpoint.pt", weights_only=True)
-    assert 3 <= state["done"] < 10
+    assert 1 <= state["done"] < 5  # 1: killed while step 2 was written
+    assert state["sums"]["loss"]  # of a row that is not written yet
     with (killed / "curve.csv").open("a") as file:
         file.write("9,0.5,1.0,0.5,1e-3,7.0,,,,,,,,,\n9,0.")  # as if it had gone on, and was cut off
     capsys.readouterr()
     assert run(config) == 0
     assert "other windows" not in capsys.readouterr().out
     assert run(write(tmp_path / "whole.yaml", tiny_run(whole, balls, **chosen))) == 0
-    assert [row["step"] for row in curve(whole)] == ["3", "3", "6", "6", "9", "9", "10"]
-    assert [row["volume_dice"] != "" for row in curve(whole)] == [False, True] * 3 + [True]
+    assert [row["step"] for row in curve(whole)] == ["2", "4", "5", "6", "8", "10", "10"]
+    judged = [row["step"] for row in curve(whole) if row["volume_dice"]]
+    assert judged == ["2", "4", "6", "8", "10"]
     assert_same(whole, killed)
     best = [read_safetensors(folder / "best.safetensors") for folder in (whole, killed)]
     assert best[0][1] == best[1][1]
@@ -231,3 +233,6 @@ def test_a_curve_is_cut_back(tmp_path):
         ("2", "0.2000", ""),
         ("4", "0.4000", ""),
     ]
+    log.cut_back(0)
+    log.draw()  # there is nothing to draw
+    assert list(tmp_path.iterdir()) == []

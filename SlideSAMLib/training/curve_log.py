@@ -41,6 +41,9 @@ class CurveLog:
             return
         with self.path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if _reaches(row, step)]
+        if not rows:
+            self.path.unlink()
+            return
         part = self.path.with_name("curve.csv.part")
         with part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
