@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from SlideSAMLib.training.config import TrainConfig, read_config
 from SlideSAMLib.training.curve import read_curve
 from SlideSAMLib.training.datasets import held_out_cases, read_dataset
 from SlideSAMLib.training.loop import Training
+from SlideSAMLib.training.mixture import Mixture
 from SlideSAMLib.training.selection import Selection, columns
 from Testing.cli_tools import run_command
 from Testing.evaluation_data import write_manifest
@@ -105,6 +107,25 @@ def test_the_clock_can_say_when_to_evaluate(tmp_path, balls, monkeypatch):
         Training(config(tmp_path, balls, steps=3, select=chosen | {"minutes": minutes})).run()
         assert len(judged) == times
         judged.clear()
+
+
+def test_cases_of_the_training_data_that_choose_are_not_trained_on(tmp_path, balls):
+    content = json.loads(write_manifest(tmp_path).read_text())
+    for case, name in zip(content["cases"], ("brain_1", "brain_2"), strict=True):
+        case["id"], case["shape"] = name, [36, 32, 20]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(content))
+    values = {"data": str(tmp_path), "sources": {"real": 1.0}, "datasets": []}
+    counts = {}
+    for ids in ((), ("brain_2",)):
+        chosen = {"steps": 1, "manifest": str(tmp_path / "." / "manifest.json"), "ids": list(ids)}
+        settings = config(tmp_path, balls, **values, **({"select": chosen} if ids else {}))
+        (source,) = Mixture(settings, 1).sources
+        counts[ids] = len(source.volumes)
+    assert counts == {(): 2, ("brain_2",): 1}
+    assert [case.id for case in Training(settings).selection._cases] == ["brain_2"]
+    with pytest.raises(InputError, match="is trained on: name the cases"):
+        config(tmp_path, balls, **values, select=chosen | {"ids": []})
 
 
 def test_another_way_of_measuring_forgets_the_best(tmp_path, balls, monkeypatch):

@@ -25,7 +25,7 @@ def write_balls(root: Path, count: int = 4) -> Path:
     return root
 
 
-def tiny_run(output: Path, data: Path, **others: object) -> dict:
+def tiny_run(output: Path, balls: Path, **others: object) -> dict:
     """Settings of a run on such a data set that takes a second or two."""
     return {
         "output": str(output),
@@ -36,7 +36,7 @@ def tiny_run(output: Path, data: Path, **others: object) -> dict:
         "log_every": 3,
         "precision": "32-true",
         "sources": {},
-        "datasets": [{"path": str(data)}],
+        "datasets": [{"path": str(balls)}],
         "in_memory": 2,
         "network": SMALL,
         **others,

@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ..errors import InputError
-from .config import TrainConfig
+from .config import TrainConfig, left_out
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
 # Settings without which saved windows would mean something else.
@@ -66,7 +66,8 @@ class Checkpoints:
 def depends(config: TrainConfig, processes: int) -> dict[str, str]:
     """What saved windows depend on, as JSON by name."""
     values = {name: value for name, value in asdict(config).items() if name in WINDOWS}
-    values |= {"start_from": config.start_from, "number of processes": processes}
+    values |= {"start_from": config.start_from, "left out": left_out(config)}
+    values["number of processes"] = processes
     return {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
 
 

@@ -42,7 +42,9 @@ class SelectConfig:
     manifest : the volumes; None for the cases of `datasets` that are held out.
     prompts, protocol : as in `evaluation.runner.evaluate`; several prompts count alike.
     limit : the largest structures of each case, 0 for all; min_voxels : the least of them.
-    cases : of the manifest, or of each data set, that are used; 0 for all.
+    ids : the cases of the manifest that are used; empty for all. Where it is the manifest of
+        `data`, they are not trained on; list all cases of the same patient.
+    cases : the first ones, of these or of each data set, that are used; 0 for all.
 
     The Dice of cases that have chosen the weights is too good: report others.
     """
@@ -50,6 +52,7 @@ class SelectConfig:
     steps: int | None = None
     minutes: float | None = None
     manifest: str | None = None
+    ids: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("box",)
     protocol: str = FULL
     limit: int = 3
@@ -161,6 +164,7 @@ def _select(entry: object, path: Path) -> SelectConfig | None:
         chosen = SelectConfig(**entry)
         prompts = chosen.prompts
         prompts = (prompts,) if isinstance(prompts, str) else tuple(str(p) for p in prompts)
+        ids = (chosen.ids,) if isinstance(chosen.ids, str) else tuple(str(i) for i in chosen.ids)
         every = [value for value in (chosen.steps, chosen.minutes) if value is not None]
         good = len(every) == 1 and every[0] > 0
         counts = [chosen.limit, chosen.min_voxels, chosen.cases]
@@ -178,7 +182,20 @@ def _select(entry: object, path: Path) -> SelectConfig | None:
             f"{FULL} or {EXTENT}."
         )
     manifest = None if chosen.manifest is None else str(chosen.manifest)
-    return replace(chosen, prompts=prompts, manifest=manifest)
+    return replace(chosen, prompts=prompts, manifest=manifest, ids=ids)
+
+
+def left_out(config: TrainConfig) -> tuple[str, ...]:
+    """The cases of `data` that choose the weights, and are not trained on. Raises InputError."""
+    chosen = config.select
+    if chosen is None or chosen.manifest is None or not config.data:
+        return ()
+    manifest = Path(config.data) / "manifest.json"
+    if Path(chosen.manifest).resolve() != manifest.resolve():
+        return ()
+    if not chosen.ids:
+        raise InputError(f"{manifest} is trained on: name the cases that select uses as its `ids`.")
+    return chosen.ids
 
 
 def _check(config: TrainConfig, path: Path) -> None:
@@ -211,5 +228,6 @@ def _check(config: TrainConfig, path: Path) -> None:
         raise InputError(
             f"In {path}, select needs a manifest, or datasets of which cases are held out."
         )
+    left_out(config)
     if config.trainable not in PARTS:
         raise InputError(f"In {path}, trainable must be one of {', '.join(PARTS)}.")

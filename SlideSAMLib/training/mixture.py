@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import datasets, sources
-from .config import TrainConfig
+from .config import TrainConfig, left_out
 from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import Slab, cut
 from .sources import Shapes, Source
@@ -117,6 +117,7 @@ def _load(config: TrainConfig, seed: int, seeds: Sequence[int] | None) -> list[S
     if not config.data:
         return loaded
     cases = sources.read_manifest(Path(config.data) / "manifest.json")
+    cases = [case for case in cases if case["id"] not in left_out(config)]
     if share.get("label_maps"):
         maps = sources.label_maps([c for c in cases if "image" not in c])
         loaded.append(Source("label_maps", share["label_maps"], maps))

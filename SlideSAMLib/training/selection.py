@@ -117,7 +117,7 @@ def _cases(config: TrainConfig) -> list[Case]:
         sets = [read_dataset(described) for described in config.datasets]
         cases = held_out_cases(sets, config.held_out, chosen.cases)
     else:
-        cases = read_manifest(chosen.manifest)
+        cases = read_manifest(chosen.manifest, chosen.ids)
         cases = cases[: chosen.cases or len(cases)]
     least = chosen.min_voxels
     usable = [c for c in cases if structures(c.load_labels(), c.names, 1, least)]
