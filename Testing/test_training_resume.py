@@ -108,9 +108,15 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys):
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys, ahead):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    chosen = {"log_every": 5, "held_out": 0.25, "select": {"steps": 2, "limit": 1}}
+    chosen = {
+        "data_processes": ahead,
+        "log_every": 5,
+        "held_out": 0.25,
+        "select": {"steps": 2, "limit": 1},
+    }
     settings = tiny_run(killed, balls, save_minutes=0.0, **chosen)
     config = write(tmp_path / "killed.yaml", settings, resume=True)
     kill_at([start(config.config)], killed, 2)

@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..builtin.network import BuiltinNetwork
 from ..builtin.weights import read_network, write_weights
 from .config import TrainConfig
 from .losses import figures, window_loss
-from .mixture import Mixture
-from .rollouts import Pool
+from .slides import open_slides
 
 DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
 
@@ -46,19 +44,14 @@ class BuiltinTask:
             freeze_encoder(self.network)
 
     def start(self, seed: int, state: dict | None = None) -> None:
-        self._mixture = mixture = Mixture(self._config, seed, state and state["mixture"])
-        if state is None:
-            rng = np.random.default_rng(seed + 1)
-            self._pool = Pool(self._config.batch, mixture.draw, rng)
-        else:
-            self._pool = Pool.restored(state["pool"], mixture.draw, mixture.again)
+        self._slides = open_slides(self._config, seed, state)
 
     def state(self) -> dict:
-        return {"mixture": self._mixture.state(), "pool": self._pool.state()}
+        return self._slides.state()
 
     def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
         begun = time.perf_counter()
-        step = self._pool.step()
+        step = self._slides.step()
         self.data_seconds += time.perf_counter() - begun
         device = next(self.network.parameters()).device
         step = step.to(device)
@@ -69,7 +62,7 @@ class BuiltinTask:
         with torch.no_grad():
             probabilities = fine.detach().float().sigmoid().cpu()  # waits for the network
             begun = time.perf_counter()
-            self._pool.advance(probabilities)
+            self._slides.advance(probabilities)
             self.data_seconds += time.perf_counter() - begun
         return loss, found
 

@@ -73,6 +73,8 @@ class TrainConfig:
         that are kept; held_out : share of their cases that is not trained on.
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
         low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
+    data_processes : that make windows for each training process, ahead of it, with a batch each;
+        0 makes them in between. Worth it where there are idle cores; the built-in network only.
     select : keep the best weights by volume Dice, see `SelectConfig`; None keeps the last only.
     """
 
@@ -103,6 +105,7 @@ class TrainConfig:
     held_out: float = 0.0
     trainable: str = "all"
     lora_rank: int = 8
+    data_processes: int = 0
     select: SelectConfig | None = None
 
 
@@ -204,7 +207,7 @@ def _check(config: TrainConfig, path: Path) -> None:
             config.steps, config.batch, config.accumulate, config.log_every, config.lora_rank
         )
         good = counts >= 1 and config.learning_rate > 0
-        shares = 0 <= config.held_out < 1 and config.in_memory >= 1
+        shares = 0 <= config.held_out < 1 and config.in_memory >= 1 and config.data_processes >= 0
         weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
         weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
     except (TypeError, AttributeError):
@@ -215,7 +218,10 @@ def _check(config: TrainConfig, path: Path) -> None:
             "positive."
         )
     if not shares:
-        raise InputError(f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more.")
+        raise InputError(
+            f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more, "
+            "data_processes 0 or more."
+        )
     if not weighty:
         raise InputError(f"In {path}, weights must not be negative, and one must be positive.")
     unknown = sorted(set(config.sources) - set(SOURCES))
