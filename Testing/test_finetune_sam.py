@@ -338,6 +338,11 @@ def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypat
         config(tmp_path, base, data, **others)
 
 
+def test_windows_ahead_are_for_the_builtin_model(tmp_path, base, data):
+    with pytest.raises(InputError, match="data_processes is for the built-in network"):
+        Training(config(tmp_path, base, data, data_processes=1))
+
+
 def test_the_builtin_model_has_no_lora(tmp_path, data):
     values = settings(tmp_path / "run", Path("builtin"), data, trainable="lora")
     with pytest.raises(InputError, match="no LoRA"):

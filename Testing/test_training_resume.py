@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from SlideSAMLib.training.curve_log import CurveLog
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.mixture import Mixture
 from SlideSAMLib.training.rollouts import Pool
+from SlideSAMLib.training.slides import SEEDS_APART, OwnSlides, open_slides
 from Testing.training_data import tiny_run, write_balls
 
 ROOT = Path(__file__).parent.parent
@@ -190,6 +193,28 @@ def test_windows_are_the_same_wherever_a_run_is_cut(balls, monkeypatch):
     assert max(centres) > 4 and len(kinds) == 3
     seeds = ours.state()["sources"][0]["seeds"]
     assert set(seeds).isdisjoint(sources.first_seeds(2, 5))
+
+
+@pytest.mark.slow
+def test_processes_take_turns_and_end_with_their_owner(balls):
+    own = [DatasetConfig(str(balls))]
+    config = TrainConfig("x", sources={}, datasets=own, batch=2, data_processes=2)
+    ahead = open_slides(config, 1)
+    alone = [OwnSlides(config, 1), OwnSlides(config, 1 + SEEDS_APART)]
+    for turn in (0, 1, 0, 1, 0):
+        mine, theirs = ahead.step(), alone[turn].step()
+        assert torch.equal(mine.inputs, theirs.inputs) and torch.equal(mine.target, theirs.target)
+        for slides in (ahead, alone[turn]):
+            slides.advance(theirs.target)
+    state = ahead.state()
+    processes = multiprocessing.active_children()
+    assert state["turn"] == 1 and len(processes) == 2
+    del ahead
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    with pytest.raises(StateMismatch, match="the cases of Dataset001_Balls are others"):
+        open_slides(replace(config, held_out=0.5), 1, state)
 
 
 def test_other_data_are_found_out(balls, tmp_path):

@@ -74,7 +74,7 @@ class TrainConfig:
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
         low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
     data_processes : that make windows for each training process, ahead of it, with a batch each;
-        0 makes them in between. Worth it where there are idle cores; the built-in network only.
+        0 makes them in between. For machines with idle cores; the built-in network only.
     select : keep the best weights by volume Dice, see `SelectConfig`; None keeps the last only.
     """
 

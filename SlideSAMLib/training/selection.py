@@ -6,6 +6,7 @@ weights of the best evaluation so far; its notes say which, so that file and val
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -52,10 +53,11 @@ class Selection:
         self.best: float | None = None
         self._config, self._device = config.select, device
         self._cases = _cases(config)
-        # What makes the Dice of two evaluations comparable.
+        # What makes the Dice of two evaluations comparable; a hash, since files are passed on.
         chosen = {k: v for k, v in asdict(config.select).items() if k not in ("steps", "minutes")}
         ids = [case.id for case in self._cases]
-        self._note = json.dumps({**chosen, "case ids": ids}, sort_keys=True)
+        measured = json.dumps({**chosen, "case ids": ids}, sort_keys=True)
+        self._note = hashlib.sha256(measured.encode()).hexdigest()
 
     def begin(self) -> None:
         """A new run: forget the best of an older one."""
