@@ -82,7 +82,7 @@ def start(config: Path, *words: str, rank: int = 0, processes: int = 1) -> subpr
 
 def kill_at(processes: list[subprocess.Popen], folder: Path, step: int) -> None:
     """SIGKILL once there is a checkpoint of this step or a later one."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         saved = [int(path.name.split("-")[1]) for path in folder.glob("windows-*-0.pt")]
         if saved and max(saved) >= step and (folder / "checkpoint.pt").exists():
@@ -154,7 +154,7 @@ def test_two_killed_processes_go_on_bit_by_bit(tmp_path, balls):
     for path, words in ((config, ["--resume"]), (other, [])):
         both = [start(path, *words, rank=n, processes=2) for n in range(2)]
         for process in both:
-            _, error = process.communicate(timeout=120)
+            _, error = process.communicate(timeout=300)
             assert process.returncode == 0, error.decode()[-2000:]
     assert_same(whole, killed)
 

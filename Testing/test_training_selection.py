@@ -69,6 +69,10 @@ def test_the_best_of_several_evaluations_is_kept(tmp_path, balls, monkeypatch, c
     assert f"The weights are in {folder / 'best.safetensors'}." in done.out
     assert "volume Dice of the run, 0.700" in done.out
 
+    dice = iter([0.1])  # measured in another way, the weights of now are the best that is known
+    train(config(tmp_path, balls, steps=7, select=chosen | {"limit": 1}), resume=True)
+    assert (notes(folder)["steps"], notes(folder)["volume_dice"]) == ("7", "0.1")
+
 
 def test_the_dice_is_that_of_an_evaluation(tmp_path, balls):
     """On the cases, prompts and structures that were asked for; random numbers stay untouched."""

@@ -214,8 +214,7 @@ class Training:
         """Open the windows: the first ones, or those that come next where a run goes on."""
         if self.fabric.global_rank == 0:
             self.curve.cut_back(self.done)
-        if self.selection is not None:
-            self.selection.resume() if self._resumed else self.selection.begin()
+        self._start_selection()
         seed = self.config.seed * 1000 + self.fabric.global_rank
         if not self._resumed:
             return self.task.start(seed)
@@ -229,6 +228,14 @@ class Training:
                 wrong = str(error)
         print(f"Process {self.fabric.global_rank} goes on with other windows: {wrong}.", flush=True)
         self.task.start(seed + 17 * self.done)
+
+    def _start_selection(self) -> None:
+        """The best so far, or none: then even the weights of this step are still to be judged."""
+        if self.selection is not None:
+            self.selection.resume() if self._resumed else self.selection.begin()
+        known = self.selection is not None and self.selection.best is not None
+        if self.config.select is not None and not self.fabric.broadcast(known):
+            self._judged = (0, self.seconds)
 
     def _agree(self, unsaved: float) -> tuple[bool, bool, bool]:
         """Whether to go on, to evaluate and to save, `unsaved` seconds after the last time.
