@@ -306,7 +306,7 @@ def test_the_command_writes_an_adapter_and_its_card(tmp_path, base, data, capsys
         assert text in card
     assert "needs the model `mini.pth`" in card
     header = (tmp_path / "curve.csv").read_text().splitlines()[0]
-    assert header == "step,minutes,windows_per_second,rate,loss,centre,outer,best_centre"
+    assert header == "step,minutes,windows_per_second,data_share,rate,loss,centre,outer,best_centre"
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert load_model(tmp_path / "my-balls.safetensors", "cpu").traits.name == "My balls"
@@ -336,6 +336,11 @@ def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypat
     monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "none"))
     with pytest.raises(InputError, match=message):
         config(tmp_path, base, data, **others)
+
+
+def test_windows_ahead_are_for_the_builtin_model(tmp_path, base, data):
+    with pytest.raises(InputError, match="data_processes is for the built-in network"):
+        Training(config(tmp_path, base, data, data_processes=1))
 
 
 def test_the_builtin_model_has_no_lora(tmp_path, data):

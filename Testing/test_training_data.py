@@ -72,6 +72,23 @@ def test_slabs_of_thick_slices_are_cut_across_the_slices():
         assert areas[areas > 0].min() > 0.6 * areas.max()  # a box: its sections are alike
 
 
+def test_slices_that_nobody_has_labelled_teach_nothing():
+    """Volumes with labels on some slices only: the others are marked as not valid."""
+    labels = np.zeros((30, 60, 60), np.uint8)
+    labels[:, 20:40, 20:40] = 1
+    labels[18:] = 255
+    image = (labels == 1).astype(np.float16)
+    thick = slabs.labelled(labels, image, (6.0, 1.0, 1.0), unlabelled=255)
+    thick.targets = [1]
+    rng = np.random.default_rng(1)
+    found = [slabs.cut(thick, rng) for _ in range(30)]
+    assert all(slab.valid[1] for slab in found)
+    for slab in found:
+        drawn = slab.mask.any((1, 2))  # the object goes on as far as the labels do
+        assert not (slab.valid & ~drawn).any()
+    assert sum(not slab.valid.all() for slab in found) > 5
+
+
 def test_painted_objects_can_be_seen(volume):
     rng = np.random.default_rng(2)
     labels = np.ones((3, 40, 40), np.int64)

@@ -15,9 +15,11 @@ pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.training import loop
 from SlideSAMLib.training.command import run
-from SlideSAMLib.training.config import read_config
+from SlideSAMLib.training.config import TrainConfig, read_config
 from SlideSAMLib.training.curve import smoothed
+from SlideSAMLib.training.loop import Training
 from SlideSAMLib.training.losses import figures, window_loss
 from SlideSAMLib.training.rollouts import Step
 
@@ -52,6 +54,7 @@ def test_a_run_logs_its_curve_writes_weights_and_resumes(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     assert run(arguments) == 0
     assert [row["step"] for row in curve(tmp_path)] == ["2", "4"]
+    assert all(0 < float(row["data_share"]) < 1 for row in curve(tmp_path))
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
     network = read_network(tmp_path / "run" / "weights.safetensors")
     assert network.config["widths"] == SMALL["widths"]
@@ -66,12 +69,48 @@ def test_a_run_logs_its_curve_writes_weights_and_resumes(tmp_path, settings):
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, settings):
     results = []
+    settings["precision"] = "bf16-mixed"
     for name in ("one", "two"):
         settings["output"] = str(tmp_path / name)
         run(write(tmp_path / f"{name}.yaml", **settings))
         results.append(read_network(tmp_path / name / "weights.safetensors").state_dict())
     for key, value in results[0].items():
         assert torch.equal(value, results[1][key]), key
+
+
+class Line:
+    """A task that can be reckoned by hand: one weight, the loss is weight times a number."""
+
+    figures, betas, data_seconds = (), (0.9, 0.999), 0.0
+
+    def __init__(self) -> None:
+        self.network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(self.network.weight, 1.0)
+        self.numbers = iter([0.1, 0.5, 0.3, 0.3])
+
+    def loss(self, network):
+        return network(torch.tensor([[next(self.numbers)]])).mean(), {}
+
+
+def test_accumulated_batches_count_as_their_mean(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    config = TrainConfig(
+        str(tmp_path), accumulate=2, average=0.5, warm_up=1, steps=10, precision="32-true"
+    )
+    training = Training(config)
+    step = training.optimiser.step
+    weight = training.task.network.weight
+    monkeypatch.setattr(
+        training.optimiser, "step", lambda: seen.append(weight.grad.item()) or step()
+    )
+    before = weight.item()
+    for _ in range(2):
+        training._step()
+    assert seen == pytest.approx([0.3, 0.3])
+    assert training._sums["loss"][0] == pytest.approx(0.3 * before)
+    (average,) = training.average.values.values()
+    assert weight.item() < average.item() < before  # it follows the weights
 
 
 def test_there_must_be_something_to_resume(tmp_path, settings):

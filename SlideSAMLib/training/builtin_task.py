@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..builtin.network import BuiltinNetwork
 from ..builtin.weights import read_network, write_weights
 from .config import TrainConfig
 from .losses import figures, window_loss
-from .mixture import Mixture
-from .rollouts import Pool
+from .slides import open_slides
 
 DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
 
@@ -35,6 +34,7 @@ class BuiltinTask:
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
+        self.data_seconds = 0.0
         if config.start_from:
             network = read_network(Path(config.start_from))
         else:
@@ -43,12 +43,16 @@ class BuiltinTask:
         if config.trainable == "decoder":
             freeze_encoder(self.network)
 
-    def start(self, seed: int) -> None:
-        mixture = Mixture(self._config, seed)
-        self._pool = Pool(self._config.batch, mixture.draw, np.random.default_rng(seed + 1))
+    def start(self, seed: int, state: dict | None = None) -> None:
+        self._slides = open_slides(self._config, seed, state)
+
+    def state(self) -> dict:
+        return self._slides.state()
 
     def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        step = self._pool.step()
+        begun = time.perf_counter()
+        step = self._slides.step()
+        self.data_seconds += time.perf_counter() - begun
         device = next(self.network.parameters()).device
         step = step.to(device)
         inputs = step.inputs.contiguous(memory_format=torch.channels_last)
@@ -56,7 +60,10 @@ class BuiltinTask:
         loss = window_loss(logits, fine, quality, presence, step)
         found = figures(fine.detach(), presence.detach(), step)
         with torch.no_grad():
-            self._pool.advance(fine.detach().float().sigmoid().cpu())
+            probabilities = fine.detach().float().sigmoid().cpu()  # waits for the network
+            begun = time.perf_counter()
+            self._slides.advance(probabilities)
+            self.data_seconds += time.perf_counter() - begun
         return loss, found
 
     def write(self, learnt: dict[str, torch.Tensor], path: Path, note: dict[str, str]) -> None:

@@ -29,7 +29,12 @@ def run(args: argparse.Namespace) -> int:
 
     training = train(read_config(args.config), args.resume)
     if training.fabric.global_rank == 0:
-        print(f"The weights are in {training.weights_path}.")
+        print(f"The weights are in {training.best_path}.")
+        if training.selection is not None:
+            print(
+                f"They have the best volume Dice of the run, {training.selection.best:.3f}; the "
+                f"newest are in {training.weights_path}."
+            )
     return 0
 
 
@@ -43,23 +48,19 @@ def need_packages() -> None:
 
 
 def train(config: TrainConfig, resume: bool) -> Training:
-    """Train as configured and draw the curve; returns the finished training.
+    """Train as configured; returns the finished training.
 
     Raises InputError where there is nothing to resume, or a run that was not asked to be resumed.
     """
-    from .curve import draw_curve
     from .loop import Training
 
     training = Training(config)
     if resume and not training.resume():
         raise InputError(f"There is no checkpoint in {config.output} to resume from.")
-    if not resume and training.checkpoint.exists():
+    if not resume and training.checkpoints.path.exists():
         raise InputError(
             f"{config.output} already holds a run: add --resume to continue it, or name another "
             "output folder."
         )
     training.run()
-    curve = training.folder / "curve.csv"
-    if training.fabric.global_rank == 0 and curve.exists():
-        draw_curve(curve, curve.with_suffix(".png"))
     return training

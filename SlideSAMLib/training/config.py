@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError
+from ..evaluation.prompting import PROMPTS
+from ..evaluation.protocols import EXTENT, FULL
 
 PARTS = ("all", "decoder", "lora")
 SOURCES = ("shapes", "label_maps", "regions", "real")
@@ -31,6 +33,33 @@ class DatasetConfig:
     unlabelled: int | None = None
 
 
+@dataclass(frozen=True)
+class SelectConfig:
+    """How the best weights of a run are found: by Dice over volumes that are slid over.
+
+    steps : between two evaluations; or minutes of training, which no resumed run can repeat
+        exactly. The last weights are always among those that are compared.
+    manifest : the volumes; None for the cases of `datasets` that are held out.
+    prompts, protocol : as in `evaluation.runner.evaluate`; several prompts count alike.
+    limit : the largest structures of each case, 0 for all; min_voxels : the least of them.
+    ids : the cases of the manifest that are used; empty for all. Where it is the manifest of
+        `data`, they are not trained on; list all cases of the same patient.
+    cases : the first ones, of these or of each data set, that are used; 0 for all.
+
+    The Dice of cases that have chosen the weights is too good: report others.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    manifest: str | None = None
+    ids: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ("box",)
+    protocol: str = FULL
+    limit: int = 3
+    min_voxels: int = 0
+    cases: int = 0
+
+
 @dataclass
 class TrainConfig:
     """Everything a training run depends on.
@@ -44,6 +73,9 @@ class TrainConfig:
         that are kept; held_out : share of their cases that is not trained on.
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
         low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
+    data_processes : that make windows for each training process, ahead of it, with a batch each;
+        0 makes them in between. For machines with idle cores; the built-in network only.
+    select : keep the best weights by volume Dice, see `SelectConfig`; None keeps the last only.
     """
 
     output: str
@@ -73,6 +105,8 @@ class TrainConfig:
     held_out: float = 0.0
     trainable: str = "all"
     lora_rank: int = 8
+    data_processes: int = 0
+    select: SelectConfig | None = None
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -106,7 +140,8 @@ def train_config(values: dict, path: Path) -> TrainConfig:
             f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
             "`weight`, `labels`, `channel` and `unlabelled`."
         ) from None
-    config = TrainConfig(**{**values, "datasets": described})
+    chosen = _select(values.get("select"), path)
+    config = TrainConfig(**{**values, "datasets": described, "select": chosen})
     _check(config, path)
     return config
 
@@ -125,13 +160,54 @@ def _dataset(entry: dict) -> DatasetConfig:
     )
 
 
+def _select(entry: object, path: Path) -> SelectConfig | None:
+    if entry is None:
+        return None
+    try:
+        chosen = SelectConfig(**entry)
+        prompts = chosen.prompts
+        prompts = (prompts,) if isinstance(prompts, str) else tuple(str(p) for p in prompts)
+        ids = (chosen.ids,) if isinstance(chosen.ids, str) else tuple(str(i) for i in chosen.ids)
+        every = [value for value in (chosen.steps, chosen.minutes) if value is not None]
+        good = len(every) == 1 and every[0] > 0
+        counts = [chosen.limit, chosen.min_voxels, chosen.cases]
+        good = good and all(isinstance(n, int) and n >= 0 for n in counts)
+    except TypeError as error:
+        raise InputError(f"In {path}, select cannot be used: {error}.") from None
+    if not good:
+        raise InputError(
+            f"In {path}, select needs either `steps` or `minutes`, above 0, and limit, min_voxels "
+            "and cases must be whole numbers from 0 on."
+        )
+    if not prompts or not set(prompts) <= set(PROMPTS) or chosen.protocol not in (FULL, EXTENT):
+        raise InputError(
+            f"In {path}, the prompts of select must be of {', '.join(PROMPTS)}, its protocol "
+            f"{FULL} or {EXTENT}."
+        )
+    manifest = None if chosen.manifest is None else str(chosen.manifest)
+    return replace(chosen, prompts=prompts, manifest=manifest, ids=ids)
+
+
+def left_out(config: TrainConfig) -> tuple[str, ...]:
+    """The cases of `data` that choose the weights, and are not trained on. Raises InputError."""
+    chosen = config.select
+    if chosen is None or chosen.manifest is None or not config.data:
+        return ()
+    manifest = Path(config.data) / "manifest.json"
+    if Path(chosen.manifest).resolve() != manifest.resolve():
+        return ()
+    if not chosen.ids:
+        raise InputError(f"{manifest} is trained on: name the cases that select uses as its `ids`.")
+    return chosen.ids
+
+
 def _check(config: TrainConfig, path: Path) -> None:
     try:
         counts = min(
             config.steps, config.batch, config.accumulate, config.log_every, config.lora_rank
         )
         good = counts >= 1 and config.learning_rate > 0
-        shares = 0 <= config.held_out < 1 and config.in_memory >= 1
+        shares = 0 <= config.held_out < 1 and config.in_memory >= 1 and config.data_processes >= 0
         weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
         weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
     except (TypeError, AttributeError):
@@ -142,7 +218,10 @@ def _check(config: TrainConfig, path: Path) -> None:
             "positive."
         )
     if not shares:
-        raise InputError(f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more.")
+        raise InputError(
+            f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more, "
+            "data_processes 0 or more."
+        )
     if not weighty:
         raise InputError(f"In {path}, weights must not be negative, and one must be positive.")
     unknown = sorted(set(config.sources) - set(SOURCES))
@@ -150,5 +229,11 @@ def _check(config: TrainConfig, path: Path) -> None:
         raise InputError(
             f"In {path}, sources has {', '.join(unknown)}; it knows {', '.join(SOURCES)}."
         )
+    own = bool(config.datasets) and config.held_out > 0
+    if config.select is not None and config.select.manifest is None and not own:
+        raise InputError(
+            f"In {path}, select needs a manifest, or datasets of which cases are held out."
+        )
+    left_out(config)
     if config.trainable not in PARTS:
         raise InputError(f"In {path}, trainable must be one of {', '.join(PARTS)}.")

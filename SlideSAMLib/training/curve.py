@@ -16,6 +16,7 @@ LINES = {
     "outer": "outer slices",
     "best_centre": "middle slice, best candidate",
 }
+VOLUMES = "volume_dice"  # of `selection`: few values, of whole volumes
 SMOOTHED = 9  # rows of the log that are averaged
 
 
@@ -28,7 +29,10 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
 
 def draw_curve(path: Path, picture: Path) -> None:
-    """Draw loss and Dice of the training windows over the steps into a PNG."""
+    """Draw loss and Dice of the training windows over the steps into a PNG, atomically.
+
+    The Dice of whole volumes, where some were evaluated on the way, is drawn as points.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -41,12 +45,20 @@ def draw_curve(path: Path, picture: Path) -> None:
     for name, label in LINES.items():
         if name in columns:
             right.plot(columns["step"], smoothed(columns[name]), label=label)
-    right.set(xlabel="step", ylabel="Dice", title="Dice of the training windows", ylim=(0, 1))
+    title = "Dice of the training windows"
+    if VOLUMES in columns:
+        there = ~np.isnan(columns[VOLUMES])
+        steps, dice = columns["step"][there], columns[VOLUMES][there]
+        right.plot(steps, dice, "o-", color="black", markersize=4, label="whole volumes")
+        title += " and of whole volumes"
+    right.set(xlabel="step", ylabel="Dice", title=title, ylim=(0, 1))
     right.legend(loc="lower right", fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110)
+    part = picture.with_suffix(".part")
+    figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
+    part.replace(picture)
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
+from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import Labelled, labelled
 
 DEFAULT_ENDING = ".nii.gz"
@@ -123,23 +124,83 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
     return replace(dataset, cases=kept), replace(dataset, cases=out)
 
 
+def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
+    """The first `most` cases (0: all) that are held out of each data set, to be measured.
+
+    They keep the wanted labels only; cases without any are left out.
+    """
+    cases = []
+    for dataset in datasets:
+        out = split(dataset, share)[1].cases
+        for case in out[: most or len(out)]:
+            only = _wanted(case, dataset)
+            if (only.load_labels() > 0).any():
+                cases.append(only)
+    return cases
+
+
+def _wanted(case: Case, dataset: Dataset) -> Case:
+    if not dataset.values:
+        return case
+    content = case.load()
+    wanted = np.isin(content.labels, sorted(dataset.values))
+    labels = np.where(wanted, content.labels, 0)
+    return replace(case, content=replace(content, labels=labels))
+
+
 class Shelf:
     """Some volumes of a data set in memory, exchanged one by one: data sets may be large.
 
     `volume` gives a random one. Volumes without a usable structure are passed over.
+    state : of an earlier shelf with the same cases; this one goes on where that one stood.
+    Raises StateMismatch where the cases are others.
     """
 
-    def __init__(self, dataset: Dataset, most: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, dataset: Dataset, most: int, rng: np.random.Generator, state: dict | None = None
+    ) -> None:
         self.name, self.weight = dataset.name, dataset.weight
         self._dataset, self._most, self._rng = dataset, most, rng
-        self._waiting: list[Case] = []
+        self._waiting: list[int] = []  # places among the cases
         self._volumes: list[Labelled] = []
         self._drawn = 0
+        if state is not None:
+            self._restore(state)
+            return
         for _ in dataset.cases:
             if len(self._volumes) < most:
                 self._read_next()
         if not self._volumes:
             raise InputError(f"The data set {dataset.name} has no structure that is large enough.")
+
+    def state(self) -> dict:
+        """Which volumes are in memory and which come next, without their voxels."""
+        return {
+            "name": self.name,
+            "cases": [case.id for case in self._dataset.cases],
+            "waiting": list(self._waiting),
+            "volumes": [volume.key for volume in self._volumes],
+            "drawn": self._drawn,
+            "rng": generator_state(self._rng),
+        }
+
+    def _restore(self, state: dict) -> None:
+        if state.get("cases") != [case.id for case in self._dataset.cases]:
+            raise StateMismatch(f"the cases of {self.name} are others")
+        self._volumes = [self.find(key) for key in state["volumes"]]
+        self._waiting, self._drawn = list(state["waiting"]), state["drawn"]
+        self._rng = restored_generator(state["rng"])
+
+    def check(self, state: dict) -> None:
+        """It was made from the state, and has checked it then."""
+
+    def find(self, key: int) -> Labelled:
+        """The volume of a case, read again where it has been replaced."""
+        there = next((volume for volume in self._volumes if volume.key == key), None)
+        volume = there or self._read(key)
+        if volume is None:
+            raise StateMismatch(f"the labels of {self._dataset.cases[key].id} have changed")
+        return volume
 
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random volume; now and then one that was not in memory before."""
@@ -153,11 +214,16 @@ class Shelf:
 
     def _read_next(self) -> None:
         if not self._waiting:
-            order = self._rng.permutation(len(self._dataset.cases))
-            self._waiting = [self._dataset.cases[n] for n in order]
-        volume = labelled_case(self._waiting.pop(), self._dataset)
+            self._waiting = self._rng.permutation(len(self._dataset.cases)).tolist()
+        volume = self._read(self._waiting.pop())
         if volume is not None:
             self._volumes.append(volume)
+
+    def _read(self, key: int) -> Labelled | None:
+        volume = labelled_case(self._dataset.cases[key], self._dataset)
+        if volume is not None:
+            volume.key = key
+        return volume
 
 
 def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:

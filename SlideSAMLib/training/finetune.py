@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..adapters import BASE
 from ..catalogue import CATALOGUE, file_sha256
 from ..errors import InputError
-from ..evaluation.cases import Case, CaseVolume
 from ..safetensors_files import write_safetensors
 from ..tensor_files import is_builtin, read_tensor_file
 from .config import TrainConfig, read_settings, train_config
-from .datasets import Dataset, read_dataset, split
+from .datasets import Dataset, held_out_cases, read_dataset, split
+from .selection import measure
 
 if TYPE_CHECKING:
     from ..evaluation.report import Summary
@@ -100,37 +98,6 @@ def _base(name: str) -> Path:
     return path
 
 
-def held_out_cases(datasets: Sequence[Dataset], share: float) -> list[Case]:
-    """The first few cases that are held out of each data set, with the wanted labels only."""
-    cases = []
-    for dataset in datasets:
-        for case in split(dataset, share)[1].cases[:MOST_HELD_OUT]:
-            cases.append(_only(case, dataset) if dataset.values else case)
-    return cases
-
-
-def _only(case: Case, dataset: Dataset) -> Case:
-    content = case.load()
-    wanted = np.isin(content.labels, sorted(dataset.values))
-    masked = CaseVolume(
-        content.volume, np.where(wanted, content.labels, 0), content.spacing, content.axis
-    )
-    return replace(case, content=masked)
-
-
-def measure(cases: Sequence[Case], weights: Path) -> Summary | None:
-    """Mean Dice over the whole volume from one box on each structure; None without a case."""
-    from ..evaluation.report import summarise
-    from ..evaluation.runner import evaluate
-    from ..models import load_model
-
-    usable = [case for case in cases if (case.load_labels() > 0).any()]
-    if not usable:
-        return None
-    results = evaluate(usable, load_model(weights), "box", "full", limit=LARGEST)
-    return summarise(results)[0]
-
-
 def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summary | None]:
     """Write the model file and its card; returns what was measured before and after."""
     note = {
@@ -141,9 +108,13 @@ def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summa
     file = read_tensor_file(trained)
     write_safetensors(file.tensors, config.weights_path, {**file.metadata, **note})
     datasets = [read_dataset(described) for described in config.train.datasets]
-    cases = held_out_cases(datasets, config.train.held_out)
-    before = measure(cases, Path(config.train.start_from))
-    after = measure(cases, config.weights_path)
+    cases = held_out_cases(datasets, config.train.held_out, MOST_HELD_OUT)
+    before = after = None
+    if cases:
+        before, after = (
+            measure(cases, weights, limit=LARGEST)
+            for weights in (Path(config.train.start_from), config.weights_path)
+        )
     config.card_path.write_text(card(config, datasets, before, after), encoding="utf-8")
     return before, after
 
@@ -185,7 +156,7 @@ def card(
         f"steps of {train.batch * train.accumulate} windows a process, learning rate "
         f"{train.learning_rate:g}, seed {train.seed}.",
         "",
-        *_measured(before, after),
+        *_measured(before, after, train),
     ]
     return "\n".join(lines) + "\n"
 
@@ -195,9 +166,11 @@ def _needs(config: FinetuneConfig) -> str:
     return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
-def _measured(before: Summary | None, after: Summary | None) -> list[str]:
+def _measured(before: Summary | None, after: Summary | None, train: TrainConfig) -> list[str]:
     if before is None or after is None:
         return ["No case was held out, so nothing was measured."]
+    chosen = train.select is not None and train.select.manifest is None
+    doubt = ["", "The held-out cases have chosen the weights, too: the Dice after is too good."]
     return [
         f"Measured on {after.structures} structures of {after.cases} cases that were held out, one "
         f"box each, Dice over the whole volume (the {LARGEST} largest structures of a case, at "
@@ -207,4 +180,5 @@ def _measured(before: Summary | None, after: Summary | None) -> list[str]:
         "|---|---|---|",
         f"| before | {before.mean:.3f} | {before.lower_structures:.3f} |",
         f"| after | {after.mean:.3f} | {after.lower_structures:.3f} |",
+        *(doubt if chosen else []),
     ]

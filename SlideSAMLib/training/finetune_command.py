@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if training.fabric.global_rank:
         return 0
     check_writable(config.weights_path, "The model")
-    before, after = export(config, training.weights_path)
+    before, after = export(config, training.best_path)
     if before is not None and after is not None:
         print(f"Held-out cases, one box: mean Dice {before.mean:.3f} before, {after.mean:.3f} now.")
     print(f"The model is {config.weights_path}, its card {config.card_path}.")

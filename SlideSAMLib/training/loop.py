@@ -6,10 +6,10 @@ own windows and Lightning Fabric averages the gradients.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +20,13 @@ from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
 from ..tensor_files import is_builtin, read_tensor_file
+from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
+from .curve_log import CurveLog
+from .generators import StateMismatch, random_state, restore_random_state
+from .selection import BEST, Selection, columns
 
-COMMON = ("step", "minutes", "windows_per_second", "rate", "loss")  # columns of every curve
+LONGEST = timedelta(hours=6)  # that processes wait for the one that evaluates
 
 
 class Task(Protocol):
@@ -31,14 +35,22 @@ class Task(Protocol):
     network : its parameters that require gradients are learnt.
     figures : names of what `loss` reports, for the columns of the curve.
     betas : of the optimiser.
+    data_seconds : spent so far on making windows, or on waiting for them.
     """
 
     network: torch.nn.Module
     figures: tuple[str, ...]
     betas: tuple[float, float]
+    data_seconds: float
 
-    def start(self, seed: int) -> None:
-        """Open the source of windows; a resumed run starts with another seed."""
+    def start(self, seed: int, state: dict | None = None) -> None:
+        """Open the source of windows; with the seed and a `state` of an earlier run it goes on.
+
+        Raises StateMismatch where the state does not fit the data.
+        """
+
+    def state(self) -> dict:
+        """All that the next windows depend on, of types that torch reads as weights only."""
 
     def loss(self, network: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Draw a batch, ask `network` (as Fabric wraps it); the mean loss, and figures."""
@@ -67,7 +79,7 @@ def learnt(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 class Training:
-    """One run. `run` trains to the end of the schedule and returns the path of the weights."""
+    """One run. `run` trains to the end of the schedule and returns the path of the best weights."""
 
     def __init__(self, config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
@@ -81,31 +93,27 @@ class Training:
         )
         self.fabric.launch()
         self.folder = Path(config.output)
-        self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.task = make_task(config)
         self.average = _Average(self.task.network, config.average)
-        parameters = [p for p in self.task.network.parameters() if p.requires_grad]
-        matrices = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
-        optimiser = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=self.task.betas,
+        self.network, self.optimiser = self.fabric.setup(
+            self.task.network, _optimiser(self.task, config)
         )
-        self.network, self.optimiser = self.fabric.setup(self.task.network, optimiser)
         self.average.values = {
             name: value.to(self.fabric.device) for name, value in self.average.values.items()
         }
+        self.selection: Selection | None = None  # on rank 0 only: it evaluates, the others wait
+        if config.select is not None and self.fabric.global_rank == 0:
+            self.selection = Selection(config, self.fabric.device.type)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(self.folder, self.fabric)
+        self.curve = CurveLog(
+            self.folder, (*self.task.figures, *columns(config.select)), config.tensorboard
+        )
         self.done, self.seconds = 0, 0.0
-        self._events: Any = None  # of TensorBoard
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        self._judged = (0, 0.0)  # step and seconds of the last evaluation of `select`
+        self._sums: dict[str, list[float]] = {}  # what the next row of the curve is made of
+        self._resumed = False
 
     def progress(self) -> float:
         """Share of the schedule that is done, 0..1."""
@@ -118,67 +126,148 @@ class Training:
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.config.learning_rate * warm * cosine
 
+    @property
+    def weights_path(self) -> Path:
+        """The newest averaged weights."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        """The weights to take: the best ones where there is a selection, else the newest."""
+        return self.weights_path if self.config.select is None else self.folder / BEST
+
     def save(self) -> None:
-        """Write the checkpoint and the averaged weights, each atomically; rank 0 only."""
-        if self.fabric.global_rank:
-            return
-        state = {
+        """Write the states to go on from and, on rank 0, weights and picture, each atomically.
+
+        Every process must call it.
+        """
+        training = {
             "network": learnt(self.network.module),
             "average": self.average.values,
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "done": self.done,
             "seconds": self.seconds,
+            "judged": self._judged,
+            "sums": self._sums,
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
-        note = {"steps": str(self.done), "seed": str(self.config.seed)}
-        self.task.write(self.average.values, self.weights_path, note)
+        windows = {
+            "depends": depends(self.config, self.fabric.world_size),
+            "task": self.task.state(),
+            "torch": random_state(self.fabric.device),
+        }
+        self.checkpoints.save(self.done, training, windows)
+        if self.fabric.global_rank == 0:
+            self._write(self.weights_path, {})
+            self.curve.draw()
 
-    @property
-    def weights_path(self) -> Path:
-        return self.folder / "weights.safetensors"
+    def _write(self, path: Path, note: dict[str, str]) -> None:
+        note = {"steps": str(self.done), "seed": str(self.config.seed), **note}
+        self.task.write(self.average.values, path, note)
 
     def resume(self) -> bool:
-        """Continue from the checkpoint of the output folder; False where there is none."""
-        if not self.checkpoint.exists():
+        """Continue from the checkpoint of the output folder; False where there is none.
+
+        Raises InputError where it cannot be read or is of another network.
+        """
+        state = self.checkpoints.training()
+        if state is None:
             return False
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        own = learnt(self.network.module)
+        if {n: v.shape for n, v in state["network"].items()} != {
+            n: v.shape for n, v in own.items()
+        }:
+            raise InputError(f"The checkpoint in {self.folder} is of another network.")
         self.network.module.load_state_dict(state["network"], strict=False)
         self.optimiser.load_state_dict(state["optimiser"])
+        if state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
         for name, value in self.average.values.items():
             value.copy_(state["average"][name])
         self.done, self.seconds = state["done"], state["seconds"]
+        self._judged = tuple(state.get("judged", self._judged))
+        self._sums = state.get("sums", {})
+        self._resumed = True
         return True
 
     def run(self) -> Path:
         """Train until the schedule ends."""
-        config = self.config
-        # A resumed run sees new windows.
-        self.task.start(config.seed * 1000 + self.fabric.global_rank + 17 * self.done)
-        sums: dict[str, list[float]] = {}
+        self._start()
         clock = saved = time.monotonic()
-        while self._running():
-            sums.setdefault("loss", []).append(self._step(sums))
+        while True:
+            more, judge, save = self._agree(time.monotonic() - saved)
+            if judge or not more:
+                self._select()
+            if save or not more:
+                self.save()
+                saved = time.monotonic()
+            if not more:
+                return self.best_path
+            self._step()
             now = time.monotonic()
             self.seconds += now - clock
-            sums.setdefault("seconds", []).append(now - clock)
             clock = now
-            if self.done % config.log_every == 0:
-                self._log(sums)
-            if now - saved > 60 * config.save_minutes:
-                self.save()
-                saved = now
-        self.save()
-        return self.weights_path
+            if self.done % self.config.log_every == 0:
+                self._log()
 
-    def _running(self) -> bool:
-        """All processes must agree, or one would wait for the others for ever."""
-        more = torch.tensor(float(self.progress() < 1))
-        return bool(self.fabric.all_reduce(more, reduce_op="mean") >= 1)
+    def _start(self) -> None:
+        """Open the windows: the first ones, or those that come next where a run goes on."""
+        if self.fabric.global_rank == 0:
+            self.curve.cut_back(self.done)
+        self._start_selection()
+        seed = self.config.seed * 1000 + self.fabric.global_rank
+        if not self._resumed:
+            return self.task.start(seed)
+        state = self.checkpoints.windows(self.done)
+        wrong = mismatch(state, depends(self.config, self.fabric.world_size))
+        if not wrong:
+            try:
+                self.task.start(seed, state["task"])
+                return restore_random_state(state["torch"], self.fabric.device)
+            except StateMismatch as error:
+                wrong = str(error)
+        print(f"Process {self.fabric.global_rank} goes on with other windows: {wrong}.", flush=True)
+        self.task.start(seed + 17 * self.done)
 
-    def _step(self, sums: dict[str, list[float]]) -> float:
+    def _start_selection(self) -> None:
+        """The best so far, or none: then even the weights of this step are still to be judged."""
+        if self.selection is not None:
+            self.selection.resume() if self._resumed else self.selection.begin()
+        known = self.selection is not None and self.selection.best is not None
+        if self.config.select is not None and not self.fabric.broadcast(known):
+            self._judged = (0, self.seconds)
+
+    def _agree(self, unsaved: float) -> tuple[bool, bool, bool]:
+        """Whether to go on, to evaluate and to save, `unsaved` seconds after the last time.
+
+        All processes must do the same, or one would wait for the others for ever.
+        """
+        late = unsaved > 60 * self.config.save_minutes and self.done > 0
+        wishes = torch.tensor([self.progress() < 1, self._due(), late], dtype=torch.float32)
+        more, judge, save = self.fabric.all_reduce(wishes, reduce_op="mean").tolist()
+        return more >= 1, judge > 0, save > 0
+
+    def _due(self) -> bool:
+        chosen, (step, seconds) = self.config.select, self._judged
+        if chosen is None or self.done == step:
+            return False
+        if chosen.steps:
+            return self.done % chosen.steps == 0
+        return self.seconds - seconds >= 60 * chosen.minutes
+
+    def _select(self) -> None:
+        """Evaluate the averaged weights, if that has not been done at this step."""
+        if self.config.select is None or self._judged[0] == self.done:
+            return
+        self._judged = (self.done, self.seconds)
+        if self.selection is not None:
+            found = self.selection.evaluate(self._write)
+            self.curve.write({"step": self.done, "minutes": self.seconds / 60, **found})
+        self.fabric.barrier()
+
+    def _step(self) -> None:
         """One step of the optimiser, from as many batches as are accumulated."""
+        begun, waited = time.monotonic(), self.task.data_seconds
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
         total = 0.0
@@ -189,53 +278,45 @@ class Training:
                 self.fabric.backward(loss / self.config.accumulate)
             total += float(loss.detach()) / self.config.accumulate
             for name, value in figures.items():
-                sums.setdefault(name, []).append(value)
+                self._sums.setdefault(name, []).append(value)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.done += 1
         self.average.update(self.network.module, self.done)
-        return total
+        self._sums.setdefault("loss", []).append(total)
+        self._sums.setdefault("seconds", []).append(time.monotonic() - begun)
+        self._sums.setdefault("data", []).append(self.task.data_seconds - waited)
 
-    def _log(self, sums: dict[str, list[float]]) -> None:
-        seconds = sum(sums.pop("seconds"))
+    def _log(self) -> None:
+        """A row of the curve: means since the last one, of the windows of rank 0."""
         if self.fabric.global_rank == 0:
-            config = self.config
-            windows = config.log_every * config.batch * config.accumulate * self.fabric.world_size
-            numbers = {
-                "step": self.done,
-                "minutes": self.seconds / 60,
-                "windows_per_second": windows / seconds,
-                "rate": self._rate(),
-                **{name: float(np.mean(values)) for name, values in sums.items()},
-            }
-            row = {name: _text(name, value) for name, value in numbers.items()}
-            self._write_row(row)
-            self._write_events(numbers)
-            print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        sums.clear()
+            config, sums = self.config, dict(self._sums)
+            steps, seconds = len(sums["seconds"]), sum(sums.pop("seconds"))
+            windows = steps * config.batch * config.accumulate * self.fabric.world_size
+            self.curve.write(
+                {
+                    "step": self.done,
+                    "minutes": self.seconds / 60,
+                    "windows_per_second": windows / seconds,
+                    "data_share": sum(sums.pop("data")) / seconds,
+                    "rate": self._rate(),
+                    **{name: float(np.mean(values)) for name, values in sums.items()},
+                }
+            )
+        self._sums.clear()
 
-    def _write_row(self, row: dict[str, str]) -> None:
-        path = self.folder / "curve.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, (*COMMON, *self.task.figures), restval="")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
 
-    def _write_events(self, numbers: dict[str, float]) -> None:
-        """The same for TensorBoard, where it is wanted."""
-        if not self.config.tensorboard:
-            return
-        if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(self.folder))
-        for name, value in numbers.items():
-            if name != "step":
-                self._events.add_scalar(name, value, self.done)
-        self._events.flush()
+def _optimiser(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; biases and norms are not drawn to 0."""
+    parameters = [p for p in task.network.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=task.betas)
 
 
 def make_task(config: TrainConfig) -> Task:
@@ -254,9 +335,4 @@ def make_task(config: TrainConfig) -> Task:
 def _strategy() -> Any:
     """Which prompts a window gets decides which parameters it uses: not always all of them."""
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return DDPStrategy(find_unused_parameters=True) if several else "auto"
-
-
-def _text(name: str, value: float) -> str:
-    form = {"step": "d", "minutes": ".2f", "windows_per_second": ".1f", "rate": ".2e"}
-    return format(value, form.get(name, ".4f"))
+    return DDPStrategy(find_unused_parameters=True, timeout=LONGEST) if several else "auto"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from . import datasets, sources
-from .config import TrainConfig
+from .config import TrainConfig, left_out
+from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import Slab, cut
-from .sources import Source
+from .sources import Shapes, Source
 
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
 
@@ -26,16 +28,40 @@ FAMILIES = {
 
 
 class Mixture:
-    """Draws slabs from the configured sources; the same sequence for the same seed."""
+    """Draws slabs from the configured sources; the same sequence for the same seed.
 
-    def __init__(self, config: TrainConfig, seed: int) -> None:
+    state : of an earlier mixture with the same configuration and seed; this one goes on where that
+    one stood. Raises InputError, and StateMismatch where the volumes are others.
+    """
+
+    def __init__(self, config: TrainConfig, seed: int, state: dict | None = None) -> None:
         self.rng = np.random.default_rng(seed)
         self.seed, self.drawn = seed, 0
-        self.sources = [*_load(config, seed), *own_shelves(config, seed)]
+        kept = state["sources"] if state else []
+        shelves = kept[len(kept) - len(config.datasets) :]
+        seeds = next((s["seeds"] for s in kept if "seeds" in s), None)
+        self.sources = [*_load(config, seed, seeds), *own_shelves(config, seed, shelves)]
         if not self.sources:
             raise InputError("The configuration gives no share to any source of windows.")
         weights = np.array([s.weight for s in self.sources])
         self.shares = weights / weights.sum()
+        if state is not None:
+            self._restore(state)
+
+    def state(self) -> dict:
+        """Everything that the next slabs depend on, without voxels."""
+        return {
+            "rng": generator_state(self.rng),
+            "drawn": self.drawn,
+            "sources": [source.state() for source in self.sources],
+        }
+
+    def _restore(self, state: dict) -> None:
+        if len(state["sources"]) != len(self.sources):
+            raise StateMismatch("the sources are others")
+        for source, kept in zip(self.sources, state["sources"], strict=True):
+            source.check(kept)
+        self.rng, self.drawn = restored_generator(state["rng"]), state["drawn"]
 
     def draw(self) -> Slab:
         """A slab of a random source; sources that give none are passed over."""
@@ -43,36 +69,55 @@ class Mixture:
         if self.drawn % REFRESH == 0:
             self._refresh()
         while True:
-            source = self.sources[self.rng.choice(len(self.sources), p=self.shares)]
-            slab = cut(source.volume(self.rng), self.rng)
+            place = int(self.rng.choice(len(self.sources), p=self.shares))
+            volume = self.sources[place].volume(self.rng)
+            seed = int(self.rng.integers(1 << 62))
+            slab = cut(volume, np.random.default_rng(seed))
             if slab is not None:
+                slab.recipe = (place, volume.key, seed)
                 return slab
+
+    def again(self, recipe: Sequence[int]) -> Slab:
+        """A slab that was drawn before: place of its source, key of its volume, seed of its cut.
+
+        Raises StateMismatch where the volume gives no slab any more.
+        """
+        place, key, seed = recipe
+        slab = cut(self.sources[place].find(key), np.random.default_rng(seed))
+        if slab is None:
+            raise StateMismatch(f"a volume of {self.sources[place].name} has changed")
+        slab.recipe = (place, key, seed)
+        return slab
 
     def _refresh(self) -> None:
         for source in self.sources:
-            if source.name == "shapes":
-                place = self.rng.integers(len(source.volumes))
-                source.volumes[place] = sources.invented(self.seed * 7919 + self.drawn)
+            if isinstance(source, Shapes):
+                source.refresh(self.rng, self.seed * 7919 + self.drawn)
 
 
-def own_shelves(config: TrainConfig, seed: int) -> list[datasets.Shelf]:
-    """The data sets of one's own, without the cases that are held out."""
+def own_shelves(
+    config: TrainConfig, seed: int, states: Sequence[dict] = ()
+) -> list[datasets.Shelf]:
+    """The data sets of one's own, without the cases that are held out; as they were, by states."""
     shelves = []
     for n, described in enumerate(config.datasets):
         training, _ = datasets.split(datasets.read_dataset(described), config.held_out)
         rng = np.random.default_rng(seed + 31 * n)
-        shelves.append(datasets.Shelf(training, config.in_memory, rng))
+        state = states[n] if states else None
+        shelves.append(datasets.Shelf(training, config.in_memory, rng, state))
     return shelves
 
 
-def _load(config: TrainConfig, seed: int) -> list[Source]:
+def _load(config: TrainConfig, seed: int, seeds: Sequence[int] | None) -> list[Shapes | Source]:
     share = config.sources
-    loaded = []
+    loaded: list[Shapes | Source] = []
     if share.get("shapes"):
-        loaded.append(Source("shapes", share["shapes"], sources.synthetic(config.shapes, seed)))
+        seeds = sources.first_seeds(config.shapes, seed) if seeds is None else seeds
+        loaded.append(Shapes(share["shapes"], seeds))
     if not config.data:
         return loaded
     cases = sources.read_manifest(Path(config.data) / "manifest.json")
+    cases = [case for case in cases if case["id"] not in left_out(config)]
     if share.get("label_maps"):
         maps = sources.label_maps([c for c in cases if "image" not in c])
         loaded.append(Source("label_maps", share["label_maps"], maps))

@@ -8,8 +8,8 @@ step is supervised by the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
@@ -19,11 +19,23 @@ from ..builtin import features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from ..next_prompt import mask_box
+from .generators import generator_state, restored_generator
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
 CORRECTED = 0.12  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 3  # on one slice
+# What a place has besides its slab and its region: numbers, tuples of numbers and tensors.
+ON_THE_WAY = (
+    "centre",
+    "box",
+    "points",
+    "signs",
+    "known",
+    "known_flags",
+    "memory",
+    "corrections",
+)
 LEFT = 0.06  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
@@ -41,6 +53,28 @@ class _Place:
     known_flags: tuple = (0, 0, 0)
     memory: torch.Tensor | None = None
     corrections: int = 0
+
+    @classmethod
+    def at_start(cls, slab: Slab) -> _Place:
+        """On the marked slice, without a prompt yet."""
+        return cls(slab, torch.from_numpy(slab.image), torch.from_numpy(slab.mask).float(), 1)
+
+    def state(self) -> dict:
+        """The way so far, and the recipe of the slab instead of its voxels."""
+        return {
+            "recipe": self.slab.recipe,
+            "region": None if self.region is None else asdict(self.region),
+            **{name: getattr(self, name) for name in ON_THE_WAY},
+        }
+
+    @classmethod
+    def restored(cls, state: dict, slab: Slab) -> _Place:
+        """The place of a `state`, on its slab."""
+        place = cls.at_start(slab)
+        place.region = None if state["region"] is None else Region(**state["region"])
+        for name in ON_THE_WAY:
+            setattr(place, name, state[name])
+        return place
 
 
 @dataclass
@@ -66,6 +100,20 @@ class Pool:
         self.draw, self.rng = draw, rng
         self.places = [self._fresh() for _ in range(size)]
 
+    @classmethod
+    def restored(
+        cls, state: dict, draw: Callable[[], Slab], again: Callable[[Sequence[int]], Slab]
+    ) -> Pool:
+        """The pool of a `state`; `again` gives the slab of a recipe."""
+        pool = cls(0, draw, restored_generator(state["rng"]))
+        pool.places = [_Place.restored(p, again(p["recipe"])) for p in state["places"]]
+        return pool
+
+    def state(self) -> dict:
+        """Where every slab has got to, between two training steps."""
+        places = [place.state() for place in self.places]
+        return {"rng": generator_state(self.rng), "places": places}
+
     def step(self) -> Step:
         """Inputs and targets of the present windows."""
         batch = Batch.empty(len(self.places))
@@ -87,7 +135,7 @@ class Pool:
         memory = features.mask_histograms(self._batch.image[:, 1:2], probabilities[:, 1:2])
         for n, place in enumerate(self.places):
             if place.memory is None:
-                place.memory = memory[n]
+                place.memory = memory[n].clone()
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
                 continue
             if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
@@ -111,7 +159,7 @@ class Pool:
 
     def _fresh(self) -> _Place:
         slab = self.draw()
-        place = _Place(slab, torch.from_numpy(slab.image), torch.from_numpy(slab.mask).float(), 1)
+        place = _Place.at_start(slab)
         mask, rng = slab.mask[1], self.rng
         box = mask_box(mask)
         kind = rng.random()
@@ -136,8 +184,9 @@ class Pool:
         """Nobody knows the size yet: from a little to a lot larger than the object."""
         x, y = np.array(place.points[0]) + self.rng.normal(0, 0.03, 2)
         half = (max(box[2] - box[0], box[3] - box[1]) + 1) / 2
-        factor = np.exp(self.rng.uniform(np.log(1.4), np.log(6)))
-        return region_around((x - half, y - half, x + half, y + half), SQUARE, factor)
+        factor = float(np.exp(self.rng.uniform(np.log(1.4), np.log(6))))
+        around = tuple(float(side) for side in (x - half, y - half, x + half, y + half))
+        return region_around(around, SQUARE, factor)
 
     def _correct(self, place: _Place, probabilities: torch.Tensor) -> bool:
         """A point on the largest error of the centre slice, as in `Session.correction`.
@@ -228,7 +277,7 @@ def grown(box, shape, share: float) -> tuple:
 
 
 def _clamped(box, shape) -> tuple:
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = (float(side) for side in box)
     return max(x0, 0.0), max(y0, 0.0), min(x1, shape[1] - 1.0), min(y1, shape[0] - 1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..network import SlideSam, build_network
 from ..safetensors_files import write_safetensors
 from ..sam_model import USAGES
 from .config import TrainConfig
+from .generators import generator_state, restored_generator
 from .mixture import own_shelves
 from .sam_losses import sam_figures, sam_loss
 from .sam_windows import Frame, SamWindows, WindowSample
@@ -61,7 +63,10 @@ class SamTask:
     def __init__(self, config: TrainConfig) -> None:
         if not config.datasets:
             raise InputError("A SAM network learns from `datasets`: list at least one.")
+        if config.data_processes:
+            raise InputError("data_processes is for the built-in network: leave it out.")
         self._config = config
+        self.data_seconds = 0.0
         self._base = Path(config.start_from)
         checkpoint = load_checkpoint(self._base, catalogue_kind(self._base))
         network = build_network(checkpoint.config)
@@ -73,19 +78,27 @@ class SamTask:
         self._frame = Frame(size, raster, usage.resize, usage.scaling)
         self._note = self._notes(checkpoint)
 
-    def start(self, seed: int) -> None:
-        shelves = own_shelves(self._config, seed)
+    def start(self, seed: int, state: dict | None = None) -> None:
+        self._shelves = shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
         weights = np.array([shelf.weight for shelf in shelves])
-        rng = np.random.default_rng(seed)
+        rng = restored_generator(state["rng"]) if state else np.random.default_rng(seed)
 
         def volume(rng: np.random.Generator) -> Any:
             return shelves[rng.choice(len(shelves), p=weights / weights.sum())].volume(rng)
 
         self._windows = SamWindows(volume, self._frame, rng)
+        self._rng = rng
+
+    def state(self) -> dict:
+        shelves = [shelf.state() for shelf in self._shelves]
+        return {"rng": generator_state(self._rng), "shelves": shelves}
 
     def loss(self, network: Any) -> tuple[Tensor, dict[str, float]]:
         device = next(self.network.parameters()).device
-        samples = [self._windows.draw().to(device) for _ in range(self._config.batch)]
+        begun = time.perf_counter()
+        drawn = [self._windows.draw() for _ in range(self._config.batch)]
+        self.data_seconds += time.perf_counter() - begun
+        samples = [sample.to(device) for sample in drawn]
         logits, quality = network(samples)
         target = torch.stack([sample.target for sample in samples])
         labelled = torch.stack([sample.labelled for sample in samples])

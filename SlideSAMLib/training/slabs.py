@@ -22,6 +22,7 @@ class Labelled:
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
     families : label value -> number of its family, whose members look alike, or None.
     unlabelled : label value that marks slices which nobody has labelled, or None.
+    key : by which its source finds it again.
     """
 
     labels: np.ndarray
@@ -32,6 +33,7 @@ class Labelled:
     whole: float = 0.35
     families: np.ndarray | None = None
     unlabelled: int | None = None
+    key: int = 0
 
 
 @dataclass
@@ -39,11 +41,13 @@ class Slab:
     """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid (S,): there is such a slice.
 
     The object is marked on slice 1; the slide goes towards higher slices.
+    recipe : of a mixture, see `mixture.Mixture.again`; None for slabs from elsewhere.
     """
 
     image: np.ndarray
     mask: np.ndarray
     valid: np.ndarray
+    recipe: tuple[int, int, int] | None = None
 
 
 def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,31 +13,80 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..intensity import automatic_window
 from . import shapes
+from .generators import StateMismatch
 from .slabs import Labelled, labelled
 
 
 @dataclass
 class Source:
-    """A family of volumes and its share of the training windows."""
+    """A family of volumes, all in memory, and its share of the training windows."""
 
     name: str
     weight: float
     volumes: list[Labelled]
 
+    def __post_init__(self) -> None:
+        for place, volume in enumerate(self.volumes):
+            volume.key = place
+
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random one of its volumes."""
         return self.volumes[rng.integers(len(self.volumes))]
 
+    def find(self, key: int) -> Labelled:
+        """The volume with this key."""
+        return self.volumes[key]
 
-def synthetic(count: int, seed: int) -> list[Labelled]:
-    """Label maps of invented shapes; slabs of them are painted."""
-    return [invented(seed * 100_003 + n) for n in range(count)]
+    def state(self) -> dict:
+        """What must be the same where a run goes on."""
+        return {"name": self.name, "volumes": len(self.volumes)}
+
+    def check(self, state: dict) -> None:
+        """Raise StateMismatch where the state is of other volumes."""
+        if state != self.state():
+            raise StateMismatch(f"the volumes of {self.name} are others")
+
+
+class Shapes:
+    """Label maps of invented shapes, known by their seeds; slabs of them are painted."""
+
+    name = "shapes"
+
+    def __init__(self, weight: float, seeds: Sequence[int]) -> None:
+        self.weight = weight
+        self._volumes = [invented(seed) for seed in seeds]
+
+    def volume(self, rng: np.random.Generator) -> Labelled:
+        """A random one of the label maps."""
+        return self._volumes[rng.integers(len(self._volumes))]
+
+    def find(self, key: int) -> Labelled:
+        """The label map of a seed, made again where it has been replaced."""
+        there = (volume for volume in self._volumes if volume.key == key)
+        return next(there, None) or invented(key)
+
+    def refresh(self, rng: np.random.Generator, seed: int) -> None:
+        """Replace a random one by that of another seed."""
+        self._volumes[rng.integers(len(self._volumes))] = invented(seed)
+
+    def state(self) -> dict:
+        """The seeds, of which all is made again."""
+        return {"name": self.name, "seeds": [volume.key for volume in self._volumes]}
+
+    def check(self, state: dict) -> None:
+        """They are made from the state, so that it always fits."""
+
+
+def first_seeds(count: int, seed: int) -> list[int]:
+    """Of the label maps that a run starts with."""
+    return [seed * 100_003 + n for n in range(count)]
 
 
 def invented(seed: int) -> Labelled:
     """One label map of invented shapes."""
     labels, families = shapes.label_map(seed)
-    return labelled(labels, None, (1.0, 1.0, 1.0), whole=0.2, families=families)
+    size = (1.0, 1.0, 1.0)
+    return labelled(labels, None, size, whole=0.2, families=families, key=seed)
 
 
 def read_manifest(path: Path) -> list[dict]:

@@ -1,0 +1,43 @@
+"""Small data sets and settings for the tests of training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from Testing.cli_tools import noisy_ball, write_image
+
+SMALL = {"widths": [8, 16, 16, 32], "depths": [0, 1, 1, 1], "blocks": 1, "heads": 4}
+
+
+def write_balls(root: Path, count: int = 4) -> Path:
+    """An nnU-Net data set of noisy balls, one label."""
+    for name in ("imagesTr", "labelsTr"):
+        (root / name).mkdir(parents=True)
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}}
+    (root / "dataset.json").write_text(json.dumps(content | {"file_ending": ".nii.gz"}))
+    for n in range(count):
+        volume, mask = noisy_ball(n)
+        write_image(root / "imagesTr" / f"ball_{n}_0000.nii.gz", volume)
+        write_image(root / "labelsTr" / f"ball_{n}.nii.gz", mask.astype(np.uint8))
+    return root
+
+
+def tiny_run(output: Path, balls: Path, **others: object) -> dict:
+    """Settings of a run on such a data set that takes a second or two."""
+    return {
+        "output": str(output),
+        "steps": 10,
+        "batch": 2,
+        "accumulate": 2,
+        "warm_up": 2,
+        "log_every": 3,
+        "precision": "32-true",
+        "sources": {},
+        "datasets": [{"path": str(balls)}],
+        "in_memory": 2,
+        "network": SMALL,
+        **others,
+    }
