@@ -24,7 +24,7 @@ class SlideSettings:
     scheme: str = "default"  # "default", or "reference": the published scheme, for comparison
 
     # The next window's prompt
-    enlarge_fraction: float = 0.03  # of the box's side, added on each side
+    enlarge_fraction: float = 0.06  # of the box's side, added on each side
     enlarge_voxels: float = 0.5  # added on each side as well
     box_ignore_fraction: float = 0.05  # parts smaller than this share of the largest: not boxed
     use_masks: bool = True  # give models that know mask prompts the masks of shared slices
