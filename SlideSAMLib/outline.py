@@ -12,9 +12,9 @@ import numpy as np
 
 from .fusion import BACKGROUND, Patch, union
 
-STEEPNESS = 3.0  # logits that count as nothing, per voxel beyond the reach
+STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = 4.0  # logits: what is that sure, p > 0.98, is left as it is
-MOST_BACK = 5.0  # logits that a lost voxel gets back at most: what is sure to be gone is gone
+MOST = 5.0  # logits taken or given at most: a network that is sure of a jump is believed
 
 
 def reach_mm(spacing: tuple[float, float, float], slope: float, voxels: float) -> float:
@@ -43,9 +43,9 @@ def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float
     logits = logits[part].copy()
     finest = min(spacing)
     if won is not None:
-        logits -= STEEPNESS * won[part] / finest
+        logits -= np.minimum(STEEPNESS * won[part] / finest, MOST)
     if lost is not None:
-        logits += np.minimum(STEEPNESS * lost[part] / finest, MOST_BACK)
+        logits += np.minimum(STEEPNESS * lost[part] / finest, MOST)
     return Patch(patch.corner, logits)
 
 

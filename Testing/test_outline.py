@@ -37,13 +37,15 @@ def test_what_moves_within_the_reach_stays(after):
     assert np.array_equal(held(disc(after), disc(8), SQUARE, 2.0).inside, disc(after).inside)
 
 
-def test_a_leak_is_held():
-    # What was won 2 voxels beyond the reach is refused, even where it was sure.
-    assert 10.0 < radius(held(disc(16), disc(8), SQUARE, 2.0)) < 13.0
+def test_a_leak_is_held_to_the_reach():
+    leak = held(disc(16, logit=1.0), disc(8), SQUARE, 2.0)
+    assert radius(leak) == pytest.approx(10.2, abs=0.4)
 
 
-def test_a_weak_leak_is_held_to_the_reach():
-    assert radius(held(disc(16, logit=1.0), disc(8), SQUARE, 2.0)) == pytest.approx(10.2, abs=0.4)
+def test_the_surer_the_network_the_farther_it_gets():
+    found = [radius(held(disc(16, logit=sure), disc(8), SQUARE, 2.0)) for sure in (1.0, 4.0, 6.0)]
+    assert found[0] < found[1] - 0.5 < 13.0
+    assert found[2] == radius(disc(16))
 
 
 def test_a_weak_loss_comes_back_and_a_sure_one_does_not():
