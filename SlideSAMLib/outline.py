@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .fusion import BACKGROUND, Patch, union
+from .next_prompt import mask_box
 
 STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = 4.0  # logits: what is that sure, p > 0.98, is left as it is
@@ -67,17 +68,32 @@ def _framed(patch: Patch, before: Patch) -> tuple[np.ndarray, np.ndarray, tuple[
 def _beyond(
     voxels: np.ndarray, origin: np.ndarray, spacing: tuple[float, float], reach: float
 ) -> np.ndarray | None:
-    """How far beyond the reach of `origin` the voxels lie, float32 mm; 0 where they do not.
+    """How far beyond the reach of `origin` the voxels lie, mm, up to where nothing changes.
 
-    None where all of them lie within the reach, which is the rule and quickly seen.
+    None where there are no such voxels.
     """
-    from scipy import ndimage  # only when it is needed: importing it takes a while
-
     if not voxels.any():
         return None
-    steps = ndimage.distance_transform_cdt(~origin, "chessboard")
-    if steps[voxels].max() * np.hypot(*spacing) <= reach:
-        return None
-    distance = ndimage.distance_transform_edt(~origin, sampling=spacing)
-    beyond = np.where(voxels, np.maximum(distance - reach, 0), 0).astype(np.float32)
-    return beyond if beyond.any() else None
+    most = reach + MOST / STEEPNESS * min(spacing)
+    x0, y0, x1, y1 = (int(edge) for edge in mask_box(voxels))
+    rows, columns = (int(most / size) + 1 for size in spacing)
+    part = np.s_[max(y0 - rows, 0) : y1 + rows + 1, max(x0 - columns, 0) : x1 + columns + 1]
+    out = np.zeros(voxels.shape, np.float32)
+    out[part] = np.maximum(_distances(origin[part], spacing, most) - reach, 0)
+    return out * voxels
+
+
+def _distances(origin: np.ndarray, spacing: tuple[float, float], most: float) -> np.ndarray:
+    """Distance of every voxel from the nearest one of `origin`, mm, exact up to `most`; (h, w).
+
+    Axis by axis; for the short distances of interest many times quicker than a full transform.
+    """
+    squares = np.where(origin, 0, np.float32(most**2))
+    for axis, size in enumerate(spacing):
+        along = np.moveaxis(squares, axis, 0)  # the axis in front
+        start = along.copy()
+        for steps in range(1, min(int(most / size) + 1, len(start))):
+            moved = start + np.float32((steps * size) ** 2)
+            np.minimum(along[steps:], moved[:-steps], out=along[steps:])
+            np.minimum(along[:-steps], moved[steps:], out=along[:-steps])
+    return np.sqrt(squares)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SlideSAMLib.fusion import Patch
-from SlideSAMLib.outline import held, reach_mm
+from SlideSAMLib.outline import _distances, held, reach_mm
 from SlideSAMLib.slide_types import SlideSettings
 
 from .fakes import LOGIT
@@ -60,6 +61,15 @@ def test_distances_are_in_mm():
     rows, columns = np.nonzero(tall.inside)
     assert np.ptp(rows) == 12 + 2
     assert np.ptp(columns) > 12 + 6
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (3.0, 0.4)])
+def test_distances_are_those_of_a_full_transform(spacing):
+    origin = np.random.default_rng(5).random((30, 41)) < 0.01
+    full = ndimage.distance_transform_edt(~origin, sampling=spacing)
+    assert 0 < np.mean(full > 4) < 1
+    assert np.allclose(_distances(origin, spacing, 4.0), np.minimum(full, 4.0), atol=1e-5)
+    assert np.all(_distances(np.zeros((5, 6), bool), spacing, 4.0) == 4.0)
 
 
 def test_parts_of_the_slice():
