@@ -15,7 +15,8 @@ from .next_prompt import mask_box
 
 STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = 4.0  # logits: what is that sure, p > 0.98, is left as it is
-MOST = 5.0  # logits taken or given at most: a network that is sure of a jump is believed
+MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
+MOST_BACK = 2.0  # ... and given: less, since objects end and have hollows
 
 
 def reach_mm(spacing: tuple[float, float, float], slope: float, voxels: float) -> float:
@@ -44,9 +45,9 @@ def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float
     logits = logits[part].copy()
     finest = min(spacing)
     if won is not None:
-        logits -= np.minimum(STEEPNESS * won[part] / finest, MOST)
+        logits -= np.minimum(STEEPNESS * won[part] / finest, MOST_AWAY)
     if lost is not None:
-        logits += np.minimum(STEEPNESS * lost[part] / finest, MOST)
+        logits += np.minimum(STEEPNESS * lost[part] / finest, MOST_BACK)
     return Patch(patch.corner, logits)
 
 
@@ -74,7 +75,7 @@ def _beyond(
     """
     if not voxels.any():
         return None
-    most = reach + MOST / STEEPNESS * min(spacing)
+    most = reach + MOST_AWAY / STEEPNESS * min(spacing)
     x0, y0, x1, y1 = (int(edge) for edge in mask_box(voxels))
     rows, columns = (int(most / size) + 1 for size in spacing)
     part = np.s_[max(y0 - rows, 0) : y1 + rows + 1, max(x0 - columns, 0) : x1 + columns + 1]
