@@ -89,7 +89,7 @@ def _distances(origin: np.ndarray, spacing: tuple[float, float], most: float) ->
 
     Axis by axis; for the short distances of interest many times quicker than a full transform.
     """
-    squares = np.where(origin, 0, np.float32(most**2))
+    squares = np.where(origin, np.float32(0), np.float32(most**2))
     for axis, size in enumerate(spacing):
         along = np.moveaxis(squares, axis, 0)  # the axis in front
         start = along.copy()
