@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from scipy import ndimage
 from SlideSAMLib.builtin.regions import sample_region
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training import appearance, rollouts, shapes, slabs, sources
+from SlideSAMLib.training.config import TrainConfig
+from SlideSAMLib.training.generators import StateMismatch
+from SlideSAMLib.training.mixture import Mixture
 from SlideSAMLib.training.rollouts import Pool, largest_error
 from SlideSAMLib.training.slabs import DEPTH, Slab
+from Testing.training_data import small_map
 
 
 @pytest.fixture(scope="module")
@@ -237,16 +242,67 @@ def test_points_lie_where_they_say():
             assert mask[int(y), int(x)] == bool(sign)
 
 
-def test_real_volumes_come_from_a_manifest(tmp_path):
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A training folder with one case."""
     image = np.random.default_rng(0).integers(0, 900, (10, 30, 30)).astype(np.int16)
     label = np.zeros(image.shape, np.uint8)
     label[2:8, 5:25, 5:25] = 4
     for name, array in (("a_image", image), ("a_label", label)):
         sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
-    case = {"id": "a", "image": "a_image.nii.gz", "label": "a_label.nii.gz"}
+    case = {"id": "card_a", "image": "a_image.nii.gz", "label": "a_label.nii.gz"}
     (tmp_path / "manifest.json").write_text(json.dumps({"cases": [case]}))
-    (volume,) = sources.real(sources.read_manifest(tmp_path / "manifest.json"))
+    return tmp_path
+
+
+def test_real_volumes_come_from_a_manifest(data):
+    (volume,) = sources.real(sources.read_manifest(data / "manifest.json"))
     assert volume.targets == [4]
     assert volume.image.max() <= 1
     with pytest.raises(InputError, match="cannot be read"):
-        sources.read_manifest(tmp_path / "none.json")
+        sources.read_manifest(data / "none.json")
+
+
+def test_implants_change_the_object_and_leave_what_is_far_from_it(monkeypatch):
+    """The rest is the real image; the object covers it, and can be seen."""
+    monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
+    labels = np.zeros((3, 60, 60), np.int64)
+    labels[:, 20:40, 20:40] = 1
+    target = labels == 1
+    far = ~ndimage.binary_dilation(target, np.ones((1, 3, 3)), iterations=6)
+    canvas = np.random.default_rng(1).uniform(0.3, 0.5, labels.shape).astype(np.float32)
+    for seed in range(10):
+        image = appearance.implant(labels, target, canvas, np.random.default_rng(seed))
+        assert np.allclose(image[far], canvas[far])
+        assert not np.allclose(image[target], canvas[target])
+        ring = ndimage.binary_dilation(target, iterations=3) & ~target
+        assert abs(image[target].mean() - image[ring].mean()) > 0.05
+
+
+def test_other_greys_never_hide_the_object():
+    target = np.zeros((3, 40, 40), bool)
+    target[:, 10:30, 10:30] = True
+    image = np.where(target, 0.6, 0.45).astype(np.float32)
+    image += np.random.default_rng(2).normal(0, 0.01, image.shape).astype(np.float32)
+    changed = 0
+    for seed in range(150):
+        found = appearance.vary(image, target, np.random.default_rng(seed))
+        ring = ndimage.binary_dilation(target, iterations=3) & ~target
+        assert abs(found[target].mean() - found[ring].mean()) > 0.05
+        changed += abs(found[target].mean() - image[target].mean()) > 0.05
+    assert 5 < changed < 50
+
+
+def test_implants_share_the_shapes_and_draw_from_every_kind(data, monkeypatch):
+    monkeypatch.setattr(sources.shapes, "label_map", small_map)
+    config = TrainConfig("x", str(data), shapes=2, sources={"implants": 1.0})
+    ours = Mixture(config, 5)
+    assert [source.name for source in ours.sources] == ["shapes", "implants"]
+    slab = ours.draw()
+    assert slab.mask[1].sum() >= 15 and slab.recipe[0] == 1
+    again = ours.again(slab.recipe)
+    assert np.array_equal(slab.image, again.image) and np.array_equal(slab.mask, again.mask)
+    state = ours.state()
+    state["sources"][1]["volumes"] = [7]
+    with pytest.raises(StateMismatch, match="implants"):
+        Mixture(config, 5, state)

@@ -126,6 +126,7 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
         ({"output": "x", "steps": 0}, "must be positive"),
+        ({"output": "x", "optimiser": "sgd"}, "optimiser must be one of adamw, muon"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, values, message):

@@ -31,7 +31,7 @@ from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.mixture import Mixture
 from SlideSAMLib.training.rollouts import Pool
 from SlideSAMLib.training.slides import SEEDS_APART, OwnSlides, open_slides
-from Testing.training_data import tiny_run, write_balls
+from Testing.training_data import small_map, tiny_run, write_balls
 
 ROOT = Path(__file__).parent.parent
 TIMES = ("minutes", "windows_per_second", "data_share")  # of the curve: they cannot be the same
@@ -40,16 +40,6 @@ TIMES = ("minutes", "windows_per_second", "data_share")  # of the curve: they ca
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory) -> Path:
     return write_balls(tmp_path_factory.mktemp("data") / "Dataset001_Balls", 4)
-
-
-def small_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """In place of invented shapes, which take a second: three blocks that depend on the seed."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((40, 60, 60), np.uint8)
-    for value in (1, 2, 3):
-        k, j, i = rng.integers(2, 18), *rng.integers(2, 36, 2)
-        labels[k : k + 16, j : j + 20, i : i + 20] = value
-    return labels, np.array([0, 1, 2, 3])
 
 
 def write(path: Path, values: dict, resume: bool = False) -> argparse.Namespace:
@@ -111,11 +101,12 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys, ahead):
+@pytest.mark.parametrize(("ahead", "optimiser"), [(0, "adamw"), (2, "muon")])
+def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys, ahead, optimiser):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     chosen = {
         "data_processes": ahead,
+        "optimiser": optimiser,
         "log_every": 5,
         "held_out": 0.25,
         "select": {"steps": 2, "limit": 1},

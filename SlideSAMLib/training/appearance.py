@@ -42,6 +42,60 @@ def paint(
     return acquire(image.astype(np.float32), rng)
 
 
+def implant(
+    labels: np.ndarray, target: np.ndarray, canvas: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Objects put into a real image (S, H, W), roughly 0..1: lesions, nodes, things never seen.
+
+    `target` (bool) and now and then other bodies of `labels` take a grey of their own, and cover
+    more or less of what was there.
+    """
+    image = canvas.astype(np.float32)
+    room = 0.2 * target[0].size * len(labels)
+    for value, size in enumerate(np.bincount(labels.ravel())):
+        if 0 < size < room and rng.random() < 0.25:
+            image = _covered(image, (labels == value) & ~target, rng)
+    image = _covered(image, target, rng)
+    image = _separate(image, target, target, rng)
+    return acquire(image, rng) if rng.random() < 0.5 else image
+
+
+def _covered(image: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if not body.any():
+        return image
+    edge = rng.uniform(0.3, 1.2)
+    cover = ndimage.gaussian_filter(body.astype(np.float32), (0, edge, edge))
+    cover *= rng.uniform(0.6, 1.0)
+    grain = rng.uniform(0, 0.08) * _grain(body.shape, rng)
+    if rng.random() < 0.5:
+        mottles = smooth_noise(body.shape, rng.uniform(8, 30), rng)
+        grain = grain + rng.uniform(0, 0.1) * mottles
+    return image + cover * (rng.uniform(0, 1) + grain - image)
+
+
+def vary(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Real intensities as another scanner or sequence might show them, the object still visible."""
+    if rng.random() < 0.25:
+        other = _other_greys(image, rng)
+        if _visible(other, target):
+            image = other
+    return acquire(image, rng) if rng.random() < 0.3 else image
+
+
+def _other_greys(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other greys for the same tissues: a random curve, mostly but not always a rising one."""
+    knots = np.sort(rng.uniform(0, 1, int(rng.integers(3, 7))))
+    values = rng.uniform(0, 1, len(knots))
+    if rng.random() < 0.6:
+        values = np.sort(values)
+    return np.interp(image, knots, values).astype(np.float32)
+
+
+def _visible(image: np.ndarray, target: np.ndarray) -> bool:
+    ring = ndimage.binary_dilation(target, iterations=3) & ~target
+    return bool(ring.any()) and abs(float(image[target].mean() - image[ring].mean())) > 0.06
+
+
 def _means(count: int, rng: np.random.Generator) -> np.ndarray:
     kind = rng.random()
     if kind < 0.4:

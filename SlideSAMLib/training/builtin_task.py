@@ -31,6 +31,7 @@ class BuiltinTask:
         "presence_absent",
     )
     betas = (0.9, 0.98)
+    matrices = ("stages.", "downs.", "blocks.", "trunk.", "branches.")
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config

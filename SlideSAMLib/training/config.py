@@ -12,7 +12,8 @@ from ..evaluation.prompting import PROMPTS
 from ..evaluation.protocols import EXTENT, FULL
 
 PARTS = ("all", "decoder", "lora")
-SOURCES = ("shapes", "label_maps", "regions", "real")
+SOURCES = ("shapes", "implants", "label_maps", "regions", "real")
+OPTIMISERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class TrainConfig:
     data : folder of the training manifest, or None for invented shapes only.
     steps : optimiser steps; with `minutes` the schedule follows the clock instead.
     batch : windows per batch and process; accumulate : batches per step of the optimiser.
-    sources : share of each family of volumes: shapes, label_maps, regions, real.
+    optimiser : "adamw", or "muon" for orthogonalised steps of the built-in network's inner
+        matrices (`optimiser.MatrixAdamW`), which learn more per window.
+    sources : share of each family of volumes: shapes, implants, label_maps, regions, real.
     datasets : labelled data of one's own, see `datasets.DatasetConfig`; in_memory : volumes of each
         that are kept; held_out : share of their cases that is not trained on.
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
@@ -85,6 +88,7 @@ class TrainConfig:
     minutes: float | None = None
     batch: int = 8
     accumulate: int = 1
+    optimiser: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: int = 200
@@ -235,5 +239,7 @@ def _check(config: TrainConfig, path: Path) -> None:
             f"In {path}, select needs a manifest, or datasets of which cases are held out."
         )
     left_out(config)
+    if config.optimiser not in OPTIMISERS:
+        raise InputError(f"In {path}, optimiser must be one of {', '.join(OPTIMISERS)}.")
     if config.trainable not in PARTS:
         raise InputError(f"In {path}, trainable must be one of {', '.join(PARTS)}.")

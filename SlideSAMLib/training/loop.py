@@ -24,6 +24,7 @@ from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
 from .curve_log import CurveLog
 from .generators import StateMismatch, random_state, restore_random_state
+from .optimiser import make_optimiser
 from .selection import BEST, Selection, columns
 
 LONGEST = timedelta(hours=6)  # that processes wait for the one that evaluates
@@ -34,13 +35,15 @@ class Task(Protocol):
 
     network : its parameters that require gradients are learnt.
     figures : names of what `loss` reports, for the columns of the curve.
-    betas : of the optimiser.
+    betas : of the optimiser; matrices : beginnings of the names of the inner matrices, see
+        `optimiser.make_optimiser`.
     data_seconds : spent so far on making windows, or on waiting for them.
     """
 
     network: torch.nn.Module
     figures: tuple[str, ...]
     betas: tuple[float, float]
+    matrices: tuple[str, ...]
     data_seconds: float
 
     def start(self, seed: int, state: dict | None = None) -> None:
@@ -308,15 +311,9 @@ class Training:
 
 
 def _optimiser(task: Task, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; biases and norms are not drawn to 0."""
-    parameters = [p for p in task.network.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=task.betas)
+    orthogonal = task.matrices if config.optimiser == "muon" else ()
+    named = task.network.named_parameters()
+    return make_optimiser(named, config.learning_rate, config.weight_decay, task.betas, orthogonal)
 
 
 def make_task(config: TrainConfig) -> Task:
@@ -324,6 +321,8 @@ def make_task(config: TrainConfig) -> Task:
     if config.start_from and not is_builtin(read_tensor_file(config.start_from)):
         from .sam_task import SamTask
 
+        if config.optimiser != "adamw":
+            raise InputError("SAM networks are trained with adamw only: set optimiser to adamw.")
         return SamTask(config)
     if config.trainable == "lora":
         raise InputError("The built-in model has no LoRA: set trainable to all or decoder.")

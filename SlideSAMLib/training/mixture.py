@@ -11,8 +11,8 @@ from ..errors import InputError
 from . import datasets, sources
 from .config import TrainConfig, left_out
 from .generators import StateMismatch, generator_state, restored_generator
-from .slabs import Slab, cut
-from .sources import Shapes, Source
+from .slabs import Labelled, Slab, cut
+from .sources import Implants, Shapes, Source
 
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
 
@@ -108,12 +108,14 @@ def own_shelves(
     return shelves
 
 
-def _load(config: TrainConfig, seed: int, seeds: Sequence[int] | None) -> list[Shapes | Source]:
+def _load(
+    config: TrainConfig, seed: int, seeds: Sequence[int] | None
+) -> list[Shapes | Implants | Source]:
     share = config.sources
-    loaded: list[Shapes | Source] = []
-    if share.get("shapes"):
+    loaded: list[Shapes | Implants | Source] = []
+    if share.get("shapes") or share.get("implants"):
         seeds = sources.first_seeds(config.shapes, seed) if seeds is None else seeds
-        loaded.append(Shapes(share["shapes"], seeds))
+        loaded.append(Shapes(share.get("shapes", 0.0), seeds))
     if not config.data:
         return loaded
     cases = sources.read_manifest(Path(config.data) / "manifest.json")
@@ -125,10 +127,22 @@ def _load(config: TrainConfig, seed: int, seeds: Sequence[int] | None) -> list[S
     if share.get("regions"):
         large = [c for c in with_image if np.prod(c["shape"]) > 400_000 and c["shape"][2] > 15]
         loaded.append(Source("regions", share["regions"], sources.regions(large, seed)))
+    if not share.get("real") and not share.get("implants"):
+        return loaded
+    families = _families(with_image)
+    if share.get("implants"):
+        loaded.append(Implants(share["implants"], loaded[0], list(families.values())))
     if share.get("real"):
         total = sum(weight for _, weight in FAMILIES.values())
-        for name, (prefix, weight) in FAMILIES.items():
-            volumes = sources.real([c for c in with_image if c["id"].startswith(prefix)])
-            if volumes:
-                loaded.append(Source(name, share["real"] * weight / total, volumes))
+        for name, volumes in families.items():
+            loaded.append(Source(name, share["real"] * FAMILIES[name][1] / total, volumes))
     return loaded
+
+
+def _families(cases: list[dict]) -> dict[str, list[Labelled]]:
+    """The real volumes by family, without families of which there are none."""
+    found = {
+        name: sources.real([c for c in cases if c["id"].startswith(prefix)])
+        for name, (prefix, _) in FAMILIES.items()
+    }
+    return {name: volumes for name, volumes in found.items() if volumes}

@@ -59,6 +59,7 @@ class SamTask:
 
     figures = ("centre", "outer", "best_centre")
     betas = (0.9, 0.999)
+    matrices = ()
 
     def __init__(self, config: TrainConfig) -> None:
         if not config.datasets:

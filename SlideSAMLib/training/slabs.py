@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ class Labelled:
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
     families : label value -> number of its family, whose members look alike, or None.
     unlabelled : label value that marks slices which nobody has labelled, or None.
+    canvases : kinds of real volumes into which objects of this one are put instead of being painted
+        with all that surrounds them; empty to paint everything.
     key : by which its source finds it again.
     """
 
@@ -33,6 +36,7 @@ class Labelled:
     whole: float = 0.35
     families: np.ndarray | None = None
     unlabelled: int | None = None
+    canvases: Sequence[Sequence[Labelled]] = ()
     key: int = 0
 
 
@@ -110,7 +114,7 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
         return None
     centre = np.array([(y0 + y1) / 2, (x0 + x1) / 2])
     extent_mm = float((size * spacing[1:]).max())
-    finest_mm = min(spacing[1:]) / (1.3 if source.image is not None else 2.5)
+    finest_mm = min(spacing[1:]) / (1.3 if source.image is not None else 1.8)
     pixels = float(np.exp(rng.uniform(np.log(10), np.log(110))))
     step_mm = max(extent_mm / pixels, finest_mm)
     view = int(np.clip(extent_mm / step_mm * rng.uniform(2.0, 3.4), 48, 208))
@@ -128,13 +132,30 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
     mask = _pieces(cut_labels == value, rng.random() < source.whole)
     if mask is None or mask[1].sum() < 15:
         return None
-    if image is None:
-        pixels = appearance.paint(cut_labels, mask, rng, source.families)
-    else:
+    if image is not None:
         pixels = _sample_image(image, index, gap, coordinates, step_mm / min(spacing[1:]), rng)
-        if rng.random() < 0.3:
-            pixels = appearance.acquire(pixels, rng)
+        pixels = appearance.vary(pixels, mask, rng)
+    elif source.canvases:
+        pixels = appearance.implant(cut_labels, mask, _canvas(source.canvases, view, rng), rng)
+    else:
+        pixels = appearance.paint(cut_labels, mask, rng, source.families)
     return Slab(appearance.disturb(pixels, rng), mask, valid)
+
+
+def _canvas(canvases, view: int, rng: np.random.Generator) -> np.ndarray:
+    """A slab (DEPTH, view, view) from anywhere in a real volume; float32, roughly 0..1."""
+    kind = canvases[rng.integers(len(canvases))]
+    volume = kind[rng.integers(len(kind))]
+    axis = slide_axis(volume, rng)
+    image = np.moveaxis(volume.image, axis, 0)  # slide axis to the front
+    spacing = np.delete(volume.spacing, axis)
+    step_mm = min(spacing) * rng.uniform(0.5, 1.6)
+    gap = _gap(volume, axis, step_mm, rng)
+    index = rng.integers(len(image)) + gap * (np.arange(DEPTH) - 1) * rng.choice([-1, 1])
+    centre = rng.uniform(0.25, 0.75, 2) * image.shape[1:]
+    coordinates = _coordinates(centre, step_mm / spacing, view, rng)
+    index = index.clip(0, len(image) - 1)
+    return _sample_image(image, index, gap, coordinates, step_mm / min(spacing), rng)
 
 
 def _gap(source, axis, step_mm, rng) -> int:

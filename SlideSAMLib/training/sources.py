@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,34 @@ class Shapes:
 
     def check(self, state: dict) -> None:
         """They are made from the state, so that it always fits."""
+
+
+class Implants:
+    """The same invented shapes, put into real volumes instead of being painted."""
+
+    name = "implants"
+
+    def __init__(
+        self, weight: float, shapes: Shapes, canvases: Sequence[Sequence[Labelled]]
+    ) -> None:
+        self.weight, self._shapes, self._canvases = weight, shapes, canvases
+
+    def volume(self, rng: np.random.Generator) -> Labelled:
+        """A random one of the label maps; its slabs draw the real volume."""
+        return replace(self._shapes.volume(rng), canvases=self._canvases)
+
+    def find(self, key: int) -> Labelled:
+        """The label map of a seed."""
+        return replace(self._shapes.find(key), canvases=self._canvases)
+
+    def state(self) -> dict:
+        """How many real volumes there are of each kind; the shapes keep their own state."""
+        return {"name": self.name, "volumes": [len(kind) for kind in self._canvases]}
+
+    def check(self, state: dict) -> None:
+        """Raise StateMismatch where the state is of other volumes."""
+        if state != self.state():
+            raise StateMismatch("the volumes of implants are others")
 
 
 def first_seeds(count: int, seed: int) -> list[int]:
