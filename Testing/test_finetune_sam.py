@@ -28,7 +28,15 @@ from SlideSAMLib.training.finetune import read_finetune_config
 from SlideSAMLib.training.loop import Training, learnt
 from SlideSAMLib.training.sam_losses import candidate_loss, sam_figures, sam_loss
 from SlideSAMLib.training.sam_task import SamTask, plain_name
-from SlideSAMLib.training.sam_windows import Frame, SamWindows
+from SlideSAMLib.training.sam_windows import (
+    DEPTH,
+    Frame,
+    SamSlab,
+    WindowSample,
+    cut_slab,
+    user_prompt,
+    window,
+)
 from SlideSAMLib.training.slabs import Labelled, labelled
 from Testing.cli_tools import noisy_ball, run_command, write_image
 from Testing.evaluation_data import memory_case
@@ -83,6 +91,7 @@ def write(path: Path, values: dict) -> Path:
 
 
 def config(tmp_path: Path, base: Path, data: Path, **others) -> TrainConfig:
+    tmp_path.mkdir(exist_ok=True)
     return read_finetune_config(
         write(tmp_path / "run.yaml", settings(tmp_path / "run", base, data, **others))
     ).train
@@ -101,42 +110,73 @@ def blocks(unlabelled: int | None = None) -> Labelled:
     return source
 
 
-def draw(source: Labelled, count: int = 60, seed: int = 0):
-    windows = SamWindows(lambda rng: source, FRAME, np.random.default_rng(seed))
-    return [windows.draw() for _ in range(count)]
+def samples_of(source: Labelled, count: int) -> list[WindowSample]:
+    rng = np.random.default_rng(0)
+    return [
+        WindowSample(*window(slab, 1, FRAME), *user_prompt(slab.mask[1], FRAME, rng))
+        for slab in draw(source, count)
+    ]
 
 
-def test_windows_have_every_kind_of_prompt_in_the_frame():
-    samples = draw(blocks())
-    for sample in samples:
-        assert sample.image.shape == (3, 128, 128) and sample.target.shape == (3, 32, 32)
-        assert float(sample.target.min()) >= 0 and float(sample.target.max()) <= 1
-        assert float(sample.target[1].max()) > 0.9
-        assert sample.box is not None or sample.points is not None
-        if sample.box is not None:  # it fits the middle slice's mask, on the raster of 32
-            rows, columns = np.nonzero(sample.target[1].numpy() > 0.5)
+def draw(source: Labelled, count: int = 60, seed: int = 0) -> list[SamSlab]:
+    rng = np.random.default_rng(seed)
+    return [cut_slab(source, rng) for _ in range(count)]
+
+
+def test_slabs_lead_from_the_object_out_of_it():
+    slabs = draw(blocks())
+    for slab in slabs:
+        assert slab.image.shape == slab.mask.shape and len(slab.mask) == DEPTH
+        assert slab.mask[1].sum() >= 12 and 1 < slab.slices <= DEPTH
+        inside = slab.mask.any((1, 2))
+        assert not inside[1 + inside[1:].argmin() :].any() or inside[1:].all()  # no gap
+        assert (
+            slab.image[slab.mask].mean() > slab.image[~slab.mask].mean()
+            or slab.image[slab.mask].mean() < 0.5
+        )  # inverted, now and then
+    ends = [slab.mask.any((1, 2))[1:].sum() for slab in slabs]
+    assert min(ends) == 1 and max(ends) == 6
+    repeated = next(slab for slab in slabs if slab.slices < DEPTH)
+    assert np.array_equal(repeated.image[repeated.slices], repeated.image[repeated.slices - 1])
+
+
+def test_windows_and_prompts_lie_in_the_frame():
+    slab = draw(blocks(), 1)[0]
+    rng = np.random.default_rng(0)
+    image, target, known = window(slab, 1, FRAME)
+    assert image.shape == (3, 128, 128) and target.shape == (3, 32, 32)
+    assert known.tolist() == [1, 1, 1]
+    assert float(target.min()) >= 0 and float(target.max()) <= 1 and float(target[1].max()) > 0.9
+    kinds = set()
+    for _ in range(80):
+        points, box, masks = user_prompt(slab.mask[1], FRAME, rng)
+        kinds.add((points is not None, box is not None, masks is not None))
+        if box is not None:  # it fits the marked slice's mask, on the raster of 32
+            rows, columns = np.nonzero(target[1].numpy() > 0.5)
             found = 4 * np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             side = max(found[2] - found[0], found[3] - found[1])
-            assert np.abs(sample.box.numpy() - found).max() < 0.1 * side + 6
-        if sample.points is not None:
-            (x, y), sign = sample.points[0][0].tolist(), sample.points[1][0]
-            assert sign == 1 and float(sample.target[1, int(y / 4), int(x / 4)]) > 0.4
-    with_masks = [s for s in samples if s.masks is not None]
-    assert 3 < len(with_masks) < 30
-    assert all(s.masks.shape == (3, 32, 32) and bool(s.masks[1].any()) for s in with_masks)
-    assert all(not bool(s.masks.any((1, 2)).all()) for s in with_masks)  # one side is not known
-    assert any(s.points is not None and (s.points[1] == 0).any() for s in samples)
-    outer = [bool(s.target[place].max() > 0.5) for s in samples for place in (0, 2)]
-    assert 0.5 < np.mean(outer) < 1  # objects end, now and then
+            assert np.abs(box.numpy() - found).max() < 0.1 * side + 6
+        if points is not None:
+            (x, y), sign = points[0][0].tolist(), points[1][0]
+            assert sign == 1 and float(target[1, int(y / 4), int(x / 4)]) > 0.4
+        if masks is not None:
+            assert masks.shape == (3, 32, 32)
+            assert [bool(mask.any()) for mask in masks] == [False, True, False]
+    assert kinds == {
+        (True, False, False),
+        (False, True, False),
+        (True, True, False),
+        (False, True, True),
+    }
 
 
 def test_slices_without_labels_are_marked():
     source = blocks(unlabelled=9)
     source.labels[8:] = 9  # nobody has drawn on these
     source.labels[:3] = 9
-    samples = draw(source)
-    assert all(float(s.labelled[1]) == 1 for s in samples)
-    assert 0 < sum(float(s.labelled.min()) == 0 for s in samples) < len(samples)
+    slabs = [slab for slab in draw(source) if slab is not None]
+    assert all(slab.labelled[1] == 1 for slab in slabs)
+    assert sum(slab.labelled.min() == 0 for slab in slabs) > 0
     case = memory_case()
     dataset = Dataset("x", 1.0, [case], frozenset(), unlabelled=2)
     assert labelled_case(case, dataset).targets == [1]  # 2 is no structure then
@@ -208,11 +248,11 @@ def test_only_the_chosen_part_learns(tmp_path, base, data, trainable):
 
 def test_it_learns(tmp_path, base, data):
     """The loss of the same windows falls, through the adapters and the decoder."""
-    training = Training(config(tmp_path, base, data, trainable="lora", learning_rate=2e-3))
+    training = Training(config(tmp_path, base, data, trainable="lora", learning_rate=2e-3, batch=4))
     task = training.task
     task.start(0)
     with torch.no_grad():
-        samples = [task._windows.draw() for _ in range(4)]
+        samples = task._slides.step()
     targets = torch.stack([s.target for s in samples])
     known = torch.stack([s.labelled for s in samples])
     losses = []
@@ -223,7 +263,7 @@ def test_it_learns(tmp_path, base, data):
         for group in training.optimiser.param_groups:
             group["lr"] = 2e-3
         training.optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -243,7 +283,7 @@ def test_the_file_is_the_trained_network(tmp_path, base, data, trainable):
     assert checkpoint.tuned and checkpoint.config == MINI
     network = build_network(checkpoint.config)
     network.load_state_dict(checkpoint.tensors)
-    samples = draw(blocks(), 3)
+    samples = samples_of(blocks(), 3)
     trained = training.task.network
     ours = type(trained)(network)
     for mine, theirs in zip(ours(samples), trained(samples), strict=True):
@@ -313,14 +353,23 @@ def test_the_command_writes_an_adapter_and_its_card(tmp_path, base, data, capsys
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, base, data):
-    first = Training(config(tmp_path, base, data, trainable="lora"))
-    first.run()
-    second = Training(config(tmp_path, base, data, trainable="lora", steps=4))
-    assert second.resume() and second.done == 2
+    """With the same windows: the weights are those of a run that was never interrupted."""
+    chosen = {"trainable": "lora", "steps": 6, "batch": 3}
+    first = Training(config(tmp_path / "a", base, data, **chosen))
+    first._start()
+    for _ in range(4):
+        first._step()
+    first.save()
+    second = Training(config(tmp_path / "a", base, data, **chosen))
+    assert second.resume() and second.done == 4
     for name, value in learnt(first.network.module).items():
         assert torch.equal(value, learnt(second.network.module)[name]), name
     second.run()
-    assert second.done == 4
+    whole = Training(config(tmp_path / "b", base, data, **chosen))
+    whole.run()
+    assert second.done == whole.done == 6
+    for name, value in learnt(whole.network.module).items():
+        assert torch.equal(value, learnt(second.network.module)[name]), name
 
 
 @pytest.mark.parametrize(

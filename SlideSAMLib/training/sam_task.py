@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from ..network import SlideSam, build_network
 from ..safetensors_files import write_safetensors
 from ..sam_model import USAGES
 from .config import TrainConfig
-from .generators import generator_state, restored_generator
+from .generators import StateMismatch, generator_state, restored_generator
 from .mixture import own_shelves
 from .sam_losses import sam_figures, sam_loss
-from .sam_windows import Frame, SamWindows, WindowSample
+from .sam_rollouts import SamSlides
+from .sam_windows import Frame, SamSlab, WindowSample, cut_slab
 
 ENCODER = "image_encoder."
 ADAPTED = r".*image_encoder\..*\.attn\.qkv"  # where Slide-SAM has its adapters, too
@@ -80,31 +82,58 @@ class SamTask:
         self._note = self._notes(checkpoint)
 
     def start(self, seed: int, state: dict | None = None) -> None:
-        self._shelves = shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
-        weights = np.array([shelf.weight for shelf in shelves])
-        rng = restored_generator(state["rng"]) if state else np.random.default_rng(seed)
+        self._shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
+        weights = np.array([shelf.weight for shelf in self._shelves])
+        self._shares = weights / weights.sum()
+        self._rng = restored_generator(state["rng"]) if state else np.random.default_rng(seed)
+        if state:
+            slides = SamSlides.restored(state["slides"], self._draw, self._again, self._frame)
+        else:
+            rng = np.random.default_rng(seed + 1)
+            slides = SamSlides(self._config.batch, self._draw, self._frame, rng)
+        self._slides = slides
 
-        def volume(rng: np.random.Generator) -> Any:
-            return shelves[rng.choice(len(shelves), p=weights / weights.sum())].volume(rng)
+    def _draw(self) -> SamSlab:
+        """A slab of a random volume; volumes that give none are passed over."""
+        while True:
+            place = int(self._rng.choice(len(self._shelves), p=self._shares))
+            volume = self._shelves[place].volume(self._rng)
+            seed = int(self._rng.integers(1 << 62))
+            slab = cut_slab(volume, np.random.default_rng(seed))
+            if slab is not None:
+                slab.recipe = (place, volume.key, seed)
+                return slab
 
-        self._windows = SamWindows(volume, self._frame, rng)
-        self._rng = rng
+    def _again(self, recipe: Sequence[int]) -> SamSlab:
+        """A slab that was drawn before: place of its shelf, key of its volume, seed of its cut."""
+        place, key, seed = recipe
+        slab = cut_slab(self._shelves[place].find(key), np.random.default_rng(seed))
+        if slab is None:
+            raise StateMismatch(f"a volume of {self._shelves[place].name} has changed")
+        slab.recipe = (place, key, seed)
+        return slab
 
     def state(self) -> dict:
         shelves = [shelf.state() for shelf in self._shelves]
-        return {"rng": generator_state(self._rng), "shelves": shelves}
+        slides = self._slides.state()
+        return {"rng": generator_state(self._rng), "shelves": shelves, "slides": slides}
 
     def loss(self, network: Any) -> tuple[Tensor, dict[str, float]]:
         device = next(self.network.parameters()).device
         begun = time.perf_counter()
-        drawn = [self._windows.draw() for _ in range(self._config.batch)]
+        drawn = self._slides.step()
         self.data_seconds += time.perf_counter() - begun
         samples = [sample.to(device) for sample in drawn]
         logits, quality = network(samples)
         target = torch.stack([sample.target for sample in samples])
         labelled = torch.stack([sample.labelled for sample in samples])
         loss = sam_loss(logits, quality, target, labelled)
-        return loss, sam_figures(logits.detach(), target, labelled)
+        found = sam_figures(logits.detach(), target, labelled)
+        said = logits.detach().float().cpu(), quality.detach().float().cpu()  # waits for them
+        begun = time.perf_counter()
+        self._slides.advance(drawn, *said)
+        self.data_seconds += time.perf_counter() - begun
+        return loss, found
 
     def write(self, learnt: dict[str, Tensor], path: Path, note: dict[str, str]) -> None:
         tensors = {plain_name(name): value for name, value in learnt.items()}

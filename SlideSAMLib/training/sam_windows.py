@@ -1,8 +1,7 @@
-"""Windows of whole slices for the three-slice SAM networks, with a prompt on the middle slice."""
+"""Slabs of whole slices for the three-slice SAM networks, their windows, and users' prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,11 @@ from . import appearance
 from .rollouts import jittered, rough, user_points
 from .slabs import Labelled, slide_axis
 
+DEPTH = 9  # slices of a slab: one behind the start, the rest ahead
 SMALLEST = 12  # voxels of an object on its slice
-WHOLE = 0.6  # share of the windows whose object is a label with all its pieces
-NEAR_AN_END = 0.25  # share of the windows close to where the object ends
-ZOOMED = 0.5  # share of the windows that show a part of the slice around the object
+WHOLE = 0.6  # share of the slabs whose object is a label with all its pieces
+NEAR_AN_END = 0.25  # share of the slabs that start close to where the object ends
+ZOOMED = 0.5  # share of the slabs that show a part of the slices around the object
 
 
 @dataclass(frozen=True)
@@ -64,94 +64,89 @@ class Frame:
     scaling: str
 
 
-class SamWindows:
-    """Draws windows from labelled volumes. volume : gives a random `slabs.Labelled`."""
+@dataclass
+class SamSlab:
+    """image float32 (S, H, W) in 0..1; mask bool (S, H, W); the object is marked on slice 1.
 
-    def __init__(
-        self,
-        volume: Callable[[np.random.Generator], Labelled],
-        frame: Frame,
-        rng: np.random.Generator,
-    ) -> None:
-        self._volume, self._frame, self._rng = volume, frame, rng
+    labelled : (S,) 1 where somebody has labelled the slice. slices : how many lie in the volume;
+        the last one of them is repeated behind it. recipe : of the task, see `SamTask._again`.
+    """
 
-    def draw(self) -> WindowSample:
-        """A random window; volumes that give none are passed over."""
-        while True:
-            found = self._cut(self._volume(self._rng))
-            if found is not None:
-                return self._sample(*found)
+    image: np.ndarray
+    mask: np.ndarray
+    labelled: np.ndarray
+    slices: int
+    recipe: tuple[int, int, int] = (0, 0, 0)
 
-    def _cut(self, source: Labelled) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(image (3, H, W), mask (3, H, W), labelled (3,)) of one object, or None."""
-        rng = self._rng
-        axis = slide_axis(source, rng)
-        # (K, J, I) to (slice, row, column)
-        labels, image = (np.moveaxis(v, axis, 0) for v in (source.labels, source.image))
-        value = source.targets[rng.integers(len(source.targets))]
-        extent = source.boxes[value - 1][axis]
-        centre = int(rng.integers(extent.start, extent.stop))
-        if rng.random() < NEAR_AN_END:
-            centre = int(rng.choice([extent.start, extent.stop - 1]))
-        window = np.clip([centre - 1, centre, centre + 1], 0, len(labels) - 1)
-        mask = labels[window] == value
-        if rng.random() > WHOLE:
-            mask = _one_piece(mask, rng)
-        if mask[1].sum() < SMALLEST:
-            return None
-        known = np.ones(3, np.float32)
-        if source.unlabelled is not None:
-            known = (~(labels[window] == source.unlabelled).any((1, 2))).astype(np.float32)
-        if not known[1]:
-            return None
-        pixels = image[window].astype(np.float32)
-        if rng.random() < ZOOMED:
-            pixels, mask = _zoom(pixels, mask, rng)
-        pixels = appearance.disturb(pixels, rng)
-        back = slice(None, None, -1) if rng.random() < 0.5 else slice(None)  # either direction
-        return (*_turned(pixels[back], mask[back], rng), known[back].copy())
 
-    def _sample(self, image: np.ndarray, mask: np.ndarray, known: np.ndarray) -> WindowSample:
-        frame = self._frame
-        target = F.interpolate(
-            torch.from_numpy(mask[None].astype(np.float32)),
-            (frame.raster, frame.raster),
-            mode="bilinear",
-            antialias=True,
-        )[0].clamp(0, 1)
-        return WindowSample(
-            prepare(torch.from_numpy(image), frame.size, frame.resize, frame.scaling),
-            target,
-            torch.from_numpy(known),
-            *self._prompt(mask),
-        )
+def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
+    """One object of a volume and a random way through it, or None where that gives nothing."""
+    axis = slide_axis(source, rng)
+    # (K, J, I) to (slice, row, column)
+    labels, image = (np.moveaxis(v, axis, 0) for v in (source.labels, source.image))
+    value = source.targets[rng.integers(len(source.targets))]
+    extent = source.boxes[value - 1][axis]
+    start = int(rng.integers(extent.start, extent.stop))
+    if rng.random() < NEAR_AN_END:
+        start = int(rng.choice([extent.start, extent.stop - 1]))
+    way = start + rng.choice([-1, 1]) * (np.arange(DEPTH) - 1)
+    slices = 1 + int(((way[1:] >= 0) & (way[1:] < len(labels))).sum())
+    way = way.clip(0, len(labels) - 1)
+    mask = labels[way] == value
+    if rng.random() > WHOLE:
+        mask = _one_piece(mask, rng)
+    if mask[1].sum() < SMALLEST:
+        return None
+    known = np.ones(DEPTH, np.float32)
+    if source.unlabelled is not None:
+        known = (~(labels[way] == source.unlabelled).any((1, 2))).astype(np.float32)
+    if not known[1]:
+        return None
+    pixels = image[way].astype(np.float32)
+    if rng.random() < ZOOMED:
+        pixels, mask = _zoom(pixels, mask, rng)
+    return SamSlab(*_turned(appearance.disturb(pixels, rng), mask, rng), known, slices)
 
-    def _prompt(self, mask: np.ndarray) -> tuple:
-        """(points, box, masks): a box, points, both, or what a neighbouring window would say."""
-        rng, frame = self._rng, self._frame
-        height, width = mask.shape[1:]
-        kind = rng.random()
-        points = box = masks = None
-        if kind < 0.55 or kind > 0.85:
-            corners = jittered(true_box(mask[1]), (height, width), rng, 0.08)
-            box = torch.tensor(box_to_frame(corners, height, width, frame.size)).float()
-        if 0.45 < kind < 0.85:
-            places, signs = user_points(mask[1], rng)
-            placed = points_to_frame(np.array(places), height, width, frame.size)
-            points = (torch.tensor(placed).float(), torch.tensor(signs).float())
-        if kind > 0.8:
-            before = int(rng.choice([0, 2]))  # the side that the slide comes from
-            seen = [place for place in (before, 1) if mask[place].any()]
-            guesses = np.zeros(mask.shape, np.float32)
-            for place in seen:
-                guesses[place] = rough(mask[place], rng)
-            known = torch.tensor([place in seen for place in range(3)])
-            masks = mask_logits(torch.from_numpy(guesses), known, frame.raster)
-        return points, box, masks
+
+def window(slab: SamSlab, centre: int, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+    """(image, target, labelled) of a `WindowSample` about a slice of the slab."""
+    places = slice(centre - 1, centre + 2)
+    target = F.interpolate(
+        torch.from_numpy(slab.mask[None, places].astype(np.float32)),
+        (frame.raster, frame.raster),
+        mode="bilinear",
+        antialias=True,
+    )[0].clamp(0, 1)
+    image = torch.from_numpy(slab.image[places])
+    image = prepare(image, frame.size, frame.resize, frame.scaling)
+    return image, target, torch.from_numpy(slab.labelled[places].copy())
+
+
+def user_prompt(mask: np.ndarray, frame: Frame, rng: np.random.Generator) -> tuple:
+    """(points, box, masks) of a `WindowSample`: what a user gives on a slice with this mask (H, W).
+
+    A box, points, both, or a rough mask and its box.
+    """
+    height, width = mask.shape
+    kind = rng.random()
+    points = box = masks = None
+    if kind < 0.55 or kind > 0.9:
+        corners = jittered(true_box(mask), (height, width), rng, 0.08)
+        box = torch.tensor(box_to_frame(corners, height, width, frame.size)).float()
+    if 0.45 < kind < 0.9:
+        places, signs = user_points(mask, rng)
+        placed = points_to_frame(np.array(places), height, width, frame.size)
+        points = (torch.tensor(placed).float(), torch.tensor(signs).float())
+    if kind > 0.9:
+        guesses = np.zeros((3, height, width), np.float32)
+        guesses[1] = rough(mask, rng)
+        known = torch.tensor([False, True, False])
+        masks = mask_logits(torch.from_numpy(guesses), known, frame.raster)
+    return points, box, masks
 
 
 def _one_piece(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random piece of the middle slice, with what hangs together with it."""
+    """A random piece of the marked slice, with what hangs together with it."""
     pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     there = np.unique(pieces[1][pieces[1] > 0])
     return pieces == rng.choice(there) if len(there) else mask & False
@@ -161,7 +156,7 @@ def _zoom(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A rectangle around the object, so that the network meets objects of all sizes."""
-    x0, y0, x1, y1 = true_box(mask[1])
+    x0, y0, x1, y1 = true_box(mask.any(0))
     height, width = mask.shape[1:]
     side = max(x1 - x0, y1 - y0) + 1
     margins = (side * rng.uniform(0.3, 3.0, 4)).astype(int) + 4
