@@ -143,6 +143,15 @@ def prompts_at_once(model: SliceModel) -> int:
     return 1 if ask is None else max(1, int(ask()))
 
 
+def objects_at_once(model: SliceModel) -> int:
+    """How many objects are worth sliding along side by side: at least 1.
+
+    On a GPU as many as give all the windows that the model takes in one call, two for an object. A
+    CPU is busy with one object, and gets it finished sooner alone.
+    """
+    return 1 if model.device == "cpu" else max(1, prompts_at_once(model) // 2)
+
+
 def predict_many(
     model: SliceModel, embeddings: Sequence[Any], prompts: Sequence[WindowPrompt]
 ) -> list[WindowPrediction]:

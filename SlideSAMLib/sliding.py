@@ -22,7 +22,7 @@ from .front import Anchor, Front, Question, nearest_anchor, predict_anchor
 from .fusion import Patch, SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
-from .protocol import SliceModel, prompts_at_once
+from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
 from .slide_types import FinishedSlice, SlideSettings
 from .stack import Stack
 from .stops import Stop
@@ -69,6 +69,14 @@ def slide(
     slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
     yield from slider.run()
     return slider.stops
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Windows that a slider wants to have predicted in one call."""
+
+    embeddings: list[Any]
+    prompts: list[WindowPrompt]
 
 
 @dataclass(eq=False)
@@ -156,6 +164,23 @@ class Slider:
 
     def run(self) -> Generator[FinishedSlice, None, None]:
         """Slide; `stops` says afterwards why it ended."""
+        moves, predictions = self.moves(), None
+        while True:
+            try:
+                event = moves.send(predictions)
+            except StopIteration:
+                return
+            predictions = None
+            if isinstance(event, Asked):
+                predictions = self.predictor.predict_many(event.embeddings, event.prompts)
+            else:
+                yield event
+
+    def moves(self) -> Generator[FinishedSlice | Asked, list[WindowPrediction] | None, None]:
+        """What `run` does, for whoever predicts windows of several sliders in one call.
+
+        Where it yields windows, their predictions must be sent, where a finished slice, None.
+        """
         if self.settings.scheme == "reference":
             from .reference_scheme import slide_reference
 
@@ -231,23 +256,28 @@ class Slider:
 
     def _move(
         self, outward: dict[str, Front], gaps: list[Gap]
-    ) -> Generator[FinishedSlice, None, None]:
+    ) -> Generator[FinishedSlice | Asked, list[WindowPrediction], None]:
         """Move all fronts in turn, one window each, until every one has stopped."""
         fronts = [*outward.values(), *(f for gap in gaps for f in (gap.lower, gap.upper))]
         self.stops.update({gap.name: Stop.CANCELLED for gap in gaps})
         self._note(outward, gaps)
         while any(front.stop is None for front in fronts):
             for turn in self._turns(fronts, gaps):
-                moved = 0
-                for front, changed in self._step(turn, fronts):
-                    moved += 1
+                questions, embeddings = self._ask(turn, fronts)
+                predictions = []
+                if questions:
+                    predictions = yield Asked(embeddings, [q.prompt for q in questions])
+                    predictions = list(reversed(predictions))
+                del embeddings  # nothing large outlives its turn
+                for front, question in zip(turn, questions, strict=False):
+                    changed = front.take(question, predictions.pop())
                     for gap in gaps:
                         gap.settle()
                     self._note(outward, gaps)
                     for index in changed:
                         direction = 0 if index == front.anchor.index else front.direction
                         yield self.publish(index, front.records[index], direction)
-                if moved < len(turn):
+                if len(questions) < len(turn):
                     return  # cancelled
         for gap in gaps:
             for index, record in gap.shared().items():
@@ -277,13 +307,10 @@ class Slider:
             return True  # both stand on one prompted slice, of whose mask their windows have a say
         return any(gap.closing and {front, other} == {gap.lower, gap.upper} for gap in gaps)
 
-    def _step(
+    def _ask(
         self, turn: Sequence[Front], fronts: Sequence[Front]
-    ) -> Iterator[tuple[Front, list[int]]]:
-        """Move the fronts of a turn by one window; cancelled, only those that came before.
-
-        Yields each front with the slices that changed. Nothing large outlives the turn.
-        """
+    ) -> tuple[list[Question], list[Any]]:
+        """What the fronts of a turn ask next, with embeddings; cancelled, only the first ones."""
         questions: list[Question] = []
         embeddings: list[Any] = []
         for front in turn:
@@ -294,12 +321,7 @@ class Slider:
             ahead = [centre for centre in self._ahead(front, fronts) if centre not in asked]
             embeddings.append(self.predictor.embedding(question.centre, ahead))
             questions.append(question)
-        if not questions:
-            return
-        prompts = [question.prompt for question in questions]
-        predictions = self.predictor.predict_many(embeddings, prompts)[::-1]
-        for front, question in zip(turn, questions, strict=False):
-            yield front, front.take(question, predictions.pop())
+        return questions, embeddings
 
     def _note(self, outward: dict[str, Front], gaps: list[Gap]) -> None:
         for side, front in outward.items():

@@ -6,41 +6,8 @@ import pytest
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.window import EmbeddingCache
-from Testing.fakes import ThresholdModel, ball_volume, block_volume
-from Testing.sliding_helpers import BOX, slide_all, through_block
-
-
-class Together(ThresholdModel):
-    """Takes so many prompts at once.
-
-    A window that goes forward grows by a column; one that goes backward denies a row of the slice
-    that it comes from, and is refused on some slices. So fronts differ, have a say in the slice
-    that both start from, and end in the middle of a stretch.
-
-    calls : the centres of every call of `predict_many`.
-    """
-
-    def __init__(self, most, refused=()):
-        super().__init__()
-        self.most, self.refused = most, refused
-        self.calls = []
-
-    def prompts_at_once(self):
-        return self.most
-
-    def predict_many(self, embeddings, prompts):
-        self.calls.append([embedding.window.key[-1] for embedding in embeddings])
-        return [self.predict(*each) for each in zip(embeddings, prompts, strict=True)]
-
-    def predict(self, embedding, prompt):
-        found = super().predict(embedding, prompt)
-        if prompt.known == (True, True, False):
-            found.logits[:, :, 8:20, 25] = 2.0
-        if prompt.known == (False, True, True):
-            found.logits[:, 2, 8] = -8.0
-            if embedding.window.key[-1] in self.refused:
-                found.quality[:] = 0.1
-        return found
+from Testing.fakes import ball_volume, block_volume
+from Testing.sliding_helpers import BOX, Together, slide_all, through_block
 
 
 def _story(found, model):

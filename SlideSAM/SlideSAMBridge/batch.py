@@ -9,7 +9,7 @@ as soon as it is finished, as one step of undo.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -121,15 +121,15 @@ class Batch:
         def perform(job: Any) -> None:
             try:
                 model = load()
+                from SlideSAMLib.protocol import objects_at_once
             except ImportError as error:
                 raise missing_package(error) from error
-            for number, entry in enumerate(entries):
+            slider = partial(_slider, voxels, part, model, cache, key, job.cancelled)
+            most = objects_at_once(model)
+            for group in _groups(list(enumerate(entries)), most):
                 if job.cancelled():
                     return
-                with_model = partial(_session, voxels, part, model=model, cache=cache, key=key)
-                answer = _answer(entry, number, part, with_model, job)
-                if answer is not None:
-                    job.emit(answer)
+                _slide(group, part, slider, job)
 
         return perform
 
@@ -189,35 +189,79 @@ def slide_axes(prompts: PromptSet) -> list[int]:
     return sorted({m.axis for m in prompts.marks if m.kind != "point" or m.label})
 
 
-def _answer(
-    entry: Entry, number: int, part: Lattice, session_along: Callable[[int], Any], job: Any
-) -> Answer | None:
-    """What comes out for one segment; None where it was cancelled. Runs on the worker."""
-    mask = np.zeros(part.shape, bool)
-    done = 0
-    try:
-        for axis in slide_axes(entry.prompts):
-            session = session_along(axis)
-            for index, marks in entry.prompts.on_slices(part, axis).items():
-                own = [m for m in marks if m.axis == axis]
-                if any(m.kind != "point" or m.label for m in own):
-                    session.set_prompt(slice_prompt(index, marks, part, axis))
-            if not session.prompts:
+def _groups(entries: list, most: int) -> Iterator[list]:
+    for start in range(0, len(entries), most):
+        yield entries[start : start + most]
+
+
+@dataclass(eq=False)
+class _Run:
+    """An entry and its slider along one axis; what it found, in the shape of the part."""
+
+    number: int
+    entry: Entry
+    slider: Any
+    mask: np.ndarray
+
+
+def _slide(
+    group: list[tuple[int, Entry]], part: Lattice, slider: Callable[..., Any], job: Any
+) -> None:
+    """Emit the answers of some entries, which are slid along side by side. Runs on the worker.
+
+    Cancelled, those that are not finished give none.
+    """
+    from SlideSAMLib.together import slide_together
+
+    runs: list[_Run] = []
+    for number, entry in group:
+        try:
+            made = [slider(entry.prompts, axis) for axis in slide_axes(entry.prompts)]
+            if not all(made):
                 raise ValueError(OUTSIDE)
-            for _finished in session.run(None, None, "both", job.cancelled):
-                done += 1
-                job.emit(Advance(number, done))
-            if job.cancelled():
-                return None
-            mask |= session.mask
+        except (ValueError, RuntimeError) as error:
+            job.emit(Answer(entry, None, str(error)))
+            continue
+        runs += [_Run(number, entry, s, np.zeros(part.shape, bool)) for s in made]
+    open_runs, done = list(runs), dict.fromkeys((number for number, _ in group), 0)
+    try:
+        for place, finished in slide_together([run.slider for run in runs]):
+            run = runs[place]
+            if finished is not None:
+                run.slider.stack.from_volume(run.mask)[finished.index] = finished.mask
+                done[run.number] += 1
+                job.emit(Advance(run.number, done[run.number]))
+                continue
+            open_runs.remove(run)
+            if not job.cancelled() and all(run.entry is not other.entry for other in open_runs):
+                own = [other.mask for other in runs if other.entry is run.entry]
+                job.emit(Answer(run.entry, np.logical_or.reduce(own)))
     except (ValueError, RuntimeError) as error:
-        return Answer(entry, None, str(error))
-    return Answer(entry, mask)
+        for entry in dict.fromkeys(run.entry for run in open_runs):
+            job.emit(Answer(entry, None, str(error)))
 
 
-def _session(voxels: np.ndarray, part: Lattice, axis: int, model: Any, cache: Any, key: Any) -> Any:
-    from SlideSAMLib import Session, Stack
+def _slider(
+    voxels: np.ndarray,
+    part: Lattice,
+    model: Any,
+    cache: Any,
+    key: Any,
+    cancelled: Callable[[], bool],
+    prompts: PromptSet,
+    axis: int,
+) -> Any:
+    """The slider of some prompts along an axis, or None where nothing is marked on its slices."""
+    from SlideSAMLib import Stack
+    from SlideSAMLib.sliding import Slider
 
+    on_slices = [
+        slice_prompt(index, marks, part, axis)
+        for index, marks in prompts.on_slices(part, axis).items()
+        if any(m.axis == axis and (m.kind != "point" or m.label) for m in marks)
+    ]
+    if not on_slices:
+        return None
     # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
     stack = Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
-    return Session(stack, model, cache=cache)
+    return Slider(stack, on_slices, model, cache=cache, cancelled=cancelled)

@@ -99,6 +99,29 @@ def quick_model(monkeypatch):
 
 
 @pytest.fixture
+def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
+    """The widget, set up as Slicer does; closed with nothing left behind."""
+    from SlideSAMBridge import work, worker
+
+    from Testing.host.pythonqt_rules import qt
+
+    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(worker, "_shared", worker.Worker())
+    work.shared_shelf.__init__()
+    parent = qt.QWidget()
+    qt.QVBoxLayout(parent)
+    widget = slidesam.SlideSAMWidget(parent)
+    widget.setup()
+    yield widget
+    quick_model.delay = 0
+    if not hasattr(widget, "reloaded"):
+        widget.cleanup()
+    worker._shared.close()
+    for each in (worker._shared, widget.models._worker):
+        assert each._thread is None or not each._thread.is_alive()
+
+
+@pytest.fixture
 def stage_of(session, gl, quick_model):
     """Makes stages, and closes them: with nothing left behind, and no swallowed exception."""
     from SlideSAMBridge import work, worker

@@ -13,49 +13,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import slicer
-from PySide6 import QtWidgets
 
 from Testing.host.pythonqt_rules import qt
-from Testing.slicer.scenes import GEOMETRIES, Scene
+from Testing.slicer.panel_tools import find, wait
 
 pytestmark = pytest.mark.slicer
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
-
-
-@pytest.fixture
-def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
-    """The widget, set up as Slicer does; closed with nothing left behind."""
-    from SlideSAMBridge import work, worker
-
-    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(worker, "_shared", worker.Worker())
-    work.shared_shelf.__init__()
-    parent = qt.QWidget()
-    qt.QVBoxLayout(parent)
-    widget = slidesam.SlideSAMWidget(parent)
-    widget.setup()
-    yield widget
-    quick_model.delay = 0
-    if not hasattr(widget, "reloaded"):
-        widget.cleanup()
-    worker._shared.close()
-    for each in (worker._shared, widget.models._worker):
-        assert each._thread is None or not each._thread.is_alive()
-
-
-def find(panel, name):
-    found = panel.parent.findChildren(QtWidgets.QWidget, name)
-    assert len(found) == 1, name
-    return found[0]
-
-
-def wait(until, seconds=20):
-    application = qt.QApplication.instance()
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "it took too long"
-        application.processEvents()
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -327,118 +290,6 @@ def test_choices_are_kept_and_the_effect_starts_with_them(panel, session, gl, qu
     assert (given["Device"], given["AutoApply"]) == ("cpu", 1)
     slicer.app.userSettings().setValue("SlideSAM/cache_mib", "many")
     assert preferences.cache_bytes() is None
-
-
-@pytest.fixture
-def prompted(panel, slidesam):
-    """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
-
-    from Testing.slicer.scenes import model
-
-    scene = Scene(GEOMETRIES["oblique"], ("volume",), 1)
-    texts = {"Empty": "", "Bad": "{"}
-    for name, orientation in (("A", "K"), ("B", "I")):
-        logic = slidesam.SlideSAMLogic()
-        made = logic.segment(
-            scene.volume,
-            scene.segmentation,
-            points=[scene.ras()],
-            orientation=orientation,
-            model=model(),
-        )
-        texts[name] = segments.saved_text(scene.segmentation, made)
-        scene.contents.RemoveSegment(made)
-    scene.ids = {}
-    for name, text in sorted(texts.items()):
-        scene.ids[name] = scene.contents.AddEmptySegment("", name)
-        if text:
-            scene.contents.GetSegment(scene.ids[name]).SetTag(TAG, text)
-    slicer.app.userSettings().setValue("SlideSAM/model", "threshold")
-    panel.enter()
-    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
-    return scene
-
-
-def exact(scene, name):
-    found = np.rint(scene.found(scene.ids[name])).astype(int)
-    return {tuple(v) for v in found.tolist()} == {
-        tuple(v[::-1]) for v in np.argwhere(scene.truth).tolist()
-    }
-
-
-def test_segment_all_writes_every_prompted_segment(panel, prompted):
-    assert find(panel, "SlideSAMVolume").currentNode() is prompted.volume
-    find(panel, "SlideSAMSegmentAll").click()
-    assert not find(panel, "SlideSAMSegmentAll").enabled
-    wait(lambda: panel.batch.ticker.job is None)
-    # Overwriting is off where no Segment Editor shows the segmentation: both have all voxels.
-    assert exact(prompted, "A") and exact(prompted, "B")
-    message = find(panel, "SlideSAMBatchMessage").text
-    assert message.startswith("2 segments written.\nBad: The saved prompts cannot be read")
-    panel.logic.undo()
-    assert exact(prompted, "A") and not prompted.has("B")
-    panel.logic.undo()
-    assert not prompted.has("A")
-
-
-def test_segment_all_from_the_console(panel, prompted, slidesam):
-    report = slidesam.SlideSAMLogic().segmentAll(prompted.segmentation, model="threshold")
-    assert report.written == [prompted.ids["A"], prompted.ids["B"]]
-    assert list(report.failed) == [prompted.ids["Bad"]]
-    assert exact(prompted, "A") and exact(prompted, "B")
-
-
-def test_cancelled_the_finished_segments_stay(panel, prompted, quick_model):
-    quick_model.delay = 0.02
-    find(panel, "SlideSAMSegmentAll").click()
-    wait(lambda: prompted.has("A"))
-    find(panel, "SlideSAMCancelAll").click()
-    wait(lambda: panel.batch.ticker.job is None)
-    assert exact(prompted, "A") and not prompted.has("B")
-    assert find(panel, "SlideSAMBatchMessage").text.startswith("Cancelled.")
-
-
-def test_a_failing_model_ends_it_with_its_message(panel, prompted, quick_model, monkeypatch):
-    def fails(*_):
-        raise RuntimeError("The model is broken.")
-
-    monkeypatch.setattr(quick_model, "predict", fails)
-    find(panel, "SlideSAMSegmentAll").click()
-    wait(lambda: panel.batch.ticker.job is None)
-    assert "A: The model is broken." in find(panel, "SlideSAMBatchMessage").text
-    assert not prompted.has("A")
-
-
-@pytest.mark.parametrize("what", ["scene closed", "segmentation removed", "cleanup"])
-def test_nothing_is_written_into_a_scene_that_went_away(panel, prompted, quick_model, what, capsys):
-    quick_model.delay = 0.02
-    find(panel, "SlideSAMSegmentAll").click()
-    wait(lambda: "slices" in find(panel, "SlideSAMBatchMessage").text)
-    if what == "scene closed":
-        slicer.mrmlScene.Clear()
-        assert panel.batch.ticker.job is None
-    elif what == "cleanup":
-        panel.batch.close()
-        assert panel.batch.ticker.job is None
-    else:
-        slicer.mrmlScene.RemoveNode(prompted.segmentation)
-        wait(lambda: panel.batch.ticker.job is None)
-        assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_without_prompts_it_says_what_to_do(panel):
-    scene = Scene(oversampling=1)
-    scene.contents.AddEmptySegment("", "A")
-    find(panel, "SlideSAMSegmentAll").click()
-    assert "Choose a segmentation" in find(panel, "SlideSAMBatchMessage").text
-    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
-    find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
-    find(panel, "SlideSAMSegmentAll").click()
-    assert "mark the objects" in find(panel, "SlideSAMBatchMessage").text
-    assert panel.batch.ticker.job is None
 
 
 def test_the_sample_volume_is_registered_and_made_offline(session, slidesam, monkeypatch):

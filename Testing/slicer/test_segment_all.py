@@ -1,0 +1,160 @@
+"""Segmenting all prompted segments, from the panel and from the console."""
+
+import numpy as np
+import pytest
+import slicer
+
+from Testing.fakes import ThresholdModel
+from Testing.slicer.panel_tools import find, wait
+from Testing.slicer.scenes import GEOMETRIES, Scene
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def prompted(panel, slidesam):
+    """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    from Testing.slicer.scenes import model
+
+    scene = Scene(GEOMETRIES["oblique"], ("volume",), 1)
+    texts = {"Empty": "", "Bad": "{"}
+    for name, orientation in (("A", "K"), ("B", "I")):
+        logic = slidesam.SlideSAMLogic()
+        made = logic.segment(
+            scene.volume,
+            scene.segmentation,
+            points=[scene.ras()],
+            orientation=orientation,
+            model=model(),
+        )
+        texts[name] = segments.saved_text(scene.segmentation, made)
+        scene.contents.RemoveSegment(made)
+    scene.ids = {}
+    for name, text in sorted(texts.items()):
+        scene.ids[name] = scene.contents.AddEmptySegment("", name)
+        if text:
+            scene.contents.GetSegment(scene.ids[name]).SetTag(TAG, text)
+    slicer.app.userSettings().setValue("SlideSAM/model", "threshold")
+    panel.enter()
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    return scene
+
+
+def exact(scene, name):
+    found = np.rint(scene.found(scene.ids[name])).astype(int)
+    return {tuple(v) for v in found.tolist()} == {
+        tuple(v[::-1]) for v in np.argwhere(scene.truth).tolist()
+    }
+
+
+def test_segment_all_writes_every_prompted_segment(panel, prompted):
+    assert find(panel, "SlideSAMVolume").currentNode() is prompted.volume
+    find(panel, "SlideSAMSegmentAll").click()
+    assert not find(panel, "SlideSAMSegmentAll").enabled
+    wait(lambda: panel.batch.ticker.job is None)
+    # Overwriting is off where no Segment Editor shows the segmentation: both have all voxels.
+    assert exact(prompted, "A") and exact(prompted, "B")
+    message = find(panel, "SlideSAMBatchMessage").text
+    assert message.startswith("2 segments written.\nBad: The saved prompts cannot be read")
+    panel.logic.undo()
+    assert exact(prompted, "A") and not prompted.has("B")
+    panel.logic.undo()
+    assert not prompted.has("A")
+
+
+def test_segment_all_from_the_console(panel, prompted, slidesam):
+    report = slidesam.SlideSAMLogic().segmentAll(prompted.segmentation, model="threshold")
+    assert report.written == [prompted.ids["A"], prompted.ids["B"]]
+    assert list(report.failed) == [prompted.ids["Bad"]]
+    assert exact(prompted, "A") and exact(prompted, "B")
+
+
+class GpuModel(ThresholdModel):
+    """As if on a GPU, which takes several windows at once. calls : how many, call by call."""
+
+    def __init__(self):
+        super().__init__()
+        self.device, self.calls = "cuda:0", []
+
+    def prompts_at_once(self):
+        return 8
+
+    def predict_many(self, embeddings, prompts):
+        self.calls.append(len(prompts))
+        return [self.predict(*each) for each in zip(embeddings, prompts, strict=True)]
+
+
+def test_on_a_gpu_segments_are_slid_along_together(prompted, slidesam):
+    model, logic = GpuModel(), slidesam.SlideSAMLogic()
+    report = logic.segmentAll(prompted.segmentation, model=model)
+    assert report.written == [prompted.ids["A"], prompted.ids["B"]]
+    assert exact(prompted, "A") and exact(prompted, "B")
+    assert max(model.calls) == 4  # two objects, two directions each
+    logic.undo()
+    assert exact(prompted, "A") and not prompted.has("B")  # one step of undo each
+
+
+def test_on_a_gpu_the_others_fail_with_the_one_that_fails(prompted, slidesam, monkeypatch):
+    model = GpuModel()
+
+    def fails(*_):
+        raise RuntimeError("The model is broken.")
+
+    monkeypatch.setattr(model, "predict_many", fails)
+    report = slidesam.SlideSAMLogic().segmentAll(prompted.segmentation, model=model)
+    assert not report.written
+    assert {report.failed[prompted.ids[name]] for name in "AB"} == {"The model is broken."}
+
+
+def test_cancelled_the_finished_segments_stay(panel, prompted, quick_model):
+    quick_model.delay = 0.02
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: prompted.has("A"))
+    find(panel, "SlideSAMCancelAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert exact(prompted, "A") and not prompted.has("B")
+    assert find(panel, "SlideSAMBatchMessage").text.startswith("Cancelled.")
+
+
+def test_a_failing_model_ends_it_with_its_message(panel, prompted, quick_model, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("The model is broken.")
+
+    monkeypatch.setattr(quick_model, "predict", fails)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert "A: The model is broken." in find(panel, "SlideSAMBatchMessage").text
+    assert not prompted.has("A")
+
+
+@pytest.mark.parametrize("what", ["scene closed", "segmentation removed", "cleanup"])
+def test_nothing_is_written_into_a_scene_that_went_away(panel, prompted, quick_model, what, capsys):
+    quick_model.delay = 0.02
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: "slices" in find(panel, "SlideSAMBatchMessage").text)
+    if what == "scene closed":
+        slicer.mrmlScene.Clear()
+        assert panel.batch.ticker.job is None
+    elif what == "cleanup":
+        panel.batch.close()
+        assert panel.batch.ticker.job is None
+    else:
+        slicer.mrmlScene.RemoveNode(prompted.segmentation)
+        wait(lambda: panel.batch.ticker.job is None)
+        assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_prompts_it_says_what_to_do(panel):
+    scene = Scene(oversampling=1)
+    scene.contents.AddEmptySegment("", "A")
+    find(panel, "SlideSAMSegmentAll").click()
+    assert "Choose a segmentation" in find(panel, "SlideSAMBatchMessage").text
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
+    find(panel, "SlideSAMSegmentAll").click()
+    assert "mark the objects" in find(panel, "SlideSAMBatchMessage").text
+    assert panel.batch.ticker.job is None
