@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -222,8 +223,11 @@ class Front:
         weight = settings.prompted_outer_weight if prompted else settings.outer_weight
         self.records[self.position].add(choice.patches[behind_place], weight)
         following = centre + self.direction
-        if 0 <= following < self.predictor.stack.slices:
-            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=record.inherited())
+        stack = self.predictor.stack
+        if 0 <= following < stack.slices:
+            width_mm = math.sqrt(max(choice.patches[1].voxels, 1) * stack.voxel_area)
+            trust = record.inherited(stack.spacing[0] / width_mm)
+            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=trust)
             new.add(choice.patches[ahead_place], settings.outer_weight)
             self.records[following] = new
         self.position = centre

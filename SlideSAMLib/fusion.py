@@ -149,9 +149,14 @@ class SliceRecord:
         """How sure the slice is, 0..1: by itself, times the trust in the way that led to it."""
         return self.trust * self.sureness()
 
-    def inherited(self) -> float:
-        """The trust for the next slice on the way: a share of this one's doubt is taken off."""
-        return self.trust * (1.0 - self.settings.carried_doubt * (1.0 - self.sureness()))
+    def inherited(self, step: float) -> float:
+        """The trust for the next slice on the way: a share of this one's doubt is taken off.
+
+        step : how far it is to that slice, as a share of the object's width.
+        """
+        reach = self.settings.doubt_reach
+        share = self.settings.carried_doubt * (min(step / reach, 1.0) if reach else 1.0)
+        return self.trust * (1.0 - share * (1.0 - self.sureness()))
 
     def sureness(self) -> float:
         """How sure the slice is by itself, 0..1: the geometric mean of what is known of

@@ -43,6 +43,7 @@ class SlideSettings:
     prompted_outer_weight: float = 0.0  # the neighbours' views of a slice that the user prompted
     logit_limit: float = 8.0  # logits are clipped to +- this before they are averaged
     carried_doubt: float = 0.2  # share of a slice's doubt that the slices after it inherit
+    doubt_reach: float = 0.03  # of the object's width: where slices lie closer, less is inherited
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
     # How far an outline may move from one slice to the next (`outline`); inf for no limit
@@ -70,6 +71,7 @@ class SlideSettings:
         shares = (
             "box_ignore_fraction",
             "carried_doubt",
+            "doubt_reach",
             "min_presence",
             "min_quality",
             "min_stability",

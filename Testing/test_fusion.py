@@ -92,13 +92,19 @@ def test_doubt_is_carried_along_the_slide():
     first = SliceRecord(settings, quality=0.49)
     first.add(patch_of_mask(np.ones((4, 4), bool), 8.0), 1.0, central=True)
     assert first.confidence() == pytest.approx(0.7)  # stability 1
-    assert first.inherited() == pytest.approx(1 - 0.2 * 0.3)
-    second = SliceRecord(settings, list(first.views), quality=0.49, trust=first.inherited())
+    assert first.inherited(0.1) == pytest.approx(1 - 0.2 * 0.3)
+    second = SliceRecord(settings, list(first.views), quality=0.49, trust=first.inherited(0.1))
     assert second.confidence() == pytest.approx(0.7 * 0.94)
-    assert second.inherited() == pytest.approx(0.94**2)
+    assert second.inherited(0.1) == pytest.approx(0.94**2)
     assert blend(first, second, 3, 1).trust == pytest.approx(0.75 + 0.25 * 0.94)
+    # Slices that lie closer than 3 % of the object's width share their doubt.
+    assert first.inherited(0.03) == first.inherited(5.0) == first.inherited(0.1)
+    assert first.inherited(0.01) == pytest.approx(1 - 0.2 * 0.3 / 3)
+    whole = SliceRecord(SlideSettings(carried_doubt=0.2, doubt_reach=0.0), list(first.views))
+    whole.quality = first.quality
+    assert whole.inherited(0.001) == pytest.approx(1 - 0.2 * 0.3)
     careless = SliceRecord(SlideSettings(carried_doubt=0.0), list(first.views), quality=0.49)
-    assert careless.inherited() == 1.0
+    assert careless.inherited(0.1) == 1.0
 
 
 def test_blending_weighs_the_nearer_front_more():
