@@ -11,7 +11,7 @@ import numpy as np
 
 from .candidates import Choice, rank
 from .corrections import corrected, rejected
-from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
+from .fusion import Patch, SliceRecord, View, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .outline import held, reach_mm
 from .prompts import SlicePrompt
@@ -116,6 +116,7 @@ class Front:
     direction : +1 or -1.
     bound_stop : the reason to give when the bound is reached.
     nearest : slice index -> the anchor nearest to it (for memory and growth).
+    open_end : nobody has said how far the object goes in this direction.
     avoided : the mask rejected at the far end of a stretch, or None. The object ends before it: at
         the latest where a mask is more like it than like the anchor's.
 
@@ -131,6 +132,7 @@ class Front:
     bound: int
     bound_stop: Stop
     nearest: Callable[[int], Anchor]
+    open_end: bool = False
     avoided: Patch | None = None
     position: int = field(init=False)
     stop: Stop | None = field(init=False, default=None)
@@ -211,8 +213,16 @@ class Front:
             stability=stability(patch),
             agreement=choice.agreement,
             voxels_before=behind.voxels,
+            confidence=self._confidence(choice) if self.open_end else None,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
+
+    def _confidence(self, choice: Choice) -> float:
+        """What the confidence of the next slice would be with this choice."""
+        known = self.records[self.position + self.direction]
+        views = [*known.views, View(choice.patches[1], self.settings.centre_weight, central=True)]
+        record = SliceRecord(self.settings, views, choice.quality, _at(choice, 1), known.trust)
+        return record.confidence()
 
     def _accept(self, centre: int, choice: Choice, behind_place: int, ahead_place: int) -> None:
         settings = self.settings

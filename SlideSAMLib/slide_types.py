@@ -56,6 +56,7 @@ class SlideSettings:
     min_presence: float = 0.5  # probability that the object is on the slice, 0..1
     min_quality: float = 0.4  # predicted IoU of the chosen candidate, 0..1
     min_stability: float = 0.3  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
+    min_confidence: float = 0.2  # with the doubt of the way, where no limit is given, 0..1
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
@@ -75,6 +76,7 @@ class SlideSettings:
             "min_presence",
             "min_quality",
             "min_stability",
+            "min_confidence",
             "min_agreement",
         )
         for name in shares:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import InputError
 from .front import Anchor, Front, Question, nearest_anchor, predict_anchor
-from .fusion import Patch, SliceRecord, blend
+from .fusion import SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
 from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
@@ -151,6 +151,7 @@ class Slider:
         self.stack = stack
         self.settings = settings or SlideSettings()
         self.first, self.last = checked_limits(stack, first, last)
+        self.given = {"backward": first is not None, "forward": last is not None}
         self.total = None if first is None or last is None else self.last - self.first + 1
         self.prompts = list(prompts) if isinstance(prompts, Iterable) else prompts
         self.merged = merge_prompts(self.prompts)
@@ -228,13 +229,11 @@ class Slider:
     def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
         nearest = nearest_anchor(anchors)
 
-        def front(
-            anchor: Anchor, direction: int, bound: int, reason: Stop, avoided: Patch | None = None
-        ) -> Front:
-            where = (anchor, direction, bound, reason, nearest, avoided)
-            return Front(self.predictor, self.settings, *where)
+        def front(anchor: Anchor, direction: int, bound: int, reason: Stop, **more: Any) -> Front:
+            where = (anchor, direction, bound, reason, nearest)
+            return Front(self.predictor, self.settings, *where, **more)
 
-        order = sorted(anchors)
+        order, met = sorted(anchors), Stop.MET_NEXT_PROMPT
         ends = {
             "backward": (anchors[order[0]], self.first, 0),
             "forward": (anchors[order[-1]], self.last, self.stack.slices - 1),
@@ -243,11 +242,12 @@ class Slider:
         for side in self.sides:
             anchor, bound, edge = ends[side]
             reason = Stop.END_OF_VOLUME if bound == edge else Stop.LIMIT_REACHED
-            outward[side] = front(anchor, DIRECTIONS[side], bound, reason)
+            open_end = not self.given[side]
+            outward[side] = front(anchor, DIRECTIONS[side], bound, reason, open_end=open_end)
         gaps = [
             Gap(
-                front(anchors[low], 1, high - 1, Stop.MET_NEXT_PROMPT, anchors[high].rejected),
-                front(anchors[high], -1, low + 1, Stop.MET_NEXT_PROMPT, anchors[low].rejected),
+                front(anchors[low], 1, high - 1, met, avoided=anchors[high].rejected),
+                front(anchors[high], -1, low + 1, met, avoided=anchors[low].rejected),
             )
             for low, high in pairwise(order)
             if high - low > 1

@@ -34,6 +34,8 @@ class Findings:
     presence : probability that the object is on it, 0..1, or None.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
     voxels_before : size on the slice before, or None before its own window was predicted.
+    confidence : 0..1 with the doubt of the way, or None where the object surely goes on: within
+        limits that a user has set, and between two prompts.
     """
 
     voxels: int
@@ -43,6 +45,7 @@ class Findings:
     stability: float | None = None
     agreement: float | None = None
     voxels_before: int | None = None
+    confidence: float | None = None
 
 
 def judge(found: Findings, voxel_area: float, settings: SlideSettings) -> Stop | None:
@@ -60,6 +63,8 @@ def judge(found: Findings, voxel_area: float, settings: SlideSettings) -> Stop |
     if _below(found.quality, settings.min_quality):
         return Stop.LOW_QUALITY
     if _below(found.stability, settings.min_stability):
+        return Stop.LOW_QUALITY
+    if _below(found.confidence, settings.min_confidence):
         return Stop.LOW_QUALITY
     if _below(found.agreement, settings.min_agreement):
         return Stop.DISAGREEMENT

@@ -110,6 +110,26 @@ def test_stop_low_quality_by_stability():
     assert _stop_at_9(blurred, settings) == (Stop.LOW_QUALITY, 8)
 
 
+def _doubtful(centre, found):
+    """Unsure of every slice, but not so unsure that it stops at any one of them."""
+    return _with(found, quality=np.minimum(found.quality, 0.45))
+
+
+@pytest.mark.parametrize("last", [None, 39])
+def test_stop_where_the_doubt_of_the_way_has_added_up(last):
+    volume, _ = through_block((40, 30, 34))
+    model, prompts = _scripted(_doubtful), [SlicePrompt(0, box=BOX)]
+    wary = SlideSettings(min_confidence=0.4)
+    mask, stops = slide_all(volume, prompts, model, (1, 1, 1), last=last, settings=wary)[1:]
+    slices = int(mask.any(axis=(1, 2)).sum())
+    if last is None:
+        assert stops["forward"] == Stop.LOW_QUALITY and 5 < slices < 35
+    else:  # the user has said that the object goes on
+        assert stops["forward"] == Stop.END_OF_VOLUME and slices == 40
+    careless = SlideSettings(min_confidence=0.0)
+    assert slide_all(volume, prompts, model, settings=careless)[1].any(axis=(1, 2)).all()
+
+
 def test_stop_disagreement():
     assert _stop_at_9(lambda found: _shifted(found, 12)) == (Stop.DISAGREEMENT, 8)
 
