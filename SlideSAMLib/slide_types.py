@@ -53,7 +53,7 @@ class SlideSettings:
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
     min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 (less on small objects: `stops`) ...
     min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
-    min_presence: float = 0.5  # probability that the object is on the slice, 0..1
+    min_presence: float = 0.35  # probability that the object is on the slice, 0..1
     min_quality: float = 0.4  # predicted IoU of the chosen candidate, 0..1
     min_stability: float = 0.3  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
     min_confidence: float = 0.2  # with the doubt of the way, where no limit is given, 0..1

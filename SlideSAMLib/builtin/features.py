@@ -21,7 +21,7 @@ from .regions import GRID
 BINS = 64
 CHANNELS = 21
 MAX_POINTS = 16
-MEMORY_SHARE = 0.2  # trained at 0.4; less leaves room for a look that changes along the slide
+MEMORY_SHARE = 0.4  # less leaves room for a look that changes, more keeps from drifting away
 _CELL = GRID // 2  # histograms are counted on 2 x 2 means: quicker, and less noise
 
 
