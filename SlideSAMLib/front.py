@@ -141,6 +141,7 @@ class Front:
     def __post_init__(self) -> None:
         self.position = self.anchor.index
         self._start = self.anchor.record.fused()
+        self._prompting = prompt_settings(self.settings, self.predictor.model.traits.box_margin)
         self.records = {self.anchor.index: self.anchor.record}
         following = self.position + self.direction
         if following in self.anchor.outer:
@@ -169,7 +170,7 @@ class Front:
         prompt = following_prompt(
             known,
             (stack.height, stack.width),
-            self.settings,
+            self._prompting,
             "mask" in self.predictor.model.traits.prompts,
             self.nearest(centre).memory,
         )
@@ -262,6 +263,15 @@ class Front:
             presence=record.presence,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
+
+
+def prompt_settings(settings: SlideSettings, margin: float) -> SlideSettings:
+    """The settings with only as much enlargement of boxes as the model needs, 0..1."""
+    return replace(
+        settings,
+        enlarge_fraction=margin * settings.enlarge_fraction,
+        enlarge_voxels=margin * settings.enlarge_voxels,
+    )
 
 
 def _at(choice: Choice, place: int) -> float | None:

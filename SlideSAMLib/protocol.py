@@ -82,6 +82,8 @@ class ModelTraits:
     """What a model declares about itself; the sliding and the reports read it.
 
     prompts : subset of {"box", "point", "negative", "mask"} that the model was trained for.
+    box_margin : how much of the enlargement of the next box it needs, 0..1: 0 where it looks
+        beyond boxes by itself.
     """
 
     name: str
@@ -92,6 +94,7 @@ class ModelTraits:
     intensity: str  # how a window is scaled, for people
     prompts: frozenset[str] = field(default_factory=frozenset)
     candidates: int = 3
+    box_margin: float = 1.0
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ class SlideSettings:
 
     scheme: str = "default"  # "default", or "reference": the published scheme, for comparison
 
-    # The next window's prompt
+    # The next window's prompt; models that look beyond a box get it as it is (`box_margin`)
     enlarge_fraction: float = 0.06  # of the box's side, added on each side
     enlarge_voxels: float = 0.5  # added on each side as well
     box_ignore_fraction: float = 0.05  # parts smaller than this share of the largest: not boxed
@@ -54,8 +54,8 @@ class SlideSettings:
     min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 (less on small objects: `stops`) ...
     min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
     min_presence: float = 0.35  # probability that the object is on the slice, 0..1
-    min_quality: float = 0.4  # predicted IoU of the chosen candidate, 0..1
-    min_stability: float = 0.3  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
+    min_quality: float = 0.25  # predicted IoU of the chosen candidate, 0..1
+    min_stability: float = 0.15  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
     min_confidence: float = 0.2  # with the doubt of the way, where no limit is given, 0..1
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio

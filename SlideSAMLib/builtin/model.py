@@ -47,6 +47,7 @@ TRAITS = ModelTraits(
     intensity="the volume's intensity window as 0..1, then percentiles of the region",
     prompts=frozenset({"box", "point", "negative", "mask"}),
     candidates=4,
+    box_margin=0.0,
 )
 
 
