@@ -1,5 +1,7 @@
 """The default sliding scheme: geometry, fusion, limits, cancelling, batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -272,3 +274,15 @@ def test_batches_stay_inside_the_limits():
 def test_unusable_settings_are_refused(fields):
     with pytest.raises(InputError):
         SlideSettings(**fields)
+
+
+@pytest.mark.parametrize(("margin", "box"), [(0.0, BOX), (1.0, (8.0, 6.0, 26.0, 21.0))])
+def test_only_models_that_need_it_get_a_larger_box(margin, box):
+    """The block is its box; 10 % of its sides and half a voxel are 2 and 1.7 voxels."""
+    volume, _ = through_block((9, 30, 34))
+    model = ThresholdModel()
+    model.traits = replace(model.traits, box_margin=margin)
+    settings = SlideSettings(enlarge_fraction=0.1, enlarge_voxels=0.5)
+    slide_all(volume, [SlicePrompt(4, box=BOX)], model, settings=settings)
+    following = dict(model.predicted)[5]
+    assert following.box == pytest.approx(box, abs=0.35)
