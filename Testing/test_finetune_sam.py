@@ -25,6 +25,7 @@ from SlideSAMLib.safetensors_files import read_safetensors
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
 from SlideSAMLib.training.datasets import Dataset, labelled_case, read_dataset
 from SlideSAMLib.training.finetune import read_finetune_config
+from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.loop import Training, learnt
 from SlideSAMLib.training.sam_losses import candidate_loss, sam_figures, sam_loss
 from SlideSAMLib.training.sam_task import SamTask, plain_name
@@ -417,6 +418,16 @@ def test_two_processes_share_the_work(tmp_path, base, data):
     rows = (tmp_path / "run" / "curve.csv").read_text().splitlines()
     assert len(rows) == 3  # header and two steps, written by one of them
     assert (tmp_path / "run" / "my-balls.safetensors").is_file()
+
+
+def test_windows_of_an_earlier_version_are_replaced(tmp_path, base, data):
+    task = SamTask(config(tmp_path, base, data))
+    task.start(0)
+    state = task.state()
+    task.start(0, state)
+    del state["slides"]  # as it was when windows were single ones
+    with pytest.raises(StateMismatch, match="an earlier SlideSAM"):
+        task.start(0, state)
 
 
 def test_the_task_needs_data(base):

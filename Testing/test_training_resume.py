@@ -242,6 +242,16 @@ def test_what_does_not_fit_is_told_and_replaced(tmp_path, balls, capsys):
         run(write(tmp_path / "run.yaml", settings, resume=True))
 
 
+def test_another_optimiser_does_not_go_on(tmp_path, balls):
+    output = tmp_path / "run"
+    run(write(tmp_path / "run.yaml", tiny_run(output, balls, steps=1)))
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    other = tiny_run(output, balls, steps=2, optimiser="muon")
+    with pytest.raises(InputError, match="another optimiser: set `optimiser` as it was"):
+        run(write(tmp_path / "run.yaml", other, resume=True))
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
 def test_a_curve_is_cut_back(tmp_path):
     log = CurveLog(tmp_path, ("a",), False)
     log.cut_back(0)

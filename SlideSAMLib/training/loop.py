@@ -171,7 +171,7 @@ class Training:
     def resume(self) -> bool:
         """Continue from the checkpoint of the output folder; False where there is none.
 
-        Raises InputError where it cannot be read or is of another network.
+        Raises InputError where it cannot be read or is of another network or optimiser.
         """
         state = self.checkpoints.training()
         if state is None:
@@ -181,6 +181,12 @@ class Training:
             n: v.shape for n, v in own.items()
         }:
             raise InputError(f"The checkpoint in {self.folder} is of another network.")
+        groups = [len(group["params"]) for group in self.optimiser.state_dict()["param_groups"]]
+        if [len(g["params"]) for g in state["optimiser"]["param_groups"]] != groups:
+            raise InputError(
+                f"The checkpoint in {self.folder} is of another optimiser: set `optimiser` as it "
+                "was, or take another output folder."
+            )
         self.network.module.load_state_dict(state["network"], strict=False)
         self.optimiser.load_state_dict(state["optimiser"])
         if state.get("scaler"):

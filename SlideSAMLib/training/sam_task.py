@@ -82,6 +82,8 @@ class SamTask:
         self._note = self._notes(checkpoint)
 
     def start(self, seed: int, state: dict | None = None) -> None:
+        if state and "slides" not in state:
+            raise StateMismatch("they were saved by an earlier SlideSAM")
         self._shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
         weights = np.array([shelf.weight for shelf in self._shelves])
         self._shares = weights / weights.sum()
