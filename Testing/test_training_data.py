@@ -38,8 +38,9 @@ def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
 
 @pytest.fixture
 def patient(monkeypatch) -> None:
-    """No slide is given up, and no slice corrected."""
+    """No slide is given up, no slice corrected, no point asked again."""
     monkeypatch.setattr(rollouts, "LEFT", 0.0)
+    monkeypatch.setattr(rollouts, "ASKED_AGAIN", 0.0)
     monkeypatch.setattr(rollouts, "CORRECTED", 0.0)
 
 
@@ -88,9 +89,9 @@ def test_slices_that_nobody_has_labelled_teach_nothing():
     rng = np.random.default_rng(1)
     found = [slabs.cut(thick, rng) for _ in range(30)]
     assert all(slab.valid[1] for slab in found)
-    for slab in found:
-        drawn = slab.mask.any((1, 2))  # the object goes on as far as the labels do
-        assert not (slab.valid & ~drawn).any()
+    # The object goes on as far as the labels do, unless it drifts out of the picture before.
+    gone = [(slab.valid & ~slab.mask.any((1, 2))).any() for slab in found]
+    assert sum(gone) <= 3
     assert sum(not slab.valid.all() for slab in found) > 5
 
 
@@ -140,6 +141,35 @@ def test_bundles_are_alike_pieces_with_walls_between_them():
         others = [v for m, v in enumerate(pieces) if m != n]
         touching = np.isin(canvas.labels[grown], others).sum()
         assert touching < 0.3 * grown.sum()
+
+
+def test_folds_lie_beside_each_other_in_one_body():
+    bodies = set()
+    for seed in range(6):
+        canvas = shapes._Canvas(np.random.default_rng(seed))
+        shapes.folds(canvas)
+        sheet = canvas.labels == canvas.used
+        rows = np.diff(sheet.astype(np.int8), axis=1) == 1  # where a column enters the sheet
+        assert rows.sum(1).max() >= 2  # more than once: it is folded
+        bodies.add(canvas.used)
+    assert bodies == {1, 2}  # with and without what lies beyond the sheet
+
+
+def test_tissue_is_full_of_alike_cells_with_walls_between_them():
+    with_nuclei = 0
+    for seed in range(6):
+        canvas = shapes._Canvas(np.random.default_rng(seed))
+        shapes.tissue(canvas)
+        wall, *bodies = np.unique(canvas.labels)
+        assert wall == 1
+        kinds = {int(canvas.families[v]) for v in bodies}
+        assert len(bodies) >= 5 and len(kinds) in (1, 2) and 1 not in kinds
+        with_nuclei += len(kinds) == 2
+        largest = bodies[np.argmax([(canvas.labels == v).sum() for v in bodies])]
+        cell = ndimage.binary_fill_holes(canvas.labels == largest)
+        rim = ndimage.binary_dilation(cell) & ~cell
+        assert (canvas.labels[rim] == wall).mean() > 0.7
+    assert 1 <= with_nuclei <= 5
 
 
 def test_even_regions_follow_the_edges_of_an_image():
@@ -225,6 +255,31 @@ def test_a_corrected_place_stays_and_knows_its_mask():
     assert (place.centre, place.corrections) == (2, 0) and place.memory is not None
 
 
+def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
+    """The region has the size of the answer; then the slide goes on as from any other prompt."""
+    monkeypatch.setattr(rollouts, "ASKED_AGAIN", 1.0)
+    monkeypatch.setattr(rollouts, "CORRECTED", 0.0)
+    monkeypatch.setattr(rollouts, "LEFT", 0.0)
+    pool = Pool(30, ball_slab, np.random.default_rng(0))
+    step = pool.step()
+    pointed = np.flatnonzero(step.ambiguous.numpy())
+    before = [pool.places[n].points for n in pointed]
+    assert len(pointed) >= 4
+    half = step.target.clone()
+    half[..., : half.shape[-1] // 2] = 0  # half of the object
+    pool.advance(half)
+    for n, points in zip(pointed, before, strict=True):
+        place = pool.places[n]
+        if place.box is None:  # that half was empty, or a fresh slab took the place
+            continue
+        assert place.points == points and place.centre == 1
+        assert place.box[2] - place.box[0] < 0.8 * (place.box[3] - place.box[1])
+    step = pool.step()
+    assert sum(bool(pool._batch.has_box[n]) for n in pointed) >= 3
+    pool.advance(step.target)
+    assert sum(pool.places[n].centre == 2 for n in pointed) >= 3
+
+
 def test_hand_drawn_boxes_stay_within_their_jitter():
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -279,7 +334,8 @@ def test_implants_change_the_object_and_leave_what_is_far_from_it(monkeypatch):
         assert abs(image[target].mean() - image[ring].mean()) > 0.05
 
 
-def test_other_greys_never_hide_the_object():
+def test_other_greys_never_hide_the_object(monkeypatch):
+    monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
     target = np.zeros((3, 40, 40), bool)
     target[:, 10:30, 10:30] = True
     image = np.where(target, 0.6, 0.45).astype(np.float32)

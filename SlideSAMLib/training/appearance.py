@@ -167,9 +167,12 @@ def acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What a scanner does: blur, bias, noise, gain that jumps between slices; float32."""
     if rng.random() < 0.75:
         sigma = rng.uniform(0.3, 1.3)
-        image = ndimage.gaussian_filter(image, (0, sigma, sigma))
+        across = rng.uniform(0.3, 0.9) if rng.random() < 0.25 else 0  # thick slices, out of focus
+        image = ndimage.gaussian_filter(image, (across, sigma, sigma))
     if rng.random() < 0.35:
         image = image * np.exp(rng.uniform(0, 0.35) * smooth_noise(image.shape, 2, rng))
+    if rng.random() < 0.08:  # speckle: the brighter the noisier
+        image = image * np.exp(rng.uniform(0.05, 0.35) * _grain(image.shape, rng))
     if rng.random() < 0.8:
         image = image + rng.uniform(0, 0.08) * _grain(image.shape, rng)
     return image.astype(np.float32, copy=False)

@@ -23,7 +23,8 @@ from .generators import generator_state, restored_generator
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
-CORRECTED = 0.12  # share of the windows after which a user corrects what is wrong
+ASKED_AGAIN = 0.5  # share of the answers to points alone that are asked again, as the model does
+CORRECTED = 0.18  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 3  # on one slice
 # What a place has besides its slab and its region: numbers, tuples of numbers and tensors.
 ON_THE_WAY = (
@@ -36,7 +37,7 @@ ON_THE_WAY = (
     "memory",
     "corrections",
 )
-LEFT = 0.06  # share of the steps after which a slide is given up, so that new prompts stay frequent
+LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
 @dataclass
@@ -136,6 +137,8 @@ class Pool:
         for n, place in enumerate(self.places):
             if place.memory is None:
                 place.memory = memory[n].clone()
+            if self._ask_again(place, probabilities[n]):
+                continue
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
                 continue
             if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
@@ -163,7 +166,7 @@ class Pool:
         mask, rng = slab.mask[1], self.rng
         box = mask_box(mask)
         kind = rng.random()
-        if kind < 0.66:
+        if kind < 0.62:
             place.box = jittered(box, mask.shape, rng, 0.08)
             place.region = region_around(place.box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.1:
@@ -188,6 +191,38 @@ class Pool:
         around = tuple(float(side) for side in (x - half, y - half, x + half, y + half))
         return region_around(around, SQUARE, factor)
 
+    def _ask_again(self, place: _Place, probabilities: torch.Tensor) -> bool:
+        """The same points with the box of the answer to them, on a region of its size.
+
+        As the model asks where points alone left the size open, so that it learns how far to
+        trust such a box. False where it was not asked again, or the answer is empty.
+        """
+        alone = place.box is None and place.known is None and place.centre == 1
+        if not alone or self.rng.random() >= ASKED_AGAIN:
+            return False
+        mask = self._on_slice(place, probabilities[1:2])[0] > 0.5
+        if mask.sum() < 3:
+            return False
+        place.box, place.memory = mask_box(mask.numpy()), None
+        place.region = self._around_prompt(place, self.rng.uniform(1.3, 1.9))
+        return True
+
+    def _around_prompt(self, place: _Place, factor: float) -> Region:
+        """A region about the box and the points."""
+        columns = [place.box[0], place.box[2], *(p[0] for p in place.points)]
+        rows = [place.box[1], place.box[3], *(p[1] for p in place.points)]
+        around = (min(columns), min(rows), max(columns), max(rows))
+        return region_around(around, SQUARE, factor)
+
+    @staticmethod
+    def _on_slice(place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
+        """Probabilities (N, GRID, GRID) of the region put back on the slab's slices (N, H, W)."""
+        values, (row, column) = paste_region(probabilities, place.region, place.mask.shape[1:])
+        found = torch.zeros(len(probabilities), *place.mask.shape[1:])
+        height, width = values.shape[1:]
+        found[:, row : row + height, column : column + width] = values.clamp(0, 1)
+        return found
+
     def _correct(self, place: _Place, probabilities: torch.Tensor) -> bool:
         """A point on the largest error of the centre slice, as in `Session.correction`.
 
@@ -196,11 +231,7 @@ class Pool:
         """
         rng, centre = self.rng, place.centre
         truth = place.mask[centre].numpy() > 0.5
-        values, (row, column) = paste_region(probabilities[1:2], place.region, truth.shape)
-        found = np.zeros(truth.shape, np.float32)
-        height, width = values.shape[1:]
-        found[row : row + height, column : column + width] = values[0].clamp(0, 1).numpy()
-        mask = found > 0.5
+        mask = self._on_slice(place, probabilities[1:2])[0].numpy() > 0.5
         point = largest_error(mask, truth, rng)
         if place.corrections >= MOST_CORRECTIONS or mask.sum() < 3 or point is None:
             return False
@@ -214,10 +245,7 @@ class Pool:
         place.known_flags = (0, 1, 0)
         if place.box is None or rng.random() < 0.5:
             place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
-        columns = [place.box[0], place.box[2], *(p[0] for p in place.points)]
-        rows = [place.box[1], place.box[3], *(p[1] for p in place.points)]
-        around = (min(columns), min(rows), max(columns), max(rows))
-        place.region = region_around(around, SQUARE, rng.uniform(1.2, 2.0))
+        place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))
         return True
 
     def _memory(self, place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
@@ -232,10 +260,7 @@ class Pool:
         nothing = truth[1].sum() < 1
         if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
             return False
-        values, (row, column) = paste_region(probabilities, place.region, truth.shape[1:])
-        known = torch.zeros_like(truth)
-        height, width = values.shape[1:]
-        known[:, row : row + height, column : column + width] = values.clamp(0, 1)
+        known = self._on_slice(place, probabilities)
         ahead = (known[2] > 0.5).numpy()
         if ahead.sum() < 3:
             return False

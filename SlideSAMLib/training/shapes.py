@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 SHAPE = (80, 128, 128)  # K, J, I
 
@@ -227,13 +228,58 @@ def bundles(canvas: _Canvas) -> None:
         canvas.paint(where, inner & (piece == n), kin)
 
 
+def folds(canvas: _Canvas) -> None:
+    """A folded sheet, or the spongy mass between its folds: cortex, bowel walls, trabeculae."""
+    rng = canvas.rng
+    radii = _log_uniform(rng, 16, 45) * np.exp(rng.normal(0, 0.25, 3))
+    where, value = _implicit(canvas, _centre(rng), radii, _rotation(rng), 2.0, 0.15)
+    if min(value.shape) < 3:
+        return
+    field = smooth_noise(value.shape, max(value.shape) / rng.uniform(7, 16), rng)
+    bounds = np.quantile(field, rng.uniform([0.15, 0.55], [0.4, 0.75]))
+    inside = (value < 1) & (field > bounds[0])
+    sheet = inside & (field < bounds[1])
+    if rng.random() < 0.5:  # the other side of the sheet is a body of its own
+        canvas.paint(where, inside & ~sheet, canvas.new_label())
+    canvas.paint(where, sheet, canvas.new_label())
+
+
+def tissue(canvas: _Canvas) -> None:
+    """Everything full of alike cells, with thin walls between them, now and then with nuclei."""
+    rng = canvas.rng
+    size = _log_uniform(rng, 8, 22)
+    count = int(np.clip(np.prod(SHAPE) / size**3, 8, 120))
+    centres = rng.uniform(0, 1, (count, 3)) * SHAPE
+    stretch = np.exp(rng.normal(0, 0.25, 3))
+    every = np.stack(canvas.grid).reshape(3, -1).T * stretch
+    two, nearest = cKDTree(centres * stretch).query(every, k=2)
+    wall = (two[:, 1] - two[:, 0] < rng.uniform(0.8, 3.0)).reshape(SHAPE)
+    cell = nearest[:, 0].reshape(SHAPE)
+    missing = rng.random(count) < rng.choice([0.0, 0.3])
+    nuclei = rng.random() < 0.4
+    core = (two[:, 0] < size * rng.uniform(0.25, 0.4)).reshape(SHAPE)
+    canvas.labels[:] = canvas.new_label()
+    kin = inner = None
+    values = np.zeros(count, np.uint8)
+    cores = np.zeros(count, np.uint8)
+    for n in np.flatnonzero(~missing)[: (240 - canvas.used) // (1 + nuclei)]:
+        kin = values[n] = canvas.new_label(kin)
+        if nuclei:
+            inner = cores[n] = canvas.new_label(inner)
+    there = ~wall & (values[cell] > 0)
+    canvas.labels[there] = values[cell[there]]
+    if nuclei:
+        there &= core
+        canvas.labels[there] = cores[cell[there]]
+
+
 def _kin(canvas: _Canvas, label: int) -> np.ndarray:
     return np.flatnonzero(canvas.families == canvas.families[label])
 
 
 PAINTERS = (
     *(ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube),
-    *(column, blob, cells, bundles, bundles),
+    *(column, blob, cells, bundles, bundles, folds),
 )
 
 
@@ -259,6 +305,9 @@ def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
         canvas.labels[where][outside] = 0
         skin = canvas.new_label()
         canvas.paint(where, (value <= 1) & (value > rng.uniform(0.75, 0.95)), skin)
-    for _ in range(int(rng.integers(10, 38))):
+    filled = rng.random() < 0.12
+    if filled:
+        tissue(canvas)
+    for _ in range(int(rng.integers(0, 6) if filled else rng.integers(10, 38))):
         PAINTERS[rng.integers(len(PAINTERS))](canvas)
     return canvas.labels, canvas.families

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ..next_prompt import mask_box
 from . import appearance
 
-DEPTH = 13  # slices of a slab: one behind the start, the rest ahead
+DEPTH = 20  # slices of a slab: one behind the start, the rest ahead
 
 
 @dataclass
