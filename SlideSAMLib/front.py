@@ -166,13 +166,14 @@ class Front:
             1: self.records[centre].fused(),
             1 - self.direction: self.records[self.position].fused(),
         }
-        stack = self.predictor.stack
+        stack, anchor = self.predictor.stack, self.nearest(centre)
         prompt = following_prompt(
             known,
             (stack.height, stack.width),
             self._prompting,
             "mask" in self.predictor.model.traits.prompts,
-            self.nearest(centre).memory,
+            anchor.memory,
+            abs(centre - anchor.index),
         )
         return Question(centre, prompt, known)
 

@@ -97,11 +97,13 @@ def following_prompt(
     settings: SlideSettings,
     knows_masks: bool,
     memory: Any = None,
+    distance: int = 0,
 ) -> WindowPrompt:
     """The window prompt that comes from earlier windows.
 
     known : place in the window (0 before, 1 centre, 2 after) -> newest logits; the centre is
         always there and not empty, since its bounding box is the box.
+    memory : what the model remembers of the nearest prompted slice; distance : slices to there.
     """
     centre = known[1]
     y, x = centre.corner
@@ -118,6 +120,7 @@ def following_prompt(
         masks=masks,
         known=flags,
         memory=memory if settings.use_memory else None,
+        distance=distance,
     )
 
 

@@ -39,7 +39,8 @@ class WindowPrompt:
 
     masks : float32 (3, H, W) in 0..1, what earlier windows said about the slices, or None.
     known : which of the three masks mean something.
-    memory : what `remember` returned for the user's slice, or None.
+    memory : what `remember` returned for the user's slice, or None; distance : slices from there to
+        the centre.
     """
 
     box: tuple[float, float, float, float] | None = None
@@ -48,6 +49,7 @@ class WindowPrompt:
     masks: np.ndarray | None = None
     known: tuple[bool, bool, bool] = (False, False, False)
     memory: Any = None
+    distance: int = 0
 
 
 @dataclass(frozen=True, eq=False)

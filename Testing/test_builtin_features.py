@@ -10,6 +10,7 @@ from SlideSAMLib.builtin.regions import GRID
 
 RATIO = slice(6, 9)  # channels of the log-likelihood ratio
 FILL, POSITIVE, NEGATIVE = 18, 19, 20
+REFERENCE = slice(21, 24)
 
 
 def disc(batch: Batch, bright: float = 0.8, dark: float = 0.3) -> torch.Tensor:
@@ -77,6 +78,21 @@ def test_the_memory_holds_the_look_of_the_users_slice():
     without = features.assemble(batch)[0, RATIO].mean()
     batch.memory[:], batch.has_memory[:] = memory, 1
     assert features.assemble(batch)[0, RATIO].mean() < without
+
+
+def test_the_remembered_slice_is_shown_in_the_greys_of_the_window():
+    batch = with_box(Batch.empty(2))
+    inside = disc(batch)
+    assert not features.assemble(batch)[:, REFERENCE].any()
+    batch.reference[:, 0] = batch.image[:, 1]
+    batch.reference[:, 1] = inside.float()
+    batch.nearness[0] = features.nearness(2)  # the second window has none
+    out = features.assemble(batch)
+    assert torch.equal(out[0, REFERENCE.start], out[0, 1])  # as the window's own centre slice
+    assert (out[0, REFERENCE.start + 1] == torch.where(inside, 1, -1)).all()
+    assert (out[0, REFERENCE.start + 2] == features.nearness(2)).all()
+    assert not out[1, REFERENCE].any()
+    assert 1 == features.nearness(0) > features.nearness(1) > features.nearness(50) > 0
 
 
 def test_prompts_are_drawn_where_they_are():

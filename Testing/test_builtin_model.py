@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,15 @@ import torch
 from SlideSAMLib.api import segment
 from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin import model as builtin_model
+from SlideSAMLib.builtin.features import CHANNELS
 from SlideSAMLib.builtin.model import BuiltinModel, BuiltinSettings, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.builtin.regions import GRID
+from SlideSAMLib.builtin.weights import FORMAT, read_network, with_reference, write_weights
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import load_model
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
+from SlideSAMLib.safetensors_files import write_safetensors
 
 SMALL = {"widths": (8, 16, 16, 32), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 4}
 
@@ -117,6 +123,41 @@ def test_the_memory_of_nothing_is_none(model):
     assert not np.allclose(plain.logits, anchored.logits)
 
 
+def test_the_remembered_slice_itself_is_seen_the_more_the_nearer_it_is(model, network):
+    mask = np.zeros((60, 80), bool)
+    mask[20:30, 20:30] = True
+    (embedding,) = model.encode([window()])
+    memory = model.remember(embedding, mask)
+    seen = []
+    hook = network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, -3:]))
+    for distance in (1, 9):
+        box = (20.0, 20.0, 29.0, 29.0)
+        model.predict(embedding, WindowPrompt(box=box, memory=memory, distance=distance))
+    hook.remove()
+    near, far = seen
+    assert torch.equal(near[:2], far[:2])
+    assert (near[1] > 0).float().mean() == pytest.approx((10 / 24) ** 2, abs=0.02)
+    assert near[2].min() > far[2].max() > 0
+
+
+def test_networks_that_do_not_know_the_remembered_slice_can_learn_it(tmp_path):
+    """Files of the format before; once widened they give the same answers."""
+    old = BuiltinNetwork(**SMALL, reference=False)
+    metadata = {k: v for k, v in old.config.items() if k != "reference"}
+    values = {name: tensor.clone() for name, tensor in old.state_dict().items()}
+    note = {"format": FORMAT, "version": "1", "config": json.dumps(metadata)}
+    write_safetensors(values, tmp_path / "old.safetensors", note)
+    read = read_network(tmp_path / "old.safetensors")
+    wider = with_reference(read)
+    assert with_reference(wider) is wider
+    inputs = torch.randn(2, CHANNELS, GRID, GRID)
+    with torch.no_grad():
+        for one, two in zip(read(inputs), wider(inputs), strict=True):
+            assert torch.allclose(one, two, atol=1e-5)
+    write_weights(wider.state_dict(), wider.config, tmp_path / "new.safetensors")
+    assert read_network(tmp_path / "new.safetensors").config["reference"]
+
+
 def test_several_windows_are_answered_like_each_alone(model, network):
     """Boxes, masks, memory and points, in any order; those that say where to look in one batch."""
     rng = np.random.default_rng(2)
@@ -212,12 +253,12 @@ def test_the_share_of_the_memory_is_a_setting(model):
     for share in (0.0, 0.2, 1.0):
         each = model.with_settings(BuiltinSettings(memory_share=share))
         (embedding,) = each.encode([window()])
-        memory = torch.flip(each.remember(embedding, mask), (-1,))  # another look than the slice's
-        prompt = WindowPrompt(box=(30, 20, 45, 35), memory=memory)
-        answers.append(each.predict(embedding, prompt).logits)
-    (embedding,) = model.encode([window()])
-    without = model.predict(embedding, WindowPrompt(box=(30, 20, 45, 35))).logits
-    assert np.array_equal(answers[0], without)
+        memory = each.remember(embedding, mask)
+        other = replace(memory, histograms=memory.histograms.flip(-1))  # another look
+        prompts = [WindowPrompt(box=(30, 20, 45, 35), memory=m) for m in (memory, other)]
+        found = each.predict_many([embedding] * 2, prompts)
+        answers.append(found[1].logits)
+        assert (share == 0) == np.array_equal(found[0].logits, found[1].logits)
     assert not np.array_equal(answers[1], answers[2])
 
 

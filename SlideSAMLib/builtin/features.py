@@ -3,7 +3,8 @@
 The appearance statistics are the lever of this model: two intensity histograms, inside and around
 the object, give each voxel a log-likelihood ratio. They come from the prompt on the first slice,
 from the masks of the slices already done afterwards, and are held to the user's slice by a share
-of its own histograms (the memory), so that the object's look cannot drift away.
+of its own histograms (the memory), so that the object's look cannot drift away. The user's slice
+itself and its mask are shown as well, on the same region, with how near they are.
 
 All tensors are batched; images lie on the GRID x GRID raster of a region, with intensities scaled
 to 0..1 by the volume's window, so that histograms of different slices can be averaged.
@@ -11,6 +12,7 @@ to 0..1 by the volume's window, so that histograms of different slices can be av
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +21,11 @@ import torch.nn.functional as F
 from .regions import GRID
 
 BINS = 64
-CHANNELS = 21
+CHANNELS = 24
+REFERENCE = 3  # the last of them: image and mask of the remembered slice, and how near it is
 MAX_POINTS = 16
 MEMORY_SHARE = 0.4  # less leaves room for a look that changes, more keeps from drifting away
+NEAR = 8.0  # slices over which the nearness of the remembered slice falls to 1 / e
 _CELL = GRID // 2  # histograms are counted on 2 x 2 means: quicker, and less noise
 
 
@@ -34,6 +38,8 @@ class Batch:
     box : (B, 4) x0 y0 x1 y1 on the grid; has_box : (B,) 0 or 1.
     points : (B, MAX_POINTS, 2) x, y on the grid; signs : (B, MAX_POINTS) 1, 0 or -1 (unused).
     memory : (B, 2, BINS) histograms of the user's slice; has_memory : (B,) 0 or 1.
+    reference : (B, 2, GRID, GRID) image in 0..1 and mask of the user's slice; nearness : (B,) from
+        1 for the slice itself towards 0, see `nearness`; 0 for none.
     """
 
     image: torch.Tensor
@@ -45,6 +51,8 @@ class Batch:
     signs: torch.Tensor
     memory: torch.Tensor
     has_memory: torch.Tensor
+    reference: torch.Tensor
+    nearness: torch.Tensor
 
     @staticmethod
     def empty(count: int, device: torch.device | str = "cpu") -> Batch:
@@ -56,7 +64,13 @@ class Batch:
         return Batch(
             zeros(3, GRID, GRID), zeros(3, GRID, GRID), zeros(3), zeros(4), zeros(),
             zeros(MAX_POINTS, 2), zeros(MAX_POINTS) - 1, zeros(2, BINS), zeros(),
+            zeros(2, GRID, GRID), zeros(),
         )  # fmt: skip
+
+
+def nearness(distance: int) -> float:
+    """How near a slice is that lies `distance` slices away: 1 .. 0."""
+    return math.exp(-distance / NEAR)
 
 
 def assemble(batch: Batch, memory_share: float = MEMORY_SHARE) -> torch.Tensor:
@@ -67,26 +81,41 @@ def assemble(batch: Batch, memory_share: float = MEMORY_SHARE) -> torch.Tensor:
         inside = (1 - share) * inside + share * batch.memory[:, 0]
         outside = (1 - share) * outside + share * batch.memory[:, 1]
     known = batch.known[:, :, None, None]
+    levels = _levels(batch.image)
     return torch.cat(
         [
-            _normalised(batch.image),
+            _normalised(batch.image, levels),
             *_appearance(batch.image, inside, outside),
             (2 * batch.masks - 1) * known,
             known.expand(-1, -1, GRID, GRID),
             _box_fill(batch)[:, None],
             _gaussians(batch, 1, 0.02)[:, None],
             _gaussians(batch, 0, 0.02)[:, None],
+            *_remembered(batch, levels),
         ],
         dim=1,
     )
 
 
-def _normalised(image: torch.Tensor) -> torch.Tensor:
-    """Percentiles 2 and 98 of the central half of the centre slice to -1..1, clipped at +-3."""
+def _remembered(batch: Batch, levels: torch.Tensor) -> list[torch.Tensor]:
+    """The user's slice in the greys of this window, its mask as -1 and 1, and its nearness."""
+    near = batch.nearness[:, None, None, None]
+    there = (near > 0).float()
+    image, mask = batch.reference[:, :1], batch.reference[:, 1:]
+    plane = near.expand(-1, 1, GRID, GRID)
+    return [_normalised(image, levels) * there, (2 * mask - 1) * there, plane]
+
+
+def _levels(image: torch.Tensor) -> torch.Tensor:
+    """Percentiles 2 and 98 of the central half of the centre slice: (2, B)."""
     quarter = GRID // 4
     centre = image[:, 1, quarter:-quarter:2, quarter:-quarter:2].flatten(1)
-    low, high = torch.quantile(centre, torch.tensor([0.02, 0.98], device=image.device), dim=1)
-    low, high = low[:, None, None, None], high[:, None, None, None]
+    return torch.quantile(centre, torch.tensor([0.02, 0.98], device=image.device), dim=1)
+
+
+def _normalised(image: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """The levels to -1..1, clipped at +-3."""
+    low, high = levels[:, :, None, None, None]
     return (2 * (image - low) / (high - low).clamp(min=0.02) - 1).clamp(-3, 3)
 
 

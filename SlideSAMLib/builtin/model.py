@@ -91,6 +91,18 @@ class BuiltinEmbedding:
         return self.slices.nbytes
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is remembered of a slice with a trusted mask.
+
+    histograms : (2, BINS) inside and around the object; slice : float16 (2, H, W), its image in
+        0..1 and its mask.
+    """
+
+    histograms: torch.Tensor
+    slice: torch.Tensor
+
+
 class BuiltinModel:
     """The built-in model; see `protocol.SliceModel` for the methods."""
 
@@ -162,14 +174,15 @@ class BuiltinModel:
         ]
 
     @torch.inference_mode()
-    def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> torch.Tensor | None:
-        """Histograms (2, BINS) inside and around the object on the centre slice."""
+    def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> Memory | None:
+        """The look of the object on the centre slice, and the slice itself with its mask."""
         if not mask.any():
             return None
         region = region_around(mask_box(mask), embedding.spacing, FACTOR)
-        image = sample_region(embedding.slices[1:2], region)
-        inside = sample_region(torch.from_numpy(mask[None]).to(self._device), region)
-        return features.mask_histograms(image[None], inside[None])[0]
+        inside = torch.from_numpy(mask).to(embedding.slices)
+        both = torch.stack([embedding.slices[1], inside])
+        image, seen = sample_region(both, region)
+        return Memory(features.mask_histograms(image[None, None], seen[None, None])[0], both)
 
     def _ask(self, asked: list[tuple[_Request, Region]]) -> _Answer:
         """One batch: each request seen through its region."""
@@ -372,8 +385,10 @@ class _Request:
             batch.points[n, m] = torch.tensor(region.to_grid(x, y))
             batch.signs[n, m] = label
         if self.prompt.memory is not None:
-            batch.memory[n] = self.prompt.memory.to(device)
-            batch.has_memory[n] = 1
+            memory = self.prompt.memory
+            batch.memory[n], batch.has_memory[n] = memory.histograms, 1
+            batch.reference[n] = sample_region(memory.slice, region)
+            batch.nearness[n] = features.nearness(self.prompt.distance)
 
     def _positive(self) -> list[tuple[float, float]]:
         pairs = zip(self.prompt.points, self.prompt.labels, strict=True)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .features import CHANNELS
+from .features import CHANNELS, REFERENCE
 from .regions import GRID
 
 CANDIDATES = 4
@@ -109,7 +109,8 @@ class Refinement(nn.Module):
 class BuiltinNetwork(nn.Module):
     """Prompt channels in, four candidates for three slices out.
 
-    forward : (B, 21, 128, 128) -> logits (B, 4, 3, 64, 64), logits of candidate 0 in full
+    reference : whether it looks at the slice that is remembered; files from before it do not.
+    forward : (B, 24, 128, 128) -> logits (B, 4, 3, 64, 64), logits of candidate 0 in full
     resolution (B, 3, 128, 128), quality logits (B, 4), presence logits (B, 3).
     """
 
@@ -119,6 +120,7 @@ class BuiltinNetwork(nn.Module):
         depths: tuple[int, ...] = (0, 2, 3, 2),
         blocks: int = 3,
         heads: int = 7,
+        reference: bool = True,
     ) -> None:
         super().__init__()
         self.config = {
@@ -126,8 +128,10 @@ class BuiltinNetwork(nn.Module):
             "depths": list(depths),
             "blocks": blocks,
             "heads": heads,
+            "reference": reference,
         }
-        self.stem = nn.Conv2d(CHANNELS, widths[0], 4, 2, 1)
+        self.channels = CHANNELS if reference else CHANNELS - REFERENCE
+        self.stem = nn.Conv2d(self.channels, widths[0], 4, 2, 1)
         self.stages = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(depth)))
             for width, depth in zip(widths, depths, strict=True)
@@ -152,7 +156,7 @@ class BuiltinNetwork(nn.Module):
         self.presence = _mlp(width, 3)
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = self.stem(inputs)
+        x = self.stem(inputs[:, : self.channels])
         skips = []
         for n, stage in enumerate(self.stages):
             x = stage(x if n == 0 else self.downs[n - 1](x))

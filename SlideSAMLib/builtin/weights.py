@@ -12,7 +12,7 @@ from ..safetensors_files import read_safetensors, write_safetensors
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
-VERSION = "1"
+VERSION = "2"  # 1: networks that did not look at the remembered slice
 
 
 def write_weights(
@@ -40,12 +40,12 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != FORMAT:
             raise ModelError(f"{path} does not hold the built-in model.")
-        if metadata.get("version") != VERSION:
+        if metadata.get("version") not in ("1", VERSION):
             raise ModelError(
                 f"{path} is of version {metadata.get('version')} of the built-in model, but "
-                f"this SlideSAM reads version {VERSION}: install them together."
+                f"this SlideSAM reads versions 1 and {VERSION}: install them together."
             )
-        config = json.loads(metadata["config"])
+        config = {"reference": False, **json.loads(metadata["config"])}
         values = {name: tensor.float() for name, tensor in tensors.items()}
     except (OSError, KeyError, ValueError) as error:
         raise ModelError(f"The model file {path} cannot be read: {error}.") from None
@@ -60,3 +60,18 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
         raise ModelError(f"The model file {path} does not fit: {', '.join(wrong[:3])} differ.")
     network.load_state_dict(values)
     return network.eval(), metadata
+
+
+def with_reference(network: BuiltinNetwork) -> BuiltinNetwork:
+    """A network that can learn to look at the remembered slice, and gives the same answers still.
+
+    The network itself where it does already.
+    """
+    if network.config["reference"]:
+        return network
+    wider = BuiltinNetwork(**{**network.config, "reference": True})
+    values = network.state_dict()
+    stem = torch.zeros_like(wider.stem.weight)
+    stem[:, : network.channels] = values["stem.weight"]
+    wider.load_state_dict({**values, "stem.weight": stem})
+    return wider

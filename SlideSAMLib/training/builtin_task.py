@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..builtin.network import BuiltinNetwork
-from ..builtin.weights import read_network, write_weights
+from ..builtin.weights import read_network, with_reference, write_weights
 from .config import TrainConfig
 from .losses import figures, window_loss
 from .slides import open_slides
@@ -37,7 +37,7 @@ class BuiltinTask:
         self._config = config
         self.data_seconds = 0.0
         if config.start_from:
-            network = read_network(Path(config.start_from))
+            network = with_reference(read_network(Path(config.start_from)))
         else:
             network = BuiltinNetwork(**config.network)
         self.network = network.to(memory_format=torch.channels_last)

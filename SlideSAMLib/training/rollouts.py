@@ -35,8 +35,11 @@ ON_THE_WAY = (
     "known",
     "known_flags",
     "memory",
+    "remembered",
+    "remembered_mask",
     "corrections",
 )
+REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
@@ -52,7 +55,9 @@ class _Place:
     signs: tuple = ()
     known: torch.Tensor | None = None  # (3, H, W) probabilities
     known_flags: tuple = (0, 0, 0)
-    memory: torch.Tensor | None = None
+    memory: torch.Tensor | None = None  # histograms of the remembered slice
+    remembered: int = 0  # its number; 0 where it is not shown
+    remembered_mask: torch.Tensor | None = None  # (H, W), the network's own, 0 or 1
     corrections: int = 0
 
     @classmethod
@@ -136,7 +141,7 @@ class Pool:
         memory = features.mask_histograms(self._batch.image[:, 1:2], probabilities[:, 1:2])
         for n, place in enumerate(self.places):
             if place.memory is None:
-                place.memory = memory[n].clone()
+                self._remember(place, memory[n].clone(), probabilities[n])
             if self._ask_again(place, probabilities[n]):
                 continue
             if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
@@ -159,6 +164,10 @@ class Pool:
         if place.memory is not None and not place.corrections and place.centre > 1:
             batch.memory[n] = place.memory
             batch.has_memory[n] = 1
+            if place.remembered:
+                seen = torch.stack([place.image[place.remembered], place.remembered_mask])
+                batch.reference[n] = sample_region(seen, place.region)
+                batch.nearness[n] = features.nearness(place.centre - place.remembered)
 
     def _fresh(self) -> _Place:
         slab = self.draw()
@@ -248,8 +257,18 @@ class Pool:
         place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))
         return True
 
-    def _memory(self, place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
-        """Histograms of the present centre slice."""
+    def _remember(
+        self, place: _Place, histograms: torch.Tensor, probabilities: torch.Tensor
+    ) -> None:
+        """The present centre slice is what the slide goes by from now on."""
+        place.memory = histograms
+        shown = self.rng.random() < REFERRED
+        place.remembered = place.centre if shown else 0
+        mask = self._on_slice(place, probabilities[1:2])[0] > 0.5
+        place.remembered_mask = mask.float() if shown else None
+
+    def _histograms(self, place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
+        """Of the present centre slice."""
         image = sample_region(place.image[place.centre : place.centre + 1], place.region)
         return features.mask_histograms(image[None], probabilities[None, 1:2])[0]
 
@@ -271,7 +290,7 @@ class Pool:
             return False
         box = mask_box(ahead)
         if place.corrections:  # a corrected slice is what is remembered from now on
-            place.memory = self._memory(place, probabilities)
+            self._remember(place, self._histograms(place, probabilities), probabilities)
             place.corrections = 0
         place.centre = centre + 1
         place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])
