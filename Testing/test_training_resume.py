@@ -217,6 +217,15 @@ def test_other_data_are_found_out(balls, tmp_path):
         sources.Source("heart", 1.0, []).check({"name": "heart", "volumes": 3})
 
 
+def test_slides_of_an_earlier_version_are_found_out(balls):
+    own = [DatasetConfig(str(balls))]
+    ours = Mixture(TrainConfig("x", sources={}, datasets=own), 1)
+    state = Pool(2, ours.draw, np.random.default_rng(0)).state()
+    del state["places"][1]["remembered"]
+    with pytest.raises(StateMismatch, match="earlier SlideSAM"):
+        Pool.restored(state, ours.draw, ours.again)
+
+
 def test_what_does_not_fit_is_told_and_replaced(tmp_path, balls, capsys):
     """Other settings, or files of another step: new windows, and a sentence that says so."""
     output = tmp_path / "run"

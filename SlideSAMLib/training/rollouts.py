@@ -19,7 +19,7 @@ from ..builtin import features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from ..next_prompt import mask_box
-from .generators import generator_state, restored_generator
+from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
@@ -75,7 +75,9 @@ class _Place:
 
     @classmethod
     def restored(cls, state: dict, slab: Slab) -> _Place:
-        """The place of a `state`, on its slab."""
+        """The place of a `state`, on its slab. Raises StateMismatch for those of earlier versions."""
+        if any(name not in state for name in ON_THE_WAY):
+            raise StateMismatch("they were saved by an earlier SlideSAM")
         place = cls.at_start(slab)
         place.region = None if state["region"] is None else Region(**state["region"])
         for name in ON_THE_WAY:
