@@ -75,7 +75,7 @@ class _Place:
 
     @classmethod
     def restored(cls, state: dict, slab: Slab) -> _Place:
-        """The place of a `state`, on its slab. Raises StateMismatch for those of earlier versions."""
+        """The place of a `state`, on its slab. Raises StateMismatch for an earlier version's."""
         if any(name not in state for name in ON_THE_WAY):
             raise StateMismatch("they were saved by an earlier SlideSAM")
         place = cls.at_start(slab)
