@@ -51,7 +51,8 @@ def folder(tmp_path: Path) -> Path:
 def small(tmp_path: Path) -> str:
     """A small network in a file, to start from."""
     path = tmp_path / "small.safetensors"
-    write_weights(BuiltinNetwork(**SMALL).state_dict(), SMALL, path)
+    network = BuiltinNetwork(**SMALL)
+    write_weights(network.state_dict(), network.config, path)
     return str(path)
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from SlideSAMLib.builtin.regions import sample_region
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.training import appearance, rollouts, shapes, slabs, sources
+from SlideSAMLib.training import appearance, fields, rollouts, shapes, slabs, sources
 from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.mixture import Mixture
@@ -33,7 +33,8 @@ def ball_slab(radius: float = 14.0, last: int = DEPTH - 1) -> Slab:
     disc = line[:, None] ** 2 + line[None] ** 2 < radius**2
     mask = np.repeat(disc[None], DEPTH, 0)
     mask[last + 1 :] = False
-    return Slab(np.where(mask, 0.8, 0.2).astype(np.float32), mask, np.ones(DEPTH, bool))
+    mask = torch.from_numpy(mask)
+    return Slab(torch.where(mask, 0.8, 0.2), mask, np.ones(DEPTH, bool))
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_slabs_hold_one_object_marked_on_slice_1(volume):
         assert len(slab.image) == len(slab.valid) == DEPTH
         assert slab.mask[1].sum() >= 15
         assert slab.valid[1]
-        assert slab.image.dtype == np.float32
+        assert slab.image.dtype == torch.float32
         assert slab.image.min() >= 0 and slab.image.max() <= 1
 
 
@@ -73,7 +74,7 @@ def test_slabs_of_thick_slices_are_cut_across_the_slices():
     rng = np.random.default_rng(1)
     for _ in range(5):
         slab = slabs.cut(thick, rng)
-        areas = slab.mask.sum((1, 2))
+        areas = slab.mask.sum((1, 2)).numpy()
         assert set(np.flatnonzero(areas)) <= set(range(DEPTH))
         assert areas[areas > 0].min() > 0.6 * areas.max()  # a box: its sections are alike
 
@@ -90,23 +91,57 @@ def test_slices_that_nobody_has_labelled_teach_nothing():
     found = [slabs.cut(thick, rng) for _ in range(30)]
     assert all(slab.valid[1] for slab in found)
     # The object goes on as far as the labels do, unless it drifts out of the picture before.
-    gone = [(slab.valid & ~slab.mask.any((1, 2))).any() for slab in found]
+    gone = [(slab.valid & ~slab.mask.numpy().any((1, 2))).any() for slab in found]
     assert sum(gone) <= 3
     assert sum(not slab.valid.all() for slab in found) > 5
 
 
-def test_painted_objects_can_be_seen(volume):
+def test_painted_objects_can_be_seen():
     rng = np.random.default_rng(2)
-    labels = np.ones((3, 40, 40), np.int64)
-    target = np.zeros((3, 40, 40), bool)
+    target = torch.zeros(3, 40, 40, dtype=torch.bool)
     target[:, 10:30, 10:30] = True
     for _ in range(10):
-        image = appearance._separate(np.full(labels.shape, 0.5, np.float32), target, target, rng)
+        image = appearance._separate(torch.full(target.shape, 0.5), target, target, rng)
         assert abs(image[target].mean() - image[~target].mean()) > 0.05
 
 
+def test_blur_noise_and_neighbourhoods_are_those_of_scipy():
+    """Beside the library that works on the host; edges repeat."""
+    rng = np.random.default_rng(0)
+    image = fields.noise((7, 30, 40), rng)
+    assert float(image.std()) == pytest.approx(1, abs=0.05)
+    for sigmas in ((0.0, 1.2, 1.2), (0.7, 0.4, 2.0)):
+        expected = ndimage.gaussian_filter(image.numpy(), sigmas, mode="nearest")
+        assert np.allclose(fields.blur(image, sigmas), expected, atol=1e-4)
+    mask = image > 2
+    box = np.ones((3, 5, 5), bool)
+    assert np.array_equal(fields.grown(mask, 2, 1), ndimage.binary_dilation(mask.numpy(), box))
+    box = np.ones((1, 3, 3), bool)
+    expected = ndimage.binary_erosion((image > -1).numpy(), box, border_value=1)
+    assert np.array_equal(fields.shrunk(image > -1, 1), expected)
+    knots, values = [0.1, 0.3, 0.8], [0.9, 0.2, 0.4]
+    expected = np.interp(image.numpy(), knots, values)
+    assert np.allclose(fields.interpolated(image, knots, values), expected, atol=1e-5)
+    smooth = fields.smooth_noise((20, 60, 60), 4, rng)
+    steps = [float(smooth.diff(dim=axis).abs().mean()) for axis in range(3)]
+    assert float(smooth.std()) == pytest.approx(1, abs=1e-3) and max(steps) < 0.2
+
+
+def test_slabs_are_sampled_where_their_coordinates_say():
+    """Beside scipy's sampling of the whole slices; beyond the slice its edge repeats."""
+    rng = np.random.default_rng(3)
+    planes = [rng.uniform(0, 1, (50, 70)).astype(np.float32) for _ in range(slabs.DEPTH)]
+    for centre in ((25, 35), (2, 68)):
+        places = slabs._coordinates(np.array(centre), np.array([0.4, 0.7]), 30, rng, "cpu")
+        found = slabs._sample(*slabs._cropped(planes, places), "bilinear")
+        for n, plane in enumerate(planes):
+            at = places[:, n].numpy()
+            expected = ndimage.map_coordinates(plane, at, order=1, mode="nearest")
+            assert np.allclose(found[n], expected, atol=1e-3)
+
+
 def test_members_of_a_family_look_alike():
-    labels = np.zeros((1, 40, 60), np.int64)
+    labels = torch.zeros(1, 40, 60, dtype=torch.int64)
     labels[:, 10:30, 10:25], labels[:, 10:30, 26:41] = 1, 2
     families = np.array([0, 1, 1])
     rng = np.random.default_rng(3)
@@ -119,7 +154,7 @@ def test_members_of_a_family_look_alike():
 
 
 def test_shells_lie_along_the_outlines_of_bodies():
-    labels = np.zeros((2, 60, 60), np.int64)
+    labels = torch.zeros(2, 60, 60, dtype=torch.int64)
     labels[:, 10:50, 10:50] = 1
     added = 0
     for seed in range(8):
@@ -288,7 +323,7 @@ def test_hand_drawn_boxes_stay_within_their_jitter():
 
 
 def test_points_lie_where_they_say():
-    mask = ball_slab().mask[1]
+    mask = ball_slab().mask[1].numpy()
     rng = np.random.default_rng(0)
     for _ in range(20):
         points, signs = rollouts.user_points(mask, rng)
@@ -321,29 +356,29 @@ def test_real_volumes_come_from_a_manifest(data):
 def test_implants_change_the_object_and_leave_what_is_far_from_it(monkeypatch):
     """The rest is the real image; the object covers it, and can be seen."""
     monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
-    labels = np.zeros((3, 60, 60), np.int64)
+    labels = torch.zeros(3, 60, 60, dtype=torch.int64)
     labels[:, 20:40, 20:40] = 1
     target = labels == 1
-    far = ~ndimage.binary_dilation(target, np.ones((1, 3, 3)), iterations=6)
-    canvas = np.random.default_rng(1).uniform(0.3, 0.5, labels.shape).astype(np.float32)
+    far = ~fields.grown(target, 6)
+    canvas = 0.3 + 0.2 * torch.rand(labels.shape, generator=torch.Generator().manual_seed(1))
     for seed in range(10):
         image = appearance.implant(labels, target, canvas, np.random.default_rng(seed))
-        assert np.allclose(image[far], canvas[far])
-        assert not np.allclose(image[target], canvas[target])
-        ring = ndimage.binary_dilation(target, iterations=3) & ~target
+        assert torch.allclose(image[far], canvas[far], atol=1e-6)
+        assert not torch.allclose(image[target], canvas[target], atol=1e-2)
+        ring = fields.grown(target, 3) & ~target
         assert abs(image[target].mean() - image[ring].mean()) > 0.05
 
 
 def test_other_greys_never_hide_the_object(monkeypatch):
     monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
-    target = np.zeros((3, 40, 40), bool)
+    target = torch.zeros(3, 40, 40, dtype=torch.bool)
     target[:, 10:30, 10:30] = True
-    image = np.where(target, 0.6, 0.45).astype(np.float32)
-    image += np.random.default_rng(2).normal(0, 0.01, image.shape).astype(np.float32)
+    image = torch.where(target, 0.6, 0.45)
+    image += 0.01 * fields.noise(image.shape, np.random.default_rng(2))
     changed = 0
     for seed in range(150):
         found = appearance.vary(image, target, np.random.default_rng(seed))
-        ring = ndimage.binary_dilation(target, iterations=3) & ~target
+        ring = fields.grown(target, 3) & ~target
         assert abs(found[target].mean() - found[ring].mean()) > 0.05
         changed += abs(found[target].mean() - image[target].mean()) > 0.05
     assert 5 < changed < 50
@@ -357,7 +392,7 @@ def test_implants_share_the_shapes_and_draw_from_every_kind(data, monkeypatch):
     slab = ours.draw()
     assert slab.mask[1].sum() >= 15 and slab.recipe[0] == 1
     again = ours.again(slab.recipe)
-    assert np.array_equal(slab.image, again.image) and np.array_equal(slab.mask, again.mask)
+    assert torch.equal(slab.image, again.image) and torch.equal(slab.mask, again.mask)
     state = ours.state()
     state["sources"][1]["volumes"] = [7]
     with pytest.raises(StateMismatch, match="implants"):

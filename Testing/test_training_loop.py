@@ -12,6 +12,7 @@ import yaml
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
+from SlideSAMLib.builtin.features import CHANNELS
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network
 from SlideSAMLib.errors import InputError
@@ -189,7 +190,7 @@ def test_figures_tell_the_kinds_of_prompt_apart():
 
 def test_an_untrained_network_says_nothing_about_an_empty_image():
     network = BuiltinNetwork(**SMALL)
-    logits, fine, quality, presence = network(torch.zeros(2, 21, 128, 128))
+    logits, fine, quality, presence = network(torch.zeros(2, CHANNELS, 128, 128))
     assert logits.shape == (2, 4, 3, 64, 64)
     assert fine.shape == (2, 3, 128, 128)
     assert quality.shape == (2, 4)

@@ -1,20 +1,23 @@
-"""Intensities: painting synthetic slabs from labels, and disturbing real ones."""
+"""Intensities: painting synthetic slabs from labels, and disturbing real ones.
+
+Images and masks are tensors (S, H, W) and stay on their device; few numbers come back to the host.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import torch
+from torch import Tensor
 
-from .shapes import smooth_noise
+from .fields import blur, grown, interpolated, noise, shrunk, smooth_noise
+
+FARTHEST = 9  # voxels that a shell can be thick
 
 
 def paint(
-    labels: np.ndarray,
-    target: np.ndarray,
-    rng: np.random.Generator,
-    families: np.ndarray | None = None,
-) -> np.ndarray:
-    """A synthetic image (S, H, W) float32, roughly 0..1, for a slab of labels.
+    labels: Tensor, target: Tensor, rng: np.random.Generator, families: np.ndarray | None = None
+) -> Tensor:
+    """A synthetic image (S, H, W) float32, roughly 0..1, for a slab of labels (int64).
 
     `target` (bool) is the object to be found: it differs from its surroundings by at least a
     little, since nobody can segment what cannot be seen. Labels of one family (label value ->
@@ -25,34 +28,36 @@ def paint(
     alike = families is not None and rng.random() < 0.8
     if alike:
         means = means[families[:count]]
-    image = means[labels]
+    image = _table(means, labels)
     if rng.random() < 0.4:  # some labels are made of two tissues
-        mixed = rng.random(count) < 0.4
-        halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng) > rng.uniform(-0.5, 0.8)
-        image = image + (mixed[labels] & halves) * rng.uniform(-0.25, 0.25)
+        mixed = _table(rng.random(count) < 0.4, labels) > 0
+        halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng, labels.device)
+        mixed &= halves > rng.uniform(-0.5, 0.8)
+        image = image + mixed * rng.uniform(-0.25, 0.25)
     if rng.random() < 0.3:
         image = image + _shells(labels, target, rng)
-    relatives = families[labels] == _family(labels, target, families) if alike else target
+    relatives = target
+    if alike and bool(target.any()):
+        relatives = _table(families[:count], labels) == families[_value(labels, target)]
     image = _separate(image, target, relatives, rng)
-    texture = rng.uniform(0, 0.08, count).astype(np.float32)[labels]
+    texture = _table(rng.uniform(0, 0.08, count), labels)
     if rng.random() < 0.7:
-        image = image + texture * _grain(labels.shape, rng)
+        image = image + texture * _grain(labels, rng)
     if rng.random() < 0.15:
-        image = image + rng.choice([-1, 1]) * rng.uniform(0.1, 0.4) * _rim(target)
-    return acquire(image.astype(np.float32), rng)
+        rim = grown(target, 1) & ~shrunk(target, 1)
+        image = image + rng.choice([-1, 1]) * rng.uniform(0.1, 0.4) * rim
+    return acquire(image, rng)
 
 
-def implant(
-    labels: np.ndarray, target: np.ndarray, canvas: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def implant(labels: Tensor, target: Tensor, canvas: Tensor, rng: np.random.Generator) -> Tensor:
     """Objects put into a real image (S, H, W), roughly 0..1: lesions, nodes, things never seen.
 
     `target` (bool) and now and then other bodies of `labels` take a grey of their own, and cover
     more or less of what was there.
     """
-    image = canvas.astype(np.float32)
-    room = 0.2 * target[0].size * len(labels)
-    for value, size in enumerate(np.bincount(labels.ravel())):
+    image = canvas.float()
+    room = 0.2 * target.numel()
+    for value, size in enumerate(torch.bincount(labels.flatten()).tolist()):
         if 0 < size < room and rng.random() < 0.25:
             image = _covered(image, (labels == value) & ~target, rng)
     image = _covered(image, target, rng)
@@ -60,20 +65,19 @@ def implant(
     return acquire(image, rng) if rng.random() < 0.5 else image
 
 
-def _covered(image: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    if not body.any():
+def _covered(image: Tensor, body: Tensor, rng: np.random.Generator) -> Tensor:
+    if not bool(body.any()):
         return image
     edge = rng.uniform(0.3, 1.2)
-    cover = ndimage.gaussian_filter(body.astype(np.float32), (0, edge, edge))
-    cover *= rng.uniform(0.6, 1.0)
-    grain = rng.uniform(0, 0.08) * _grain(body.shape, rng)
+    cover = blur(body.float(), (0, edge, edge)) * rng.uniform(0.6, 1.0)
+    grain = rng.uniform(0, 0.08) * _grain(image, rng)
     if rng.random() < 0.5:
-        mottles = smooth_noise(body.shape, rng.uniform(8, 30), rng)
+        mottles = smooth_noise(body.shape, rng.uniform(8, 30), rng, body.device)
         grain = grain + rng.uniform(0, 0.1) * mottles
     return image + cover * (rng.uniform(0, 1) + grain - image)
 
 
-def vary(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def vary(image: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     """Real intensities as another scanner or sequence might show them, the object still visible."""
     if rng.random() < 0.25:
         other = _other_greys(image, rng)
@@ -82,18 +86,26 @@ def vary(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.
     return acquire(image, rng) if rng.random() < 0.3 else image
 
 
-def _other_greys(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _other_greys(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Other greys for the same tissues: a random curve, mostly but not always a rising one."""
     knots = np.sort(rng.uniform(0, 1, int(rng.integers(3, 7))))
     values = rng.uniform(0, 1, len(knots))
     if rng.random() < 0.6:
         values = np.sort(values)
-    return np.interp(image, knots, values).astype(np.float32)
+    return interpolated(image, knots, values)
 
 
-def _visible(image: np.ndarray, target: np.ndarray) -> bool:
-    ring = ndimage.binary_dilation(target, iterations=3) & ~target
-    return bool(ring.any()) and abs(float(image[target].mean() - image[ring].mean())) > 0.06
+def _visible(image: Tensor, target: Tensor) -> bool:
+    gap = _gap(image, target, target)
+    return gap is not None and abs(gap) > 0.06
+
+
+def _gap(image: Tensor, target: Tensor, relatives: Tensor) -> float | None:
+    """How much brighter the object is than what lies around it; None where one is not there."""
+    ring = grown(target, 3, slices=3) & ~target & ~relatives
+    if not bool(ring.any()) or not bool(target.any()):
+        return None
+    return float(image[target].mean() - image[ring].mean())
 
 
 def _means(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -112,16 +124,21 @@ def _means(count: int, rng: np.random.Generator) -> np.ndarray:
     return means.astype(np.float32)
 
 
-def _family(labels: np.ndarray, target: np.ndarray, families: np.ndarray) -> int:
-    return int(families[int(np.median(labels[target]))]) if target.any() else -1
+def _table(values: np.ndarray, labels: Tensor) -> Tensor:
+    """The value of each voxel's label, float32."""
+    return torch.from_numpy(np.asarray(values, np.float32)).to(labels.device)[labels]
 
 
-def _separate(image, target, relatives, rng: np.random.Generator) -> np.ndarray:
+def _value(labels: Tensor, target: Tensor) -> int:
+    """The label of the object."""
+    return int(labels[target].median())
+
+
+def _separate(image: Tensor, target: Tensor, relatives: Tensor, rng: np.random.Generator) -> Tensor:
     """Move the object and its relatives away from what else lies around the object."""
-    ring = ndimage.binary_dilation(target, iterations=3) & ~target & ~relatives
-    if not ring.any() or not target.any():
+    gap = _gap(image, target, relatives)
+    if gap is None:
         return image
-    gap = float(image[target].mean() - image[ring].mean())
     least = rng.uniform(0.06, 0.15)
     if abs(gap) < least:
         shift = rng.uniform(least, 0.35) * (1 if gap >= 0 else -1) - gap
@@ -129,68 +146,71 @@ def _separate(image, target, relatives, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def _shells(labels: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shells(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     """What to add where bodies have a shell of another grey: bones, kidneys, rims of lesions.
 
     The shells follow the outlines on each slice; they belong to the bodies.
     """
     count = int(labels.max()) + 1
     shelled = rng.random(count) < 0.25
-    if target.any() and rng.random() < 0.7:
-        shelled[int(np.median(labels[target]))] = True
-    edges = np.zeros(labels.shape, bool)
+    if bool(target.any()) and rng.random() < 0.7:
+        shelled[_value(labels, target)] = True
+    edges = torch.zeros_like(labels, dtype=torch.bool)
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]
-    near = np.stack(
-        [ndimage.distance_transform_edt(~edge) if edge.any() else edge for edge in edges]
-    )
-    reach = np.exp(rng.uniform(np.log(1), np.log(9), count))
+    reach = _table(np.exp(rng.uniform(np.log(1), np.log(FARTHEST), count)), labels)
     change = rng.choice([-1, 1], count) * rng.uniform(0.08, 0.5, count) * shelled
-    return (change[labels] * (near < reach[labels])).astype(np.float32)
+    return _table(change, labels) * (_distance(edges) < reach)
 
 
-def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    noise = rng.standard_normal(shape, dtype=np.float32)
+def _distance(edges: Tensor) -> Tensor:
+    """In-plane distance to the next edge in voxels, up to FARTHEST."""
+    distance = torch.full(edges.shape, float(FARTHEST), device=edges.device)
+    near = edges
+    for step in range(FARTHEST):
+        distance[near] = distance[near].clamp(max=step)
+        near = grown(near, 1)
+    return distance
+
+
+def _grain(like: Tensor, rng: np.random.Generator) -> Tensor:
+    grain = noise(like.shape, rng, like.device)
     sigma = rng.choice([0.0, 0.7, 1.2, 2.0])
     if sigma:
-        noise = ndimage.gaussian_filter(noise, (0, sigma, sigma))
-        noise /= max(float(noise.std()), 1e-6)
-    return noise
+        grain = blur(grain, (0, sigma, sigma))
+        grain = grain / grain.std().clamp(min=1e-6)
+    return grain
 
 
-def _rim(target: np.ndarray) -> np.ndarray:
-    near = np.ones((1, 3, 3), bool)
-    return ndimage.binary_dilation(target, near, 1) & ~ndimage.binary_erosion(target, near, 1)
-
-
-def acquire(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def acquire(image: Tensor, rng: np.random.Generator) -> Tensor:
     """What a scanner does: blur, bias, noise, gain that jumps between slices; float32."""
     if rng.random() < 0.75:
         sigma = rng.uniform(0.3, 1.3)
         across = rng.uniform(0.3, 0.9) if rng.random() < 0.25 else 0  # thick slices, out of focus
-        image = ndimage.gaussian_filter(image, (across, sigma, sigma))
+        image = blur(image, (across, sigma, sigma))
     if rng.random() < 0.35:
-        image = image * np.exp(rng.uniform(0, 0.35) * smooth_noise(image.shape, 2, rng))
+        bias = smooth_noise(image.shape, 2, rng, image.device)
+        image = image * torch.exp(rng.uniform(0, 0.35) * bias)
     if rng.random() < 0.08:  # speckle: the brighter the noisier
-        image = image * np.exp(rng.uniform(0.05, 0.35) * _grain(image.shape, rng))
+        image = image * torch.exp(rng.uniform(0.05, 0.35) * _grain(image, rng))
     if rng.random() < 0.8:
-        image = image + rng.uniform(0, 0.08) * _grain(image.shape, rng)
-    return image.astype(np.float32, copy=False)
+        image = image + rng.uniform(0, 0.08) * _grain(image, rng)
+    return image
 
 
-def disturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def disturb(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Changes that leave an image (real or synthetic) plausible: contrast, gain, inversion."""
     if rng.random() < 0.15:
         gain = 1 + rng.normal(0, 0.06, (len(image), 1, 1))
-        image = image * gain
-    image = np.clip(image, 0, 1)
+        image = image * torch.from_numpy(gain.astype(np.float32)).to(image.device)
+    image = image.clamp(0, 1)
     if rng.random() < 0.35:
-        image = image ** np.exp(rng.normal(0, 0.35))
+        image = image ** float(np.exp(rng.normal(0, 0.35)))
     if rng.random() < 0.15:
         image = 1 - image
     if rng.random() < 0.5:
         low, high = rng.uniform(0, 0.12), rng.uniform(0.85, 1)
         image = low + (high - low) * image
     if rng.random() < 0.3:
-        image = image + rng.uniform(0, 0.04) * _grain(image.shape, rng)
-    return np.clip(image, 0, 1).astype(np.float32)
+        image = image + rng.uniform(0, 0.04) * _grain(image, rng)
+    return image.clamp(0, 1)

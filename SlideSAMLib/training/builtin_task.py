@@ -45,7 +45,8 @@ class BuiltinTask:
             freeze_encoder(self.network)
 
     def start(self, seed: int, state: dict | None = None) -> None:
-        self._slides = open_slides(self._config, seed, state)
+        device = next(self.network.parameters()).device
+        self._slides = open_slides(self._config, seed, state, device)
 
     def state(self) -> dict:
         return self._slides.state()
@@ -61,7 +62,9 @@ class BuiltinTask:
         loss = window_loss(logits, fine, quality, presence, step)
         found = figures(fine.detach(), presence.detach(), step)
         with torch.no_grad():
-            probabilities = fine.detach().float().sigmoid().cpu()  # waits for the network
+            probabilities = fine.detach().float().sigmoid()
+            if device.type == "cuda":  # so that the time of the data is theirs alone
+                torch.cuda.synchronize(device)
             begun = time.perf_counter()
             self._slides.advance(probabilities)
             self.data_seconds += time.perf_counter() - begun

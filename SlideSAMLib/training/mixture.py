@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from . import datasets, sources
 from .config import TrainConfig, left_out
+from .fields import Device
 from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import Labelled, Slab, cut
 from .sources import Implants, Shapes, Source
@@ -31,10 +32,15 @@ class Mixture:
     """Draws slabs from the configured sources; the same sequence for the same seed.
 
     state : of an earlier mixture with the same configuration and seed; this one goes on where that
-    one stood. Raises InputError, and StateMismatch where the volumes are others.
+    one stood. device : where the slabs are made.
+
+    Raises InputError, and StateMismatch where the volumes are others.
     """
 
-    def __init__(self, config: TrainConfig, seed: int, state: dict | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
+    ) -> None:
+        self._device = device
         self.rng = np.random.default_rng(seed)
         self.seed, self.drawn = seed, 0
         kept = state["sources"] if state else []
@@ -72,7 +78,7 @@ class Mixture:
             place = int(self.rng.choice(len(self.sources), p=self.shares))
             volume = self.sources[place].volume(self.rng)
             seed = int(self.rng.integers(1 << 62))
-            slab = cut(volume, np.random.default_rng(seed))
+            slab = cut(volume, np.random.default_rng(seed), self._device)
             if slab is not None:
                 slab.recipe = (place, volume.key, seed)
                 return slab
@@ -83,7 +89,8 @@ class Mixture:
         Raises StateMismatch where the volume gives no slab any more.
         """
         place, key, seed = recipe
-        slab = cut(self.sources[place].find(key), np.random.default_rng(seed))
+        volume = self.sources[place].find(key)
+        slab = cut(volume, np.random.default_rng(seed), self._device)
         if slab is None:
             raise StateMismatch(f"a volume of {self.sources[place].name} has changed")
         slab.recipe = (place, key, seed)

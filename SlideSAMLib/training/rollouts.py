@@ -63,7 +63,7 @@ class _Place:
     @classmethod
     def at_start(cls, slab: Slab) -> _Place:
         """On the marked slice, without a prompt yet."""
-        return cls(slab, torch.from_numpy(slab.image), torch.from_numpy(slab.mask).float(), 1)
+        return cls(slab, slab.image, slab.mask.float(), 1)
 
     def state(self) -> dict:
         """The way so far, and the recipe of the slab instead of its voxels."""
@@ -81,7 +81,9 @@ class _Place:
         place = cls.at_start(slab)
         place.region = None if state["region"] is None else Region(**state["region"])
         for name in ON_THE_WAY:
-            setattr(place, name, state[name])
+            value = state[name]
+            moved = value.to(slab.image.device) if isinstance(value, torch.Tensor) else value
+            setattr(place, name, moved)
         return place
 
 
@@ -124,8 +126,9 @@ class Pool:
 
     def step(self) -> Step:
         """Inputs and targets of the present windows."""
-        batch = Batch.empty(len(self.places))
-        target = torch.zeros(len(self.places), 3, GRID, GRID)
+        device = self.places[0].image.device
+        batch = Batch.empty(len(self.places), device)
+        target = torch.zeros(len(self.places), 3, GRID, GRID, device=device)
         valid = torch.ones(len(self.places), 3)
         for n, place in enumerate(self.places):
             self._fill(batch, n, place)
@@ -136,10 +139,14 @@ class Pool:
         self._batch = batch
         first = torch.tensor([p.centre == 1 for p in self.places])
         ambiguous = torch.tensor([p.box is None and p.known is None for p in self.places])
-        return Step(features.assemble(batch), batch.image, target, valid, first, ambiguous)
+        inputs = features.assemble(batch)
+        return Step(inputs, batch.image, target, valid, first, ambiguous).to(device)
 
     def advance(self, probabilities: torch.Tensor) -> None:
-        """Move every slab on; probabilities (B, 3, GRID, GRID) are the network's own answer."""
+        """Move every slab on; probabilities (B, 3, GRID, GRID) are the network's own answer.
+
+        They lie on the device of the slabs.
+        """
         memory = features.mask_histograms(self._batch.image[:, 1:2], probabilities[:, 1:2])
         for n, place in enumerate(self.places):
             if place.memory is None:
@@ -174,7 +181,7 @@ class Pool:
     def _fresh(self) -> _Place:
         slab = self.draw()
         place = _Place.at_start(slab)
-        mask, rng = slab.mask[1], self.rng
+        mask, rng = _on_host(slab.mask[1]), self.rng
         box = mask_box(mask)
         kind = rng.random()
         if kind < 0.62:
@@ -186,7 +193,7 @@ class Pool:
             place.points, place.signs = user_points(mask, rng)
             place.region = self._point_region(place, box)
         else:
-            place.known = torch.zeros(3, *mask.shape)
+            place.known = torch.zeros_like(place.mask[:3])
             place.known[1] = torch.from_numpy(rough(mask, rng))
             place.known_flags = (0, 1, 0)
             place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
@@ -214,7 +221,7 @@ class Pool:
         mask = self._on_slice(place, probabilities[1:2])[0] > 0.5
         if mask.sum() < 3:
             return False
-        place.box, place.memory = mask_box(mask.numpy()), None
+        place.box, place.memory = mask_box(_on_host(mask)), None
         place.region = self._around_prompt(place, self.rng.uniform(1.3, 1.9))
         return True
 
@@ -229,7 +236,7 @@ class Pool:
     def _on_slice(place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
         """Probabilities (N, GRID, GRID) of the region put back on the slab's slices (N, H, W)."""
         values, (row, column) = paste_region(probabilities, place.region, place.mask.shape[1:])
-        found = torch.zeros(len(probabilities), *place.mask.shape[1:])
+        found = torch.zeros_like(place.mask[: len(probabilities)])
         height, width = values.shape[1:]
         found[:, row : row + height, column : column + width] = values.clamp(0, 1)
         return found
@@ -241,8 +248,8 @@ class Pool:
         nothing to correct, or nothing to correct from.
         """
         rng, centre = self.rng, place.centre
-        truth = place.mask[centre].numpy() > 0.5
-        mask = self._on_slice(place, probabilities[1:2])[0].numpy() > 0.5
+        truth = _on_host(place.mask[centre] > 0.5)
+        mask = _on_host(self._on_slice(place, probabilities[1:2])[0] > 0.5)
         point = largest_error(mask, truth, rng)
         if place.corrections >= MOST_CORRECTIONS or mask.sum() < 3 or point is None:
             return False
@@ -251,7 +258,7 @@ class Pool:
         x, y, sign = point
         place.corrections += 1
         place.points, place.signs = (*place.points, (x, y)), (*place.signs, sign)
-        place.known = torch.zeros(3, *mask.shape)
+        place.known = torch.zeros_like(place.mask[:3])
         place.known[1] = torch.from_numpy(mask)
         place.known_flags = (0, 1, 0)
         if place.box is None or rng.random() < 0.5:
@@ -282,7 +289,7 @@ class Pool:
         if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
             return False
         known = self._on_slice(place, probabilities)
-        ahead = (known[2] > 0.5).numpy()
+        ahead = _on_host(known[2] > 0.5)
         if ahead.sum() < 3:
             return False
         overlap = ((known[1] > 0.5) & (truth[1] > 0.5)).sum() / truth[1].sum()
@@ -306,6 +313,10 @@ class Pool:
         elif kind < 0.23:
             place.known, place.known_flags = None, (0, 0, 0)
         return True
+
+
+def _on_host(mask: torch.Tensor) -> np.ndarray:
+    return mask.cpu().numpy()
 
 
 def jittered(box, shape, rng: np.random.Generator, most: float) -> tuple:

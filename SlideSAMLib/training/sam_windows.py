@@ -105,7 +105,8 @@ def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
     pixels = image[way].astype(np.float32)
     if rng.random() < ZOOMED:
         pixels, mask = _zoom(pixels, mask, rng)
-    return SamSlab(*_turned(appearance.disturb(pixels, rng), mask, rng), known, slices)
+    pixels = appearance.disturb(torch.from_numpy(pixels), rng).numpy()
+    return SamSlab(*_turned(pixels, mask, rng), known, slices)
 
 
 def window(slab: SamSlab, centre: int, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
+
+from .fields import smooth_noise
 
 SHAPE = (80, 128, 128)  # K, J, I
 
 
-def smooth_noise(shape: tuple[int, ...], cells: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of unit deviation that varies over about shape / cells voxels; float32."""
-    coarse = tuple(max(2, round(cells * n / max(shape)) + 1) for n in shape)
-    zoom = [n / c for n, c in zip(shape, coarse, strict=True)]
-    field = ndimage.zoom(rng.standard_normal(coarse).astype(np.float32), zoom, order=1)
-    return field / max(float(field.std()), 1e-6)
+def _noise(shape: tuple[int, ...], cells: float, rng: np.random.Generator) -> np.ndarray:
+    return smooth_noise(shape, cells, rng).numpy()
 
 
 class _Canvas:
@@ -27,8 +24,8 @@ class _Canvas:
         self.families = np.arange(256, dtype=np.int16)  # label -> first label of its kin
         grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij")
         warp = rng.uniform(0, 5)
-        self.grid = [g + warp * smooth_noise(SHAPE, 5, rng) for g in grid]
-        self.bumps = smooth_noise(SHAPE, rng.uniform(6, 16), rng)
+        self.grid = [g + warp * _noise(SHAPE, 5, rng) for g in grid]
+        self.bumps = _noise(SHAPE, rng.uniform(6, 16), rng)
 
     def new_label(self, kin: int | None = None) -> int:
         """The next free value; `kin` is an earlier label that it looks like."""
@@ -179,7 +176,7 @@ def blob(canvas: _Canvas) -> None:
     if min(shape) < 3:
         return
     distance = (canvas.local(centre, where) ** 2).sum(0) / radius**2
-    noise = smooth_noise(shape, rng.uniform(3, 8), rng)
+    noise = _noise(shape, rng.uniform(3, 8), rng)
     canvas.paint(where, noise * rng.uniform(0.2, 0.6) + distance < 0.9, canvas.new_label())
 
 
@@ -235,7 +232,7 @@ def folds(canvas: _Canvas) -> None:
     where, value = _implicit(canvas, _centre(rng), radii, _rotation(rng), 2.0, 0.15)
     if min(value.shape) < 3:
         return
-    field = smooth_noise(value.shape, max(value.shape) / rng.uniform(7, 16), rng)
+    field = _noise(value.shape, max(value.shape) / rng.uniform(7, 16), rng)
     bounds = np.quantile(field, rng.uniform([0.15, 0.55], [0.4, 0.75]))
     inside = (value < 1) & (field > bounds[0])
     sheet = inside & (field < bounds[1])
@@ -293,7 +290,7 @@ def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
     regions = int(rng.integers(1, 6))
     if regions > 1:
         levels = np.sort(rng.uniform(-1.2, 1.2, regions - 1))
-        background = smooth_noise(SHAPE, rng.uniform(2, 7), rng)
+        background = _noise(SHAPE, rng.uniform(2, 7), rng)
         canvas.labels[:] = np.digitize(background, levels).astype(np.uint8)
     canvas.used = regions
     if rng.random() < 0.6:  # a body in air

@@ -1,4 +1,8 @@
-"""Slabs: a few neighbouring slices of one object, cut, turned and scaled from a labelled volume."""
+"""Slabs: a few neighbouring slices of one object, cut, turned and scaled from a labelled volume.
+
+Volumes lie in the host's memory. The part of them that a slab shows is taken to the device of the
+training, where it is resampled and gets its intensities.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy import ndimage
+from torch import Tensor
 
 from ..next_prompt import mask_box
 from . import appearance
+from .fields import Device, blur, smooth_noise
 
 DEPTH = 20  # slices of a slab: one behind the start, the rest ahead
+MARGIN = 8  # voxels around what a slab shows, for the blur
 
 
 @dataclass
@@ -42,14 +51,14 @@ class Labelled:
 
 @dataclass
 class Slab:
-    """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid (S,): there is such a slice.
+    """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid bool (S,): there is such a slice.
 
     The object is marked on slice 1; the slide goes towards higher slices.
     recipe : of a mixture, see `mixture.Mixture.again`; None for slabs from elsewhere.
     """
 
-    image: np.ndarray
-    mask: np.ndarray
+    image: Tensor
+    mask: Tensor
     valid: np.ndarray
     recipe: tuple[int, int, int] | None = None
 
@@ -61,12 +70,14 @@ def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
     return Labelled(labels, image, spacing, ndimage.find_objects(labels), targets, **rest)
 
 
-def cut(source: Labelled, rng: np.random.Generator, tries: int = 8) -> Slab | None:
-    """A random slab, or None where no try gave an object that fits."""
+def cut(
+    source: Labelled, rng: np.random.Generator, device: Device = "cpu", tries: int = 8
+) -> Slab | None:
+    """A random slab on a device, or None where no try gave an object that fits."""
     for _ in range(tries):
         axis = slide_axis(source, rng)
         seed = _seed(source, axis, rng)
-        slab = None if seed is None else _cut_at(source, axis, seed, rng)
+        slab = None if seed is None else _cut_at(source, axis, seed, rng, device)
         if slab is not None:
             return slab
     return None
@@ -98,7 +109,7 @@ def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray |
     return hits[0]
 
 
-def _cut_at(source, axis, seed, rng) -> Slab | None:
+def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     labels = np.moveaxis(source.labels, axis, 0)  # slide axis to the front
     image = None if source.image is None else np.moveaxis(source.image, axis, 0)
     start, y, x = (int(v) for v in (seed[axis], *np.delete(seed, axis)))
@@ -122,13 +133,13 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
     steps = gap * (np.arange(DEPTH) - 1) * rng.choice([-1, 1])
     index = start + steps
     valid = (index >= 0) & (index < len(labels))
-    coordinates = _coordinates(centre, step_mm / np.array(spacing[1:]), view, rng)
+    coordinates = _coordinates(centre, step_mm / np.array(spacing[1:]), view, rng, device)
     index = index.clip(0, len(labels) - 1)
     if source.unlabelled is not None:
         valid &= ~np.array([(labels[k] == source.unlabelled).any() for k in index])
         if not valid[1]:
             return None
-    cut_labels = _sample(labels, index, coordinates, 0)
+    cut_labels = _sample(*_cropped([labels[k] for k in index], coordinates), "nearest").long()
     mask = _pieces(cut_labels == value, rng.random() < source.whole)
     if mask is None or mask[1].sum() < 15:
         return None
@@ -136,13 +147,15 @@ def _cut_at(source, axis, seed, rng) -> Slab | None:
         pixels = _sample_image(image, index, gap, coordinates, step_mm / min(spacing[1:]), rng)
         pixels = appearance.vary(pixels, mask, rng)
     elif source.canvases:
-        pixels = appearance.implant(cut_labels, mask, _canvas(source.canvases, view, rng), rng)
+        pixels = appearance.implant(
+            cut_labels, mask, _canvas(source.canvases, view, rng, device), rng
+        )
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
     return Slab(appearance.disturb(pixels, rng), mask, valid)
 
 
-def _canvas(canvases, view: int, rng: np.random.Generator) -> np.ndarray:
+def _canvas(canvases, view: int, rng: np.random.Generator, device: Device) -> Tensor:
     """A slab (DEPTH, view, view) from anywhere in a real volume; float32, roughly 0..1."""
     kind = canvases[rng.integers(len(canvases))]
     volume = kind[rng.integers(len(kind))]
@@ -153,7 +166,7 @@ def _canvas(canvases, view: int, rng: np.random.Generator) -> np.ndarray:
     gap = _gap(volume, axis, step_mm, rng)
     index = rng.integers(len(image)) + gap * (np.arange(DEPTH) - 1) * rng.choice([-1, 1])
     centre = rng.uniform(0.25, 0.75, 2) * image.shape[1:]
-    coordinates = _coordinates(centre, step_mm / spacing, view, rng)
+    coordinates = _coordinates(centre, step_mm / spacing, view, rng, device)
     index = index.clip(0, len(image) - 1)
     return _sample_image(image, index, gap, coordinates, step_mm / min(spacing), rng)
 
@@ -167,18 +180,21 @@ def _gap(source, axis, step_mm, rng) -> int:
     return int(rng.integers(1, most + 1)) if rng.random() < 0.7 else 1
 
 
-def _coordinates(centre, steps, view, rng) -> np.ndarray:
-    """Voxel coordinates (2, S, view, view) of the slab's pixels: rows, columns."""
+def _coordinates(centre, steps, view, rng, device) -> Tensor:
+    """Voxel coordinates (2, S, view, view) of the slab's pixels, float32: rows, columns."""
     angle = rng.choice([0, 90, 180, 270]) if rng.random() < 0.6 else rng.uniform(0, 360)
     angle = np.radians(angle)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     scale = np.exp(rng.normal(0, 0.1, 2)) * rng.choice([-1, 1], 2)
-    line = np.arange(view) - (view - 1) / 2
-    grid = np.stack(np.meshgrid(line, line, indexing="ij")).astype(np.float32)
+    line = torch.arange(view, device=device) - (view - 1) / 2
+    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
     if rng.random() < 0.4:  # elastic
         amount = rng.uniform(0, 0.04) * view
-        grid = grid + amount * np.stack([smooth2(view, rng) for _ in range(2)])
-    grid = np.tensordot(turn, grid * scale[:, None, None], 1) * np.asarray(steps)[:, None, None]
+        grid = grid + amount * torch.stack(
+            [smooth_noise((view, view), 4, rng, device) for _ in range(2)]
+        )
+    matrix = np.asarray(steps)[:, None] * turn * scale  # stretched, turned, in voxels
+    grid = torch.tensordot(_to(matrix, device), grid, 1)
     offset = centre + rng.normal(0, 0.08, 2) * view * np.asarray(steps)
     drift = np.zeros((2, DEPTH))
     if rng.random() < 0.25:  # breathing, or a structure that moves in plane
@@ -186,47 +202,53 @@ def _coordinates(centre, steps, view, rng) -> np.ndarray:
         moves = moves + rng.normal(0, rng.uniform(0, 0.025) * view, (2, 1))  # oblique: one way
         drift = np.cumsum(moves, 1)
         drift -= drift[:, 1:2]
-    return (grid + offset[:, None, None])[:, None] + drift[:, :, None, None]
+    return grid[:, None] + _to(offset[:, None] + drift, device)[:, :, None, None]
 
 
-def smooth2(view: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth 2D noise (view, view) of unit deviation."""
-    return appearance.smooth_noise((view, view), 4, rng)
+def _to(values: np.ndarray, device: Device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)
 
 
-def _sample(volume, index, coordinates, order) -> np.ndarray:
-    return np.stack(
-        [
-            ndimage.map_coordinates(volume[k], coordinates[:, n], order=order, mode="nearest")
-            for n, k in enumerate(index)
-        ]
-    )
+def _cropped(planes: Sequence[np.ndarray], coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of the planes (H, W) that the coordinates lie in, and the coordinates in it."""
+    height, width = planes[0].shape
+    r0, c0 = (int(low) for low in coordinates.amin((1, 2, 3)).floor())
+    r1, c1 = (int(high) for high in coordinates.amax((1, 2, 3)).ceil())
+    r0, c0 = min(max(r0 - MARGIN, 0), height - 1), min(max(c0 - MARGIN, 0), width - 1)
+    r1, c1 = max(r1 + MARGIN, r0) + 1, max(c1 + MARGIN, c0) + 1
+    part = np.stack([plane[r0:r1, c0:c1] for plane in planes])
+    start = torch.tensor([r0, c0], device=coordinates.device, dtype=torch.float32)
+    return _to(part, coordinates.device), coordinates - start[:, None, None, None]
 
 
-def _sample_image(image, index, gap, coordinates, step, rng) -> np.ndarray:
+def _sample(planes: Tensor, coordinates: Tensor, mode: str) -> Tensor:
+    """Plane n (H, W) of a stack at its coordinates (2, n, h, w); beyond, its edge repeats."""
+    last = torch.tensor(planes.shape[1:], device=planes.device) - 1
+    places = 2 * coordinates / last.clamp(min=1)[:, None, None, None] - 1
+    grid = places.flip(0).permute(1, 2, 3, 0)  # (row, column) first to (column, row) last
+    kind = {"mode": mode, "padding_mode": "border", "align_corners": True}
+    return F.grid_sample(planes[:, None], grid, **kind)[:, 0]
+
+
+def _sample_image(image, index, gap, coordinates, step, rng) -> Tensor:
     """The image's slices, averaged over thick slices and smoothed before they are shrunk."""
     thick = gap > 1 and rng.random() < 0.5
-    planes = {}
-    for k in set(int(i) for i in index):
-        reach = gap // 2 if thick else 0
-        plane = image[max(k - reach, 0) : k + reach + 1].astype(np.float32).mean(0)
-        planes[k] = ndimage.gaussian_filter(plane, 0.4 * step) if step > 1.5 else plane
-    return np.stack(
-        [
-            ndimage.map_coordinates(planes[int(k)], coordinates[:, n], order=1, mode="nearest")
-            for n, k in enumerate(index)
-        ]
-    )
+    reach = gap // 2 if thick else 0
+    means = [image[max(k - reach, 0) : k + reach + 1].mean(0, np.float32) for k in index]
+    planes, coordinates = _cropped(means, coordinates)
+    if step > 1.5:
+        planes = blur(planes, (0, 0.4 * step, 0.4 * step))
+    return _sample(planes, coordinates, "bilinear")
 
 
-def _pieces(mask: np.ndarray, whole: bool) -> np.ndarray | None:
+def _pieces(mask: Tensor, whole: bool) -> Tensor | None:
     """The mask itself, or the 3D piece of it that holds most of the middle of slice 1."""
     if whole:
         return mask
-    pieces, count = ndimage.label(mask)
+    pieces, count = ndimage.label(mask.cpu().numpy())
     if count == 0:
         return None
     middle = mask.shape[1] // 4
     sizes = np.bincount(pieces[1, middle:-middle, middle:-middle].ravel(), minlength=count + 1)
     sizes[0] = 0
-    return pieces == sizes.argmax() if sizes.any() else None
+    return torch.from_numpy(pieces == sizes.argmax()).to(mask.device) if sizes.any() else None

@@ -2,7 +2,8 @@
 
 Only the network can say where a slide goes next, so windows cannot be made long in advance. But
 there can be several pools of slabs: while the device learns from the windows of one, the others
-move on, each in a process of its own. The pools take turns.
+move on, each in a process of its own, on the CPU. The pools take turns. Without such processes the
+slabs are made and kept on the device of the training.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, multiprocessing
 
 from ..errors import InputError
 from .config import TrainConfig
+from .fields import Device
 from .generators import StateMismatch
 from .mixture import Mixture
 from .rollouts import Pool, Step
@@ -33,23 +35,28 @@ class Slides(Protocol):
         """The next batch."""
 
     def advance(self, probabilities: Tensor) -> None:
-        """The network's answer to it, (B, 3, GRID, GRID), on the CPU; see `rollouts.Pool`."""
+        """The network's answer to it, (B, 3, GRID, GRID); see `rollouts.Pool`."""
 
     def state(self) -> dict:
         """All that the next batches depend on."""
 
 
-def open_slides(config: TrainConfig, seed: int, state: dict | None = None) -> Slides:
+def open_slides(
+    config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
+) -> Slides:
     """As configured; with a state they go on. Raises InputError and StateMismatch."""
-    made = SlidesAhead if config.data_processes else OwnSlides
-    return made(config, seed, state)
+    if config.data_processes:
+        return SlidesAhead(config, seed, state)
+    return OwnSlides(config, seed, state, device)
 
 
 class OwnSlides:
-    """See `Slides`: one pool in this process."""
+    """See `Slides`: one pool in this process, on a device."""
 
-    def __init__(self, config: TrainConfig, seed: int, state: dict | None = None) -> None:
-        self._mixture = mixture = Mixture(config, seed, state and state["mixture"])
+    def __init__(
+        self, config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
+    ) -> None:
+        self._mixture = mixture = Mixture(config, seed, state and state["mixture"], device)
         if state is None:
             self._pool = Pool(config.batch, mixture.draw, np.random.default_rng(seed + 1))
         else:
@@ -111,7 +118,7 @@ class _Remote:
         return Step(**{f.name: self._shared[f.name].clone() for f in fields(Step)})
 
     def advance(self, probabilities: Tensor) -> None:
-        self._shared["answer"].copy_(probabilities)
+        self._shared["answer"].copy_(probabilities)  # from any device
         self._line.send("advance")
         self._ready = False
 

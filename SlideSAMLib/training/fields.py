@@ -1,0 +1,77 @@
+"""Noise, blur and neighbourhoods on whichever device the windows are made on.
+
+Where numbers are drawn on the device, its generator is seeded from `rng`: the same seed gives the
+same numbers again on the same kind of device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Device = torch.device | str
+
+
+def noise(shape: Sequence[int], rng: np.random.Generator, device: Device = "cpu") -> Tensor:
+    """White noise of unit deviation, float32."""
+    generator = torch.Generator(device=device).manual_seed(int(rng.integers(1 << 62)))
+    return torch.randn(tuple(shape), generator=generator, device=device)
+
+
+def smooth_noise(
+    shape: Sequence[int], cells: float, rng: np.random.Generator, device: Device = "cpu"
+) -> Tensor:
+    """Noise of unit deviation that varies over about shape / cells voxels; float32, 2D or 3D."""
+    coarse = [max(2, round(cells * n / max(shape)) + 1) for n in shape]
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    field = noise(coarse, rng, device)[None, None]
+    field = F.interpolate(field, tuple(shape), mode=mode, align_corners=True)[0, 0]
+    return field / field.std().clamp(min=1e-6)
+
+
+def blur(image: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """A stack (S, H, W) blurred by Gaussians of these deviations in voxels; its edge repeats."""
+    for axis, sigma in enumerate(sigmas):
+        if sigma <= 0:
+            continue
+        reach = max(1, int(4 * sigma + 0.5))
+        line = torch.arange(-reach, reach + 1, device=image.device, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (line / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).view(1, 1, -1)
+        moved = image.movedim(axis, -1)  # the axis to be blurred goes last
+        lines = moved.reshape(-1, 1, moved.shape[-1])
+        lines = F.conv1d(F.pad(lines, (reach, reach), mode="replicate"), kernel)
+        image = lines.view(moved.shape).movedim(-1, axis)
+    return image
+
+
+def grown(mask: Tensor, steps: int, slices: int = 0) -> Tensor:
+    """A bool mask (S, H, W) grown by so many voxels in the slice, and by so many slices."""
+    wide = mask
+    for axis, reach in enumerate((slices, steps, steps)):  # one axis after the other is quicker
+        size, narrow = mask.shape[axis], wide
+        for step in range(1, min(reach, size - 1) + 1):
+            front, back = (0, size - step), (step, size - step)
+            wide = wide.clone() if step == 1 else wide
+            wide.narrow(axis, *back).logical_or_(narrow.narrow(axis, *front))
+            wide.narrow(axis, *front).logical_or_(narrow.narrow(axis, *back))
+    return wide
+
+
+def shrunk(mask: Tensor, steps: int) -> Tensor:
+    """A bool mask (S, H, W) shrunk by so many voxels in the slice."""
+    return ~grown(~mask, steps)
+
+
+def interpolated(image: Tensor, knots: Sequence[float], values: Sequence[float]) -> Tensor:
+    """The curve through (knots, values), knots rising, at each grey; its ends go on level."""
+    x = torch.as_tensor(np.asarray(knots), dtype=torch.float32, device=image.device)
+    y = torch.as_tensor(np.asarray(values), dtype=torch.float32, device=image.device)
+    right = torch.searchsorted(x, image.contiguous()).clamp(1, len(x) - 1)
+    left = right - 1
+    share = ((image - x[left]) / (x[right] - x[left]).clamp(min=1e-6)).clamp(0, 1)
+    return y[left] + share * (y[right] - y[left])
