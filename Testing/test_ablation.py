@@ -76,7 +76,7 @@ def test_the_project_s_own_ablations_can_be_read():
 
 
 def test_the_built_in_model_knows_the_changes_of_the_project_s_ablations():
-    from SlideSAMLib.builtin.model import BuiltinSettings
+    from SlideSAMLib.builtin.requests import BuiltinSettings
 
     changes = [variant.model for variant in read_variants(ABLATIONS) if variant.model]
     assert changes

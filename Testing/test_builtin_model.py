@@ -13,9 +13,10 @@ from SlideSAMLib.api import segment
 from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin import model as builtin_model
 from SlideSAMLib.builtin.features import CHANNELS
-from SlideSAMLib.builtin.model import BuiltinModel, BuiltinSettings, load_builtin
+from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.regions import GRID
+from SlideSAMLib.builtin.requests import BuiltinSettings
 from SlideSAMLib.builtin.weights import FORMAT, read_network, with_reference, write_weights
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import load_model

@@ -2,7 +2,7 @@
 
 The file is YAML or JSON: `{"variants": [{"name": ..., "slide": {setting: value}, "model":
 {setting: value}}]}`. `slide` changes `slide_types.SlideSettings`, `model` the settings that the
-model itself has (the built-in one: `builtin.model.BuiltinSettings`); either may be missing.
+model itself has (the built-in one: `builtin.requests.BuiltinSettings`); either may be missing.
 """
 
 from __future__ import annotations

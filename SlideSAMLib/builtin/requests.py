@@ -1,0 +1,223 @@
+"""A window's prompt in terms of square regions, and what the network answers on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..fusion import Patch
+from ..next_prompt import mask_box
+from ..protocol import WindowPrompt
+from . import features
+from .features import MAX_POINTS, Batch
+from .regions import Region, paste_region, region_around, region_at, sample_region
+
+FACTOR = 1.6  # side of the region over the longer side of the box
+LEAST_FACTOR = 1.15
+POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
+AGREEMENT_WEIGHT = 0.25  # of an answer with itself, in the choice among the sizes
+LIMIT = 12.0  # logits are clipped to +- this
+
+
+@dataclass(frozen=True)
+class BuiltinSettings:
+    """What can be changed about the model without training it anew.
+
+    factor : side of the region over the longer side of the box, at least 1; inf: as wide as the
+        slice.
+    memory_share : share of the user's slice in the look of the object, 0..1.
+
+    Raises InputError where a value is out of its range.
+    """
+
+    factor: float = FACTOR
+    memory_share: float = features.MEMORY_SHARE
+
+    def __post_init__(self) -> None:
+        if not self.factor >= 1.0:
+            raise InputError(f"The model's factor must be 1 or greater, not {self.factor!r}.")
+        if not 0.0 <= self.memory_share <= 1.0:
+            raise InputError(
+                f"The model's memory_share must be between 0 and 1, not {self.memory_share!r}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltinEmbedding:
+    """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm.
+
+    first_boxes : point (x, y) -> box in voxels of the answer to this point alone, or None.
+    """
+
+    slices: torch.Tensor
+    spacing: tuple[float, float]
+    settings: BuiltinSettings = BuiltinSettings()
+    first_boxes: dict[tuple[float, float], tuple | None] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return self.slices.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is remembered of a slice with a trusted mask.
+
+    histograms : (2, BINS) inside and around the object; slice : float16 (2, H, W), its image in
+        0..1 and its mask.
+    """
+
+    histograms: torch.Tensor
+    slice: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the network said about each region: logits (N, 4, 3, g, g) and ratings.
+
+    agreement : (N,), Dice of candidate 0 with the answer that its region was made from, or 0.
+    """
+
+    regions: list[Region]
+    logits: torch.Tensor
+    quality: torch.Tensor
+    presence: torch.Tensor
+    agreement: torch.Tensor
+
+    def ratings(self) -> torch.Tensor:
+        """How good candidate 0 is on the centre slice, (N,).
+
+        Stability, area(p > 0.7) / area(p > 0.3), plus predicted quality, plus a share of the
+        agreement: an answer that changes once it is seen on a region of its own size was none.
+        """
+        p = self.logits[:, 0, 1].sigmoid()
+        loose = (p > 0.3).float().sum((1, 2)).clamp(min=1)
+        stability = (p > 0.7).float().sum((1, 2)) / loose
+        return stability + self.quality[:, 0] + AGREEMENT_WEIGHT * self.agreement
+
+
+class Request:
+    """A window's prompt in terms of regions; `turned` reverses the order of the slices."""
+
+    def __init__(
+        self, embedding: BuiltinEmbedding, prompt: WindowPrompt, turned: bool, box=None
+    ) -> None:
+        self.embedding, self.prompt, self.turned = embedding, prompt, turned
+        self.box = prompt.box if box is None else box
+        self.slices = embedding.slices.flip(0) if turned else embedding.slices
+        self.shape = tuple(embedding.slices.shape[1:])
+        self.masks, self.known = prompt.masks, prompt.known
+        if turned and self.masks is not None:
+            self.masks, self.known = self.masks[::-1].copy(), self.known[::-1]
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a box or a mask says where to look."""
+        return self.prompt.box is not None or any(self.prompt.known)
+
+    def on_slice(
+        self, answer: Answer, pick: int
+    ) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Corner, logits, quality and presence for the slice, out of one place of an answer."""
+        logits, presence = answer.logits[pick].clamp(-LIMIT, LIMIT), answer.presence[pick]
+        if self.turned:
+            logits, presence = logits.flip(1), presence.flip(0)
+        pasted, corner = paste_region(logits, answer.regions[pick], self.shape)
+        return corner, pasted.float(), answer.quality[pick].float(), presence.float()
+
+    def with_box(self, box: tuple[float, float, float, float]) -> Request:
+        """The same request with a box."""
+        return Request(self.embedding, self.prompt, self.turned, box)
+
+    def alone(self) -> Request:
+        """The same request with its first positive point only."""
+        point = self._positive()[0]
+        prompt = replace(self.prompt, points=(point,), labels=(1,))
+        return Request(self.embedding, prompt, self.turned)
+
+    def remember_box(self, answer: Answer) -> None:
+        """Keep the box of the best answer to this one point."""
+        best = int(answer.ratings().argmax())
+        box = self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
+        self.embedding.first_boxes[self.prompt.points[0]] = box
+
+    def grown(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """The smallest box around a box and the positive points."""
+        points = np.array(self._positive() or [box[:2]])
+        low, high = points.min(0), points.max(0)
+        return (
+            min(box[0], low[0]),
+            min(box[1], low[1]),
+            max(box[2], high[0]),
+            max(box[3], high[1]),
+        )
+
+    def region(self) -> Region:
+        """The region around the box, or around the known mask of the centre."""
+        box = self.box
+        if box is None:
+            inside = self.masks[1] > 0.5 if self.known[1] else self.masks.max(0) > 0.5
+            box = mask_box(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
+        around = self.grown(box)  # points outside their box still count
+        return region_around(around, self.embedding.spacing, self._factor(around))
+
+    def _factor(self, box: tuple[float, float, float, float]) -> float:
+        """The factor, or less where the box nearly fills the slice: there is nothing beyond it."""
+        row, column = self.embedding.spacing
+        side = max((box[2] - box[0] + 1) * column, (box[3] - box[1] + 1) * row)
+        whole = max(self.shape[0] * row, self.shape[1] * column)
+        return min(self.embedding.settings.factor, max(LEAST_FACTOR, 1.1 * whole / side))
+
+    def point_regions(self) -> list[Region]:
+        """Regions of several sizes about the positive points."""
+        row, column = self.embedding.spacing
+        points = np.array(self._positive())
+        x, y = (points.min(0) + points.max(0)) / 2
+        spread = float((np.ptp(points, axis=0) * [column, row]).max())
+        whole = max(self.shape[0] * row, self.shape[1] * column)
+        least = max(1.5 * spread, 16 * min(row, column))
+        sides = sorted({max(share * whole, least) for share in POINT_SIDES})
+        return [region_at(x, y, side, (row, column)) for side in sides]
+
+    def patch(self, logits: torch.Tensor, region: Region) -> Patch:
+        """Logits (g, g) on a region as a patch of the slice."""
+        pasted, corner = paste_region(logits, region, self.shape)
+        return Patch(corner, pasted.float().cpu().numpy())
+
+    @staticmethod
+    def box_of(patch: Patch) -> tuple | None:
+        """The bounding box in voxels of the mask on a patch; None where it is empty."""
+        if patch.voxels < 3:
+            return None
+        row, column = patch.corner
+        x0, y0, x1, y1 = mask_box(patch.inside)
+        return (x0 + column, y0 + row, x1 + column, y1 + row)
+
+    def fill(self, batch: Batch, n: int, region: Region) -> None:
+        """Write this request, seen through a region, into place n of a batch."""
+        device = batch.image.device
+        batch.image[n] = sample_region(self.slices, region)
+        if self.masks is not None and any(self.known):
+            masks = torch.from_numpy(np.ascontiguousarray(self.masks)).to(device)
+            batch.masks[n] = sample_region(masks, region)
+            batch.known[n] = torch.tensor(self.known, dtype=torch.float32)
+        if self.box is not None:
+            batch.box[n] = torch.tensor(region.box_to_grid(self.box))
+            batch.has_box[n] = 1
+        pairs = list(zip(self.prompt.points, self.prompt.labels, strict=True))
+        pairs.sort(key=lambda pair: -pair[1])  # positive ones first: they matter more
+        for m, ((x, y), label) in enumerate(pairs[:MAX_POINTS]):
+            batch.points[n, m] = torch.tensor(region.to_grid(x, y))
+            batch.signs[n, m] = label
+        if self.prompt.memory is not None:
+            memory = self.prompt.memory
+            batch.memory[n], batch.has_memory[n] = memory.histograms, 1
+            batch.reference[n] = sample_region(memory.slice, region)
+            batch.nearness[n] = features.nearness(self.prompt.distance)
+
+    def _positive(self) -> list[tuple[float, float]]:
+        pairs = zip(self.prompt.points, self.prompt.labels, strict=True)
+        return [point for point, label in pairs if label == 1]
