@@ -169,7 +169,7 @@ def imported(node: ast.AST) -> set[str]:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "\nbash scripts/test\n" in read(".ci/run")
-    scripts = ("setup", "demo", "test", "benchmark-gpu", "measure-model")
+    scripts = ("setup", "demo", "test", "benchmark-gpu", "measure-model", "train-gpu")
     for script in (*(f"scripts/{name}" for name in scripts), ".ci/run"):
         assert os.access(ROOT / script, os.X_OK)
         done = subprocess.run(["bash", "-n", str(ROOT / script)], capture_output=True, text=True)

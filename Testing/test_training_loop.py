@@ -29,7 +29,7 @@ SMALL = {"widths": [8, 16, 16, 32], "depths": [0, 1, 1, 1], "blocks": 1, "heads"
 
 def write(path, **values):
     path.write_text(yaml.safe_dump(values))
-    return argparse.Namespace(config=path, resume=False)
+    return argparse.Namespace(config=path, resume=False, stop_after=None)
 
 
 @pytest.fixture

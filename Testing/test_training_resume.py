@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import multiprocessing
 import os
 import signal
@@ -23,14 +24,15 @@ pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'
 
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.safetensors_files import read_safetensors
-from SlideSAMLib.training import datasets, mixture, sources
+from SlideSAMLib.training import datasets, loop, mixture, sources
 from SlideSAMLib.training.command import run
-from SlideSAMLib.training.config import DatasetConfig, TrainConfig
+from SlideSAMLib.training.config import DatasetConfig, TrainConfig, read_config
 from SlideSAMLib.training.curve_log import CurveLog
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.mixture import Mixture
 from SlideSAMLib.training.rollouts import Pool
 from SlideSAMLib.training.slides import SEEDS_APART, OwnSlides, open_slides
+from Testing.evaluation_data import write_manifest
 from Testing.training_data import small_map, tiny_run, write_balls
 
 ROOT = Path(__file__).parent.parent
@@ -42,9 +44,9 @@ def balls(tmp_path_factory) -> Path:
     return write_balls(tmp_path_factory.mktemp("data") / "Dataset001_Balls", 4)
 
 
-def write(path: Path, values: dict, resume: bool = False) -> argparse.Namespace:
+def write(path: Path, values: dict, resume: bool = False, stop_after=None) -> argparse.Namespace:
     path.write_text(yaml.safe_dump(values))
-    return argparse.Namespace(config=path, resume=resume)
+    return argparse.Namespace(config=path, resume=resume, stop_after=stop_after)
 
 
 def curve(folder: Path) -> list[dict[str, str]]:
@@ -249,6 +251,54 @@ def test_what_does_not_fit_is_told_and_replaced(tmp_path, balls, capsys):
     (output / "checkpoint.pt").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="cannot be read"):
         run(write(tmp_path / "run.yaml", settings, resume=True))
+
+
+def test_a_run_in_pieces_is_the_same_run(tmp_path, balls, capsys, monkeypatch):
+    """`--stop-after`: each call ends with a checkpoint, the last one at the schedule's end."""
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    assert run(write(tmp_path / "whole.yaml", tiny_run(whole, balls, steps=4))) == 0
+    settings = tiny_run(pieces, balls, steps=4)
+    step = loop.Training._step
+    clock = []  # two minutes pass with every step
+
+    def slow(self):
+        step(self)
+        clock.append(120.0)
+
+    monkeypatch.setattr(loop.Training, "_step", slow)
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: sum(clock) + 1e-3 * next(ticks))
+    said = []
+    for n in range(3):
+        assert run(write(tmp_path / "run.yaml", settings, resume=n > 0, stop_after=3)) == 0
+        said.append(capsys.readouterr().out)
+    assert "Stopped at step 2" in said[0] and "--resume" in said[0]
+    assert "The weights are in" in said[1]  # the schedule ended with that call
+    assert "The weights are in" in said[2]  # and there is nothing left to do
+    assert_same(whole, pieces)
+    with pytest.raises(InputError, match="above 0 minutes"):
+        run(write(tmp_path / "run.yaml", settings, resume=True, stop_after=0))
+
+
+@pytest.mark.slow
+def test_the_script_for_gpus_trains_in_pieces_and_measures(tmp_path, balls):
+    """With a small recipe, on the CPU; the recipe itself can be read."""
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    for folder in (tmp_path / "data", tmp_path / "data" / "train"):
+        write_manifest(folder)
+    settings = tiny_run(tmp_path / "elsewhere", balls, steps=100_000, log_every=1)
+    config = write(tmp_path / "recipe.yaml", settings).config
+    words = [tmp_path / "data", tmp_path / "run", "0.05", config]
+    environment = {**os.environ, "SLIDESAM_PYTHON": sys.executable}
+    for _ in range(2):
+        script = ["bash", str(ROOT / "scripts" / "train-gpu"), *map(str, words)]
+        done = subprocess.run(script, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "Stopped at step" in done.stdout and "Dice" in done.stdout
+    assert "other windows" not in done.stdout
+    assert len(list((tmp_path / "run").glob("evaluation-*/*.csv"))) >= 2
+    recipe = read_config(ROOT / "Resources" / "Models" / "builtin-training-gpu.yaml")
+    assert recipe.data_processes and recipe.optimiser == "muon"
 
 
 def test_another_optimiser_does_not_go_on(tmp_path, balls):

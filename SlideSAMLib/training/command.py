@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue from the checkpoint in the output folder"
     )
+    parser.add_argument(
+        "--stop-after",
+        type=float,
+        metavar="MINUTES",
+        help="end this call after so long, with a checkpoint to go on from",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,8 +33,12 @@ def run(args: argparse.Namespace) -> int:
     need_packages()
     from .config import read_config
 
-    training = train(read_config(args.config), args.resume)
-    if training.fabric.global_rank == 0:
+    training = train(read_config(args.config), args.resume, args.stop_after)
+    if training.fabric.global_rank != 0:
+        return 0
+    if training.stopped:
+        print(f"Stopped at step {training.done}; the same command with --resume goes on.")
+    else:
         print(f"The weights are in {training.best_path}.")
         if training.selection is not None:
             print(
@@ -47,12 +57,16 @@ def need_packages() -> None:
             )
 
 
-def train(config: TrainConfig, resume: bool) -> Training:
-    """Train as configured; returns the finished training.
+def train(config: TrainConfig, resume: bool, stop_after: float | None = None) -> Training:
+    """Train as configured, or for `stop_after` minutes; returns the training.
 
-    Raises InputError where there is nothing to resume, or a run that was not asked to be resumed.
+    Raises InputError where there is nothing to resume, or a run that was not asked to be resumed,
+    or the minutes are not positive.
     """
     from .loop import Training
+
+    if stop_after is not None and not stop_after > 0:
+        raise InputError(f"--stop-after must be above 0 minutes, not {stop_after:g}.")
 
     training = Training(config)
     if resume and not training.resume():
@@ -62,5 +76,5 @@ def train(config: TrainConfig, resume: bool) -> Training:
             f"{config.output} already holds a run: add --resume to continue it, or name another "
             "output folder."
         )
-    training.run()
+    training.run(stop_after)
     return training

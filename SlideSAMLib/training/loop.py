@@ -117,6 +117,7 @@ class Training:
         self._judged = (0, 0.0)  # step and seconds of the last evaluation of `select`
         self._sums: dict[str, list[float]] = {}  # what the next row of the curve is made of
         self._resumed = False
+        self.stopped = False  # before the schedule's end
 
     def progress(self) -> float:
         """Share of the schedule that is done, 0..1."""
@@ -199,13 +200,15 @@ class Training:
         self._resumed = True
         return True
 
-    def run(self) -> Path:
-        """Train until the schedule ends."""
+    def run(self, stop_after: float | None = None) -> Path:
+        """Train until the schedule ends, or for so many minutes; then there is a checkpoint."""
         self._start()
-        clock = saved = time.monotonic()
+        begun = clock = saved = time.monotonic()
         while True:
-            more, judge, save = self._agree(time.monotonic() - saved)
-            if judge or not more:
+            now = time.monotonic()
+            out_of_time = stop_after is not None and now - begun >= 60 * stop_after
+            more, judge, save, self.stopped = self._agree(now - saved, out_of_time)
+            if judge or not (more or self.stopped):
                 self._select()
             if save or not more:
                 self.save()
@@ -246,15 +249,16 @@ class Training:
         if self.config.select is not None and not self.fabric.broadcast(known):
             self._judged = (0, self.seconds)
 
-    def _agree(self, unsaved: float) -> tuple[bool, bool, bool]:
-        """Whether to go on, to evaluate and to save, `unsaved` seconds after the last time.
+    def _agree(self, unsaved: float, out_of_time: bool) -> tuple[bool, bool, bool, bool]:
+        """Whether to go on, to evaluate, to save (`unsaved` seconds after the last time), to stop.
 
         All processes must do the same, or one would wait for the others for ever.
         """
         late = unsaved > 60 * self.config.save_minutes and self.done > 0
-        wishes = torch.tensor([self.progress() < 1, self._due(), late], dtype=torch.float32)
-        more, judge, save = self.fabric.all_reduce(wishes, reduce_op="mean").tolist()
-        return more >= 1, judge > 0, save > 0
+        wishes = torch.tensor([self.progress() < 1, self._due(), late, out_of_time]).float()
+        unfinished, judge, save, out = self.fabric.all_reduce(wishes, reduce_op="mean").tolist()
+        stop = unfinished >= 1 and out > 0
+        return unfinished >= 1 and not stop, judge > 0, save > 0, stop
 
     def _due(self) -> bool:
         chosen, (step, seconds) = self.config.select, self._judged
