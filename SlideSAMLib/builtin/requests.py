@@ -29,12 +29,14 @@ class BuiltinSettings:
     factor : side of the region over the longer side of the box, at least 1; inf: as wide as the
         slice.
     memory_share : share of the user's slice in the look of the object, 0..1.
+    reference : whether networks that can look at the user's slice itself may do so.
 
     Raises InputError where a value is out of its range.
     """
 
     factor: float = FACTOR
     memory_share: float = features.MEMORY_SHARE
+    reference: bool = True
 
     def __post_init__(self) -> None:
         if not self.factor >= 1.0:
@@ -215,8 +217,9 @@ class Request:
         if self.prompt.memory is not None:
             memory = self.prompt.memory
             batch.memory[n], batch.has_memory[n] = memory.histograms, 1
-            batch.reference[n] = sample_region(memory.slice, region)
-            batch.nearness[n] = features.nearness(self.prompt.distance)
+            if self.embedding.settings.reference:
+                batch.reference[n] = sample_region(memory.slice, region)
+                batch.nearness[n] = features.nearness(self.prompt.distance)
 
     def _positive(self) -> list[tuple[float, float]]:
         pairs = zip(self.prompt.points, self.prompt.labels, strict=True)
