@@ -22,26 +22,18 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import verify
 from SlideSAMLib.network import build_network
 from SlideSAMLib.safetensors_files import read_safetensors
-from SlideSAMLib.training.config import DatasetConfig, TrainConfig
-from SlideSAMLib.training.datasets import Dataset, labelled_case, read_dataset
+from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.finetune import read_finetune_config
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.loop import Training, learnt
 from SlideSAMLib.training.sam_losses import candidate_loss, sam_figures, sam_loss
 from SlideSAMLib.training.sam_task import SamTask, plain_name
 from SlideSAMLib.training.sam_windows import (
-    DEPTH,
     Frame,
-    SamSlab,
-    WindowSample,
-    cut_slab,
-    user_prompt,
-    window,
 )
-from SlideSAMLib.training.slabs import Labelled, labelled
 from Testing.cli_tools import noisy_ball, run_command, write_image
-from Testing.evaluation_data import memory_case
 from Testing.reference import MINI, named_weights, tensor_shapes
+from Testing.training_data import blocks, samples_of
 
 FRAME = Frame(size=128, raster=32, resize="antialias", scaling="sam")
 
@@ -99,94 +91,6 @@ def config(tmp_path: Path, base: Path, data: Path, **others) -> TrainConfig:
 
 
 # Windows
-
-
-def blocks(unlabelled: int | None = None) -> Labelled:
-    """A bright block of label 1 on slices 4 to 9 of 12."""
-    labels = np.zeros((12, 40, 50), np.uint16)
-    labels[4:10, 10:26, 12:34] = 1
-    image = np.where(labels > 0, 0.9, 0.1).astype(np.float16)
-    source = labelled(labels, image, (3.0, 1.0, 1.0))
-    source.unlabelled = unlabelled
-    return source
-
-
-def samples_of(source: Labelled, count: int) -> list[WindowSample]:
-    rng = np.random.default_rng(0)
-    return [
-        WindowSample(*window(slab, 1, FRAME), *user_prompt(slab.mask[1], FRAME, rng))
-        for slab in draw(source, count)
-    ]
-
-
-def draw(source: Labelled, count: int = 60, seed: int = 0) -> list[SamSlab]:
-    rng = np.random.default_rng(seed)
-    return [cut_slab(source, rng) for _ in range(count)]
-
-
-def test_slabs_lead_from_the_object_out_of_it():
-    slabs = draw(blocks())
-    for slab in slabs:
-        assert slab.image.shape == slab.mask.shape and len(slab.mask) == DEPTH
-        assert slab.mask[1].sum() >= 12 and 1 < slab.slices <= DEPTH
-        inside = slab.mask.any((1, 2))
-        assert not inside[1 + inside[1:].argmin() :].any() or inside[1:].all()  # no gap
-        assert (
-            slab.image[slab.mask].mean() > slab.image[~slab.mask].mean()
-            or slab.image[slab.mask].mean() < 0.5
-        )  # inverted, now and then
-    ends = [slab.mask.any((1, 2))[1:].sum() for slab in slabs]
-    assert min(ends) == 1 and max(ends) == 6
-    repeated = next(slab for slab in slabs if slab.slices < DEPTH)
-    assert np.array_equal(repeated.image[repeated.slices], repeated.image[repeated.slices - 1])
-
-
-def test_windows_and_prompts_lie_in_the_frame():
-    slab = draw(blocks(), 1)[0]
-    rng = np.random.default_rng(0)
-    image, target, known = window(slab, 1, FRAME)
-    assert image.shape == (3, 128, 128) and target.shape == (3, 32, 32)
-    assert known.tolist() == [1, 1, 1]
-    assert float(target.min()) >= 0 and float(target.max()) <= 1 and float(target[1].max()) > 0.9
-    kinds = set()
-    for _ in range(80):
-        points, box, masks = user_prompt(slab.mask[1], FRAME, rng)
-        kinds.add((points is not None, box is not None, masks is not None))
-        if box is not None:  # it fits the marked slice's mask, on the raster of 32
-            rows, columns = np.nonzero(target[1].numpy() > 0.5)
-            found = 4 * np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            side = max(found[2] - found[0], found[3] - found[1])
-            assert np.abs(box.numpy() - found).max() < 0.1 * side + 6
-        if points is not None:
-            (x, y), sign = points[0][0].tolist(), points[1][0]
-            assert sign == 1 and float(target[1, int(y / 4), int(x / 4)]) > 0.4
-        if masks is not None:
-            assert masks.shape == (3, 32, 32)
-            assert [bool(mask.any()) for mask in masks] == [False, True, False]
-    assert kinds == {
-        (True, False, False),
-        (False, True, False),
-        (True, True, False),
-        (False, True, True),
-    }
-
-
-def test_slices_without_labels_are_marked():
-    source = blocks(unlabelled=9)
-    source.labels[8:] = 9  # nobody has drawn on these
-    source.labels[:3] = 9
-    slabs = [slab for slab in draw(source) if slab is not None]
-    assert all(slab.labelled[1] == 1 for slab in slabs)
-    assert sum(slab.labelled.min() == 0 for slab in slabs) > 0
-    case = memory_case()
-    dataset = Dataset("x", 1.0, [case], frozenset(), unlabelled=2)
-    assert labelled_case(case, dataset).targets == [1]  # 2 is no structure then
-    described = DatasetConfig("there", unlabelled=255)
-    with pytest.raises(InputError, match="There is no data set"):
-        read_dataset(described)
-
-
-# Losses
 
 
 def answer(target: torch.Tensor, scale: float) -> torch.Tensor:

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from SlideSAMLib.training.sam_windows import (
+    Frame,
+    SamSlab,
+    WindowSample,
+    cut_slab,
+    user_prompt,
+    window,
+)
+from SlideSAMLib.training.slabs import Labelled, labelled
 from Testing.cli_tools import noisy_ball, write_image
 
+FRAME = Frame(size=128, raster=32, resize="antialias", scaling="sam")
 SMALL = {"widths": [8, 16, 16, 32], "depths": [0, 1, 1, 1], "blocks": 1, "heads": 4}
 
 
@@ -51,3 +61,26 @@ def small_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
         k, j, i = rng.integers(2, 18), *rng.integers(2, 36, 2)
         labels[k : k + 16, j : j + 20, i : i + 20] = value
     return labels, np.array([0, 1, 2, 3])
+
+
+def blocks(unlabelled: int | None = None) -> Labelled:
+    """A bright block of label 1 on slices 4 to 9 of 12."""
+    labels = np.zeros((12, 40, 50), np.uint16)
+    labels[4:10, 10:26, 12:34] = 1
+    image = np.where(labels > 0, 0.9, 0.1).astype(np.float16)
+    source = labelled(labels, image, (3.0, 1.0, 1.0))
+    source.unlabelled = unlabelled
+    return source
+
+
+def samples_of(source: Labelled, count: int) -> list[WindowSample]:
+    rng = np.random.default_rng(0)
+    return [
+        WindowSample(*window(slab, 1, FRAME), *user_prompt(slab.mask[1], FRAME, rng))
+        for slab in draw(source, count)
+    ]
+
+
+def draw(source: Labelled, count: int = 60, seed: int = 0) -> list[SamSlab]:
+    rng = np.random.default_rng(seed)
+    return [cut_slab(source, rng) for _ in range(count)]

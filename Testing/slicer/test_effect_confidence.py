@@ -1,0 +1,140 @@
+"""How sure the model is of each slice: the strip, dimmed slices, dashed outlines."""
+
+import numpy as np
+import pytest
+import slicer
+from vtk.util.numpy_support import vtk_to_numpy
+
+from Testing.host.pythonqt_host import SliceWidget
+from Testing.slicer import scenes
+
+pytestmark = pytest.mark.slicer
+
+
+def test_strip_shows_the_slices_and_jumps(stage_of):
+    from PySide6 import QtCore, QtTest
+
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    state = stage.panel.strip.state
+    assert (state.low, state.high, state.current) == (0, 11, 6)
+    assert sorted(state.confidence) == list(range(3, 9)) and state.prompted == {6}
+    label = stage.panel.strip.label
+    x = 4 + round((label.width - 8) * 3.5 / 12)
+    QtTest.QTest.mouseClick(label, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, QtCore.QPoint(x, 20))
+    assert stage.panel.strip.state.current == 3
+    weakest = stage.interaction.work.weakest
+    stage.panel.weakest.click()
+    assert stage.panel.strip.state.current == weakest != 6
+
+
+def test_weak_slices_are_dimmed(stage_of):
+    stage = stage_of()
+    stage.effect.setParameter("AutoApply", 0)
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    values = stage.interaction.work.slices.values()
+    assert all(confidence < 1 for _, confidence in values)
+    node = stage.interaction.preview.node
+    display = node.GetDisplayNode()
+    assert display.GetSegmentOpacity2DFill("weak") < display.GetSegmentOpacity2DFill("sure")
+    # Slicer's outline would fill the gaps of the dashed one that the overlays draw.
+    assert display.GetSegmentOpacity2DOutline("weak") == 0
+    shown = stage.scene.of(node)
+    assert np.array_equal(shown.mask("weak"), stage.scene.truth) and not shown.mask("sure").any()
+
+
+def weak_stage(stage_of, **options):
+    stage = stage_of(view_names=("Red", "Yellow", "Green"), **options)
+    stage.effect.setParameter("AutoApply", 0)
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.empty = stage.props()
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    return stage
+
+
+def dashes(stage, view="Red"):
+    """The middles of the pieces of the dashed outline, in mm (RAS): (N, 3), or None."""
+    actor = stage.python.views.overlay(SliceWidget(stage.views[view])).dashes
+    if actor is None:
+        return None
+    view = stage.views[view]
+    assert view.renderer.HasViewProp(actor)
+    data = actor.GetMapper().GetInput()
+    xy = vtk_to_numpy(data.GetPoints().GetData()).reshape(-1, 2, 3).mean(axis=1)
+    xy_to_ras = slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS())
+    return (np.c_[xy[:, :2], np.zeros(len(xy)), np.ones(len(xy))] @ xy_to_ras.T)[:, :3]
+
+
+def around(stage, ras, truth=None):
+    """Whether every position lies between a voxel of the object's edge and one outside it.
+
+    truth : the object where it is not the whole one: bool (K, J, I).
+    """
+    to_world = scenes.to_world(stage.scene.volume) @ stage.scene.ijk_to_ras
+    ijk = (np.c_[ras, np.ones(len(ras))] @ np.linalg.inv(to_world).T)[:, :3]
+    truth = np.pad(stage.scene.truth if truth is None else truth, 1)
+    across = int(np.argmin(np.ptp(ijk, axis=0)))  # the view's slice is the same for all
+    for position in ijk:
+        place = [slice(int(v // 1) + 1, int(v // 1) + 3) for v in position]
+        place[across] = round(position[across]) + 1
+        near = truth[tuple(place[::-1])]  # (i, j, k) to (K, J, I)
+        if near.all() or not near.any():
+            return False
+    return True
+
+
+@pytest.mark.parametrize("transforms", [(), ("volume", "segmentation")])
+def test_weak_slices_have_a_dashed_outline(stage_of, transforms):
+    """On their slice, and where other views cut it, in place after zoom and scroll."""
+    stage = weak_stage(stage_of, transforms=transforms)
+    first = dashes(stage)
+    assert len(first) > 8 and around(stage, first)
+    window = np.zeros_like(stage.scene.truth)
+    window[5:8] = stage.scene.truth[5:8]
+    for name in ("Yellow", "Green"):
+        assert around(stage, dashes(stage, name), window)
+    red = stage.views["Red"]
+    fov = red.node.GetFieldOfView()
+    red.node.SetFieldOfView(fov[0] / 2, fov[1] / 2, fov[2])
+    assert len(dashes(stage)) > 1.5 * len(first)  # of the same length on the screen
+    assert around(stage, dashes(stage))
+    stage.scroll_to((9, 7, 5), "Red")
+    assert around(stage, dashes(stage))
+    stage.scroll_to((9, 7, 8), "Red")  # no preview here
+    assert dashes(stage) is None
+    stage.scroll_to((9, 7, 40), "Red")  # nor beyond the volume
+    stage.scroll_to((40, 40, 6), "Yellow")
+    assert dashes(stage) is None and dashes(stage, "Yellow") is None
+    stage.scroll_to((9, 7, 6), "Red")
+    assert dashes(stage) is not None
+    stage.panel.clear.click()
+    assert stage.props() == stage.empty
+
+
+def test_dashes_go_with_the_preview(stage_of):
+    stage = weak_stage(stage_of)
+    stage.panel.segment.click()
+    stage.wait()
+    assert around(stage, dashes(stage))
+    stage.panel.apply.click()
+    assert dashes(stage) is None
+    stage.panel.discard.click()
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert dashes(stage) is not None
+    stage.effect.setParameter("WeakBelow", 0)
+    stage.drag((5, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert stage.interaction.preview.shown and dashes(stage) is None  # sure of it
+    stage.effect.setParameter("WeakBelow", 1)
+    stage.drag((4, 3, 6), (17, 12, 6), "Red")
+    stage.wait()
+    assert dashes(stage) is not None
+    stage.shut()
+    assert stage.props() == stage.empty

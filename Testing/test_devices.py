@@ -1,0 +1,60 @@
+"""Which device and which precision are taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from SlideSAMLib import devices
+from SlideSAMLib.errors import InputError
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert devices.choose_device("auto") == devices.choose_device("cpu") == torch.device("cpu")
+    for name, words in [
+        ("cuda", "no usable CUDA GPU"),
+        ("cuda:1", "no usable CUDA GPU"),
+        ("mps", "no Apple GPU"),
+        ("gpu", "is unknown"),
+        ("cuda:x", "is unknown"),
+        ("", "is unknown"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            devices.choose_device(name)
+
+
+def test_devices_that_are_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert devices.choose_device("auto") == torch.device("cuda")
+    assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
+    assert devices.choose_device("mps") == torch.device("mps")
+    with pytest.raises(InputError, match="use 0 to 1"):
+        devices.choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
+def test_precision_of_gpus(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    chosen = devices.choose_precision("auto", torch.device("cuda"))
+    assert chosen == (torch.bfloat16 if capability[0] >= 8 else torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"),
+    [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_precision_of_cpus(monkeypatch, amx, avx512, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert devices.choose_precision("auto", torch.device("cpu")) == expected
+    assert devices.choose_precision("auto", torch.device("mps")) == torch.float32
+    assert devices.choose_precision("float16", torch.device("cpu")) == torch.float16
+
+
+def test_unknown_precision():
+    with pytest.raises(InputError, match="precision 'half' is unknown"):
+        devices.choose_precision("half", torch.device("cpu"))
