@@ -47,7 +47,7 @@ class SlideSettings:
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
     # How far an outline may move from one slice to the next (`outline`); inf for no limit
-    outline_slope: float = 1.0  # mm per mm along the slide, plus ...
+    outline_slope: float = 0.5  # mm per mm along the slide, plus ...
     outline_voxels: float = 1.0  # ... voxels of the slice
 
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
@@ -56,7 +56,7 @@ class SlideSettings:
     min_presence: float = 0.35  # probability that the object is on the slice, 0..1
     min_quality: float = 0.25  # predicted IoU of the chosen candidate, 0..1
     min_stability: float = 0.15  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
-    min_confidence: float = 0.2  # with the doubt of the way, where no limit is given, 0..1
+    min_confidence: float = 0.25  # with the doubt of the way, where no limit is given, 0..1
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio

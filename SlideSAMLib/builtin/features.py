@@ -24,7 +24,7 @@ BINS = 64
 CHANNELS = 24
 REFERENCE = 3  # the last of them: image and mask of the remembered slice, and how near it is
 MAX_POINTS = 16
-MEMORY_SHARE = 0.4  # less leaves room for a look that changes, more keeps from drifting away
+MEMORY_SHARE = 0.2  # less leaves room for a look that changes, more keeps from drifting away
 NEAR = 8.0  # slices over which the nearness of the remembered slice falls to 1 / e
 _CELL = GRID // 2  # histograms are counted on 2 x 2 means: quicker, and less noise
 
