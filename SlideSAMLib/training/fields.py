@@ -53,12 +53,12 @@ def grown(mask: Tensor, steps: int, slices: int = 0) -> Tensor:
     """A bool mask (S, H, W) grown by so many voxels in the slice, and by so many slices."""
     wide = mask
     for axis, reach in enumerate((slices, steps, steps)):  # one axis after the other is quicker
-        size, narrow = mask.shape[axis], wide
+        size = mask.shape[axis]
+        narrow, wide = wide, wide.clone()
         for step in range(1, min(reach, size - 1) + 1):
-            front, back = (0, size - step), (step, size - step)
-            wide = wide.clone() if step == 1 else wide
-            wide.narrow(axis, *back).logical_or_(narrow.narrow(axis, *front))
-            wide.narrow(axis, *front).logical_or_(narrow.narrow(axis, *back))
+            low, high = (0, size - step), (step, size - step)
+            wide.narrow(axis, *high).logical_or_(narrow.narrow(axis, *low))
+            wide.narrow(axis, *low).logical_or_(narrow.narrow(axis, *high))
     return wide
 
 
