@@ -210,6 +210,15 @@ def test_processes_take_turns_and_end_with_their_owner(balls):
         open_slides(replace(config, held_out=0.5), 1, state)
 
 
+def test_slabs_stay_on_the_cpu_where_the_gpu_is_not_nvidias(balls):
+    """The device "meta" stands for such a GPU: nothing could be read from slabs on it."""
+    config = TrainConfig("x", sources={}, datasets=[DatasetConfig(str(balls))], batch=2)
+    slides = open_slides(config, 1, device="meta")
+    step = slides.step()
+    assert step.target.device.type == step.inputs.device.type == "cpu" and step.target.any()
+    slides.advance(step.target)
+
+
 def test_other_data_are_found_out(balls, tmp_path):
     own = [DatasetConfig(str(balls))]
     state = Mixture(TrainConfig("x", sources={}, datasets=own), 1).state()

@@ -3,7 +3,8 @@
 Only the network can say where a slide goes next, so windows cannot be made long in advance. But
 there can be several pools of slabs: while the device learns from the windows of one, the others
 move on, each in a process of its own, on the CPU. The pools take turns. Without such processes the
-slabs are made and kept on the device of the training.
+slabs are made and kept on the device of the training where that is an NVIDIA GPU; elsewhere they
+stay on the CPU, since Apple's GPUs cannot sample beyond an edge.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class OwnSlides:
     def __init__(
         self, config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
     ) -> None:
-        self._mixture = mixture = Mixture(config, seed, state and state["mixture"], device)
+        self._device = device if torch.device(device).type == "cuda" else torch.device("cpu")
+        self._mixture = mixture = Mixture(config, seed, state and state["mixture"], self._device)
         if state is None:
             self._pool = Pool(config.batch, mixture.draw, np.random.default_rng(seed + 1))
         else:
@@ -66,7 +68,7 @@ class OwnSlides:
         return self._pool.step()
 
     def advance(self, probabilities: Tensor) -> None:
-        self._pool.advance(probabilities)
+        self._pool.advance(probabilities.to(self._device))
 
     def state(self) -> dict:
         return {"mixture": self._mixture.state(), "pool": self._pool.state()}
