@@ -152,6 +152,11 @@ class Front:
             )
         self.stop = self._look_ahead()
 
+    @property
+    def _may_end(self) -> bool:
+        """Whether the object may end before the bound: by its user, it goes on up to a limit."""
+        return self.open_end or self.avoided is not None
+
     def coming(self) -> list[int]:
         """The centres that this front will ask for, in order, if nothing stops it."""
         if self.stop is not None:
@@ -210,7 +215,7 @@ class Front:
         found = Findings(
             voxels=patch.voxels,
             voxels_prompted=nearest.voxels,
-            presence=_at(choice, 1),
+            presence=_at(choice, 1) if self._may_end else None,
             quality=choice.quality,
             stability=stability(patch),
             agreement=choice.agreement,
@@ -261,7 +266,7 @@ class Front:
         found = Findings(
             voxels=record.fused().voxels,
             voxels_prompted=self.nearest(self.position).voxels,
-            presence=record.presence,
+            presence=record.presence if self._may_end else None,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
 

@@ -31,11 +31,11 @@ class Findings:
 
     voxels : size of its mask.
     voxels_prompted : size on the nearest prompted slice.
-    presence : probability that the object is on it, 0..1, or None.
+    presence : probability that the object is on it, 0..1, or None where nobody tells or the object
+        surely goes on: within limits that a user has set, and between two prompts.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
     voxels_before : size on the slice before, or None before its own window was predicted.
-    confidence : 0..1 with the doubt of the way, or None where the object surely goes on: within
-        limits that a user has set, and between two prompts.
+    confidence : 0..1 with the doubt of the way, or None where the object surely goes on.
     """
 
     voxels: int

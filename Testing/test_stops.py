@@ -86,6 +86,28 @@ def test_stop_nothing_left_by_presence():
     assert stop == Stop.END_OF_VOLUME
 
 
+def test_presence_ends_no_slide_within_given_limits():
+    """By its user, the object goes on: a mask is kept however little the model believes in it."""
+    volume, _ = through_block((15, 30, 34))
+    absent = _scripted(lambda centre, found: _with(found, presence=np.full(3, 0.1)))
+    prompts = [SlicePrompt(6, box=BOX)]
+    _, mask, stops = slide_all(volume, prompts, absent, (1, 1, 1), last=12)
+    assert stops["backward"] == Stop.NOTHING_LEFT and stops["forward"] == Stop.LIMIT_REACHED
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == list(range(6, 13))
+    both = [*prompts, SlicePrompt(10, box=BOX)]
+    mask = slide_all(volume, both, absent, (1, 1, 1))[1]
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == list(range(6, 11))
+
+
+def test_presence_tells_where_the_object_ends_before_a_rejected_slice():
+    volume, truth = through_block((15, 30, 34))
+    absent = _scripted(lambda centre, found: _with(found, presence=np.array([1, centre < 9, 1])))
+    middle = ((BOX[0] + BOX[2]) // 2, (BOX[1] + BOX[3]) // 2)
+    rejecting = SlicePrompt(12, mask=truth[12], points=(middle,), labels=(0,))
+    mask = slide_all(volume, [SlicePrompt(6, box=BOX), rejecting], absent, (1, 1, 1), first=6)[1]
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [6, 7, 8]
+
+
 def test_stop_too_small_counts_in_mm2():
     def small(found):
         return _keep_rows(found, 9)  # one row of 15 voxels
