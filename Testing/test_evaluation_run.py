@@ -10,7 +10,7 @@ import pytest
 
 from SlideSAMLib import InputError
 from SlideSAMLib.cli.main import main
-from SlideSAMLib.evaluation import evaluate, metrics, read_manifest, summarise
+from SlideSAMLib.evaluation import command, evaluate, metrics, read_manifest, summarise
 from SlideSAMLib.evaluation.results import ResultFile
 from SlideSAMLib.models import register_model
 from Testing.evaluation_data import FIRST, LAST, SLICES, memory_case, write_manifest
@@ -277,7 +277,7 @@ def test_overlays_show_truth_prediction_and_prompt(registered, tmp_path):
             assert (np.abs(pixels - colour).sum(axis=2) < 60).sum() > 10
 
 
-def test_resume_computes_only_what_is_missing(registered, model, tmp_path, capsys):
+def test_resume_computes_only_what_is_missing(registered, model, tmp_path, capsys, monkeypatch):
     manifest, output = write_manifest(tmp_path), tmp_path / "out"
     words = ["evaluate", str(manifest), "--model", registered, "--no-overlays"]
     words += ["--output", str(output)]
@@ -296,6 +296,9 @@ def test_resume_computes_only_what_is_missing(registered, model, tmp_path, capsy
     capsys.readouterr()
     assert main([*words, "--seed", "1", "--resume"]) == 2
     assert "another seed" in capsys.readouterr().err
+    monkeypatch.setattr(command, "code_hash", lambda: "of an earlier version")
+    assert main([*words, "--resume"]) == 2
+    assert "another code sha256" in capsys.readouterr().err
 
 
 def test_baselines_alone_need_no_model(tmp_path):

@@ -186,6 +186,18 @@ def test_training_the_decoder_leaves_the_rest_alone(folder, small, tmp_path, cap
     assert "nothing was measured" in (tmp_path / "run" / "x.md").read_text()
 
 
+def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | tiny(small) | {"held_out": 0, "steps": 2}))
+    piece = run_command(capsys, "finetune", config, "--stop-after", "1e-6")
+    assert piece.code == 0 and "Stopped at step 1" in piece.out and "--resume" in piece.out
+    assert not (tmp_path / "run" / "x.safetensors").exists()
+    rest = run_command(capsys, "finetune", config, "--resume")
+    assert rest.code == 0 and "The model is" in rest.out
+    assert (tmp_path / "run" / "x.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -185,7 +185,20 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
         "prompt": args.prompt,
         "seed": args.seed,
         "version": __version__,
+        "code sha256": code_hash(),
     }
+
+
+def code_hash() -> str:
+    """SHA-256 of the code that results depend on: all of this library but what only trains."""
+    import hashlib
+
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] != "training":
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def load_described(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

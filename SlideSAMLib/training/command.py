@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if training.fabric.global_rank != 0:
         return 0
     if training.stopped:
-        print(f"Stopped at step {training.done}; the same command with --resume goes on.")
+        say_stopped(training)
     else:
         print(f"The weights are in {training.best_path}.")
         if training.selection is not None:
@@ -46,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
                 f"newest are in {training.weights_path}."
             )
     return 0
+
+
+def say_stopped(training: Training) -> None:
+    """Say how a run goes on that was ended before its schedule was."""
+    print(f"Stopped at step {training.done}; the same command with --resume goes on.")
 
 
 def need_packages() -> None:

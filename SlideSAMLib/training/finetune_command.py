@@ -22,8 +22,11 @@ def run(args: argparse.Namespace) -> int:
     config = read_finetune_config(args.config)
     for described in config.train.datasets:
         read_dataset(described)  # says what is wrong before anything is written
-    training = command.train(config.train, args.resume)
+    training = command.train(config.train, args.resume, args.stop_after)
     if training.fabric.global_rank:
+        return 0
+    if training.stopped:
+        command.say_stopped(training)
         return 0
     check_writable(config.weights_path, "The model")
     before, after = export(config, training.best_path)
