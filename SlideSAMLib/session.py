@@ -19,7 +19,7 @@ import numpy as np
 from .candidates import Choice
 from .corrections import box_beside, is_elsewhere
 from .errors import InputError
-from .front import anchor_choices, kept_mask
+from .front import anchor_choices, has_points_alone, kept_mask, told_confidence
 from .fusion import SliceRecord
 from .next_prompt import Box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
@@ -354,7 +354,9 @@ class Session:
             for place in range(3)
             if 0 <= index + place - 1 < self.stack.slices
         }
-        return Preview(index, masks, record.confidence(), choice.number)
+        alone = has_points_alone(self.prompts[index])
+        confidence = told_confidence(record.confidence(), alone, self.settings)
+        return Preview(index, masks, confidence, choice.number)
 
     def _keep(self, finished: FinishedSlice) -> None:
         self._masks[finished.index] = finished.mask

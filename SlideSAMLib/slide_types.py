@@ -44,6 +44,7 @@ class SlideSettings:
     logit_limit: float = 8.0  # logits are clipped to +- this before they are averaged
     carried_doubt: float = 0.2  # share of a slice's doubt that the slices after it inherit
     doubt_reach: float = 0.03  # of the object's width: where slices lie closer, less is inherited
+    point_caution: float = 1.4  # power of the confidence after points alone, see `front`
     meet_overlap: int = 2  # slices that both fronts predict where they meet between two prompts
 
     # How far an outline may move from one slice to the next (`outline`); inf for no limit
@@ -53,10 +54,10 @@ class SlideSettings:
     # Stops; a threshold of 0 (or inf for growth) switches its rule off
     min_area_mm2: float = 5.0  # smallest mask of a slice, mm2 (less on small objects: `stops`) ...
     min_area_voxels: int = 4  # ... and in voxels; the stricter one counts
-    min_presence: float = 0.35  # probability that the object is on the slice, 0..1
+    min_presence: float = 0.25  # probability that the object is on the slice, 0..1
     min_quality: float = 0.25  # predicted IoU of the chosen candidate, 0..1
     min_stability: float = 0.15  # area(p > 0.7) / area(p > 0.3) on the centre slice, 0..1
-    min_confidence: float = 0.25  # with the doubt of the way, where no limit is given, 0..1
+    min_confidence: float = 0.3  # with the doubt of the way, where no limit is given, 0..1
     min_agreement: float = 0.3  # mean IoU with the previous window on shared slices, 0..1
     max_growth: float = 2.5  # area over the area on the slice before, ratio
     max_growth_total: float = 8.0  # area over the area on the nearest prompted slice, ratio
@@ -96,7 +97,13 @@ class SlideSettings:
         )
         for name in at_least_zero:
             self._check(name, 0.0 <= getattr(self, name) < np.inf, "0 or greater and finite")
-        for name in ("centre_weight", "logit_limit", "max_growth", "max_growth_total"):
+        for name in (
+            "centre_weight",
+            "logit_limit",
+            "point_caution",
+            "max_growth",
+            "max_growth_total",
+        ):
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
         for name in ("outline_slope", "outline_voxels"):
             self._check(name, getattr(self, name) >= 0.0, "0 or greater")

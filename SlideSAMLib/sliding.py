@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .front import Anchor, Front, Question, nearest_anchor, predict_anchor
+from .front import Anchor, Front, Question, nearest_anchor, predict_anchor, told_confidence
 from .fusion import SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
@@ -116,6 +116,11 @@ class Gap:
             return Stop.MET_NEXT_PROMPT
         return self.lower.stop or self.upper.stop or Stop.CANCELLED
 
+    def nearer(self, index: int) -> Anchor:
+        """The prompted slice that a slice of the stretch is nearer to; of two the lower one."""
+        low, high = self.lower.anchor, self.upper.anchor
+        return low if index - low.index <= high.index - index else high
+
     def shared(self) -> dict[int, SliceRecord]:
         """The slices that both fronts predicted, blended: the nearer prompt weighs more."""
         low, high = self.lower.anchor.index, self.upper.anchor.index
@@ -192,16 +197,19 @@ class Slider:
             if self.cancelled():
                 return
             anchors[index] = self._anchor(index)
-            yield self.publish(index, anchors[index].record, 0)
+            yield self.publish(index, anchors[index].record, 0, anchors[index])
         fronts, gaps = self._fronts(anchors)
         yield from self._move(fronts, gaps)
 
-    def publish(self, index: int, record: SliceRecord, direction: int) -> FinishedSlice:
-        """A finished slice out of what is known of it."""
+    def publish(
+        self, index: int, record: SliceRecord, direction: int, anchor: Anchor
+    ) -> FinishedSlice:
+        """A finished slice out of what is known of it; `anchor` is where it was reached from."""
         shape = (self.stack.height, self.stack.width)
         fused = record.fused()
+        confidence = told_confidence(record.confidence(), anchor.points_alone, self.settings)
         return self.finished(
-            index, fused.mask(shape), fused.probability(shape), record.confidence(), direction
+            index, fused.mask(shape), fused.probability(shape), confidence, direction
         )
 
     def finished(
@@ -276,12 +284,13 @@ class Slider:
                     self._note(outward, gaps)
                     for index in changed:
                         direction = 0 if index == front.anchor.index else front.direction
-                        yield self.publish(index, front.records[index], direction)
+                        record = front.records[index]
+                        yield self.publish(index, record, direction, front.anchor)
                 if len(questions) < len(turn):
                     return  # cancelled
         for gap in gaps:
             for index, record in gap.shared().items():
-                yield self.publish(index, record, 1)
+                yield self.publish(index, record, 1, gap.nearer(index))
 
     def _turns(self, fronts: Sequence[Front], gaps: Sequence[Gap]) -> Iterator[list[Front]]:
         """Every open front once, those together that can be predicted in one call.

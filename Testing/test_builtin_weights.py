@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 
 import SlideSAMLib
-from SlideSAMLib.builtin.weights import FORMAT
+from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.weights import FORMAT, read_network, write_weights
 from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,29 @@ def test_the_file_is_small_and_in_half_precision():
         assert file.metadata()["format"] == FORMAT
         names = list(file.keys())
         assert all(file.get_tensor(name).dtype == torch.float16 for name in names)
+
+
+def test_models_can_be_averaged(tmp_path):
+    torch.manual_seed(3)
+    tiny = {"widths": (8, 16, 16, 24), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 3}
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    networks = [BuiltinNetwork(**tiny) for _ in paths]
+    for path, network in zip(paths, networks, strict=True):
+        write_weights(network.state_dict(), network.config, path)
+    command = [sys.executable, str(ROOT / "scripts" / "average-models"), str(tmp_path / "mean")]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    a, b, mean = (read_network(p).state_dict() for p in (*paths, tmp_path / "mean"))
+    for key, value in mean.items():
+        assert torch.allclose(value, (a[key] + b[key]) / 2, atol=2e-3), key
+    assert any(not torch.equal(value, a[key]) for key, value in mean.items())
+
+    other = BuiltinNetwork(**(tiny | {"blocks": 2}))
+    write_weights(other.state_dict(), other.config, paths[1])
+    (tmp_path / "mean").unlink()
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    assert done.returncode == 2 and "different shapes" in done.stderr
+    assert not (tmp_path / "mean").exists()
 
 
 def test_the_model_card_names_this_file():

@@ -44,6 +44,33 @@ def test_preview_shows_three_slices_and_encodes_one_window():
     assert len(session.model.predicted) == 1
 
 
+def test_after_points_alone_less_confidence_is_told():
+    """They may have meant something else; the slide itself is the same, and so are its ends."""
+    told = {}
+    for name, prompt, caution in (
+        ("box", PROMPT, 2.0),
+        ("points", SlicePrompt(6, points=[(17, 13)]), 2.0),
+        ("careless", SlicePrompt(6, points=[(17, 13)]), 1.0),
+    ):
+        session = _session(settings=SlideSettings(point_caution=caution))
+        session.set_prompt(prompt)
+        preview = session.preview(6).confidence
+        list(session.run())
+        told[name] = (session.mask, session.stops, [preview, *session.confidence.values()])
+    for mask, stops, _ in told.values():
+        assert np.array_equal(mask, told["box"][0]) and stops == told["box"][1]
+    assert told["careless"][2] == pytest.approx(told["box"][2])
+    assert told["points"][2] == pytest.approx(np.square(told["box"][2]))
+    assert max(told["box"][2]) < 1
+
+    session = _session(settings=SlideSettings(point_caution=2.0))
+    session.set_prompt(SlicePrompt(6, points=[(17, 13)]))
+    list(session.run())
+    before = session.confidence[6]
+    list(session.correct(session.correction(6, [(18, 13)])))  # a mask has been looked at
+    assert session.confidence[6] > before
+
+
 def test_preview_at_the_edge_shows_two_slices():
     session = _session(block_volume(slices=(0, 14))[0])
     session.set_prompt(SlicePrompt(0, box=BOX))

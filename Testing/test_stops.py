@@ -77,12 +77,12 @@ def test_stop_nothing_left_on_the_next_slice_keeps_this_one():
 
 
 def test_stop_nothing_left_by_presence():
-    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.3, 1])))
+    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.2, 1])))
     assert (stop, reached) == (Stop.NOTHING_LEFT, 8)
-    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 1, 0.3])))
+    stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 1, 0.2])))
     assert (stop, reached) == (Stop.NOTHING_LEFT, 9)
     never = SlideSettings(min_presence=0.0)
-    stop, _ = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.3, 0.3])), never)
+    stop, _ = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.2, 0.2])), never)
     assert stop == Stop.END_OF_VOLUME
 
 
