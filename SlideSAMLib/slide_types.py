@@ -123,7 +123,7 @@ class FinishedSlice:
     index : slice index along the slide axis.
     mask : bool (H, W).
     probability : float32 (H, W) in 0..1, or None where the scheme has none.
-    confidence : 0..1, see `fusion.SliceRecord.confidence`.
+    confidence : 0..1, see `fusion.SliceRecord.confidence` and, after points alone, `front`.
     direction : 0 for a prompted slice, +1 or -1 for the way that the slide was going.
     done : number of different slices finished so far.
     total : number of slices that will be done at most, or None where nobody can know.
