@@ -90,6 +90,11 @@ class SlicePrompt:
                 f"slice is {height} rows x {width} columns."
             )
 
+    @property
+    def points_alone(self) -> bool:
+        """Whether neither a box nor a mask says how large the object is."""
+        return self.box is None and self.mask is None
+
     def clamped_box(self, height: int, width: int) -> tuple[float, float, float, float] | None:
         """The box cut to the slice, or None where there is none."""
         if self.box is None:

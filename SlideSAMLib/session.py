@@ -19,7 +19,7 @@ import numpy as np
 from .candidates import Choice
 from .corrections import box_beside, is_elsewhere
 from .errors import InputError
-from .front import anchor_choices, has_points_alone, kept_mask, told_confidence
+from .front import anchor_choices, kept_mask, told_confidence
 from .fusion import SliceRecord
 from .next_prompt import Box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
@@ -344,7 +344,8 @@ class Session:
 
     def _preview(self, index: int, choice: Choice) -> Preview:
         shape = (self.stack.height, self.stack.width)
-        kept = kept_mask(self.prompts[index], self.settings)
+        prompt = self.prompts[index]
+        kept = kept_mask(prompt, self.settings)
         patches = [choice.patches[0], kept or choice.patches[1], choice.patches[2]]
         presence = None if choice.presence is None else choice.presence[1]
         record = SliceRecord(self.settings, quality=choice.quality, presence=presence)
@@ -354,8 +355,7 @@ class Session:
             for place in range(3)
             if 0 <= index + place - 1 < self.stack.slices
         }
-        alone = has_points_alone(self.prompts[index])
-        confidence = told_confidence(record.confidence(), alone, self.settings)
+        confidence = told_confidence(record.confidence(), prompt.points_alone, self.settings)
         return Preview(index, masks, confidence, choice.number)
 
     def _keep(self, finished: FinishedSlice) -> None:

@@ -116,11 +116,6 @@ class Gap:
             return Stop.MET_NEXT_PROMPT
         return self.lower.stop or self.upper.stop or Stop.CANCELLED
 
-    def nearer(self, index: int) -> Anchor:
-        """The prompted slice that a slice of the stretch is nearer to; of two the lower one."""
-        low, high = self.lower.anchor, self.upper.anchor
-        return low if index - low.index <= high.index - index else high
-
     def shared(self) -> dict[int, SliceRecord]:
         """The slices that both fronts predicted, blended: the nearer prompt weighs more."""
         low, high = self.lower.anchor.index, self.upper.anchor.index
@@ -204,7 +199,7 @@ class Slider:
     def publish(
         self, index: int, record: SliceRecord, direction: int, anchor: Anchor
     ) -> FinishedSlice:
-        """A finished slice out of what is known of it; `anchor` is where it was reached from."""
+        """A finished slice out of what is known of it; `anchor` is the slice it goes back to."""
         shape = (self.stack.height, self.stack.width)
         fused = record.fused()
         confidence = told_confidence(record.confidence(), anchor.points_alone, self.settings)
@@ -290,7 +285,7 @@ class Slider:
                     return  # cancelled
         for gap in gaps:
             for index, record in gap.shared().items():
-                yield self.publish(index, record, 1, gap.nearer(index))
+                yield self.publish(index, record, 1, gap.lower.nearest(index))
 
     def _turns(self, fronts: Sequence[Front], gaps: Sequence[Gap]) -> Iterator[list[Front]]:
         """Every open front once, those together that can be predicted in one call.

@@ -54,6 +54,12 @@ def test_models_can_be_averaged(tmp_path):
     (tmp_path / "mean").unlink()
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
     assert done.returncode == 2 and "different shapes" in done.stderr
+    paths[1].unlink()
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: The model file")
+    nowhere = [*command[:2], str(tmp_path / "none" / "mean"), str(paths[0])]
+    done = subprocess.run(nowhere, capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no folder" in done.stderr
     assert not (tmp_path / "mean").exists()
 
 
