@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
-from SlideSAMLib.builtin.regions import sample_region
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training import appearance, fields, rollouts, shapes, slabs, sources
 from SlideSAMLib.training.config import TrainConfig
@@ -246,8 +245,7 @@ def test_later_windows_get_masks_memory_and_a_box(patient):
     pool = Pool(8, ball_slab, np.random.default_rng(0))
     step = pool.step()
     pool.advance(step.target)
-    pool.step()
-    batch = pool._batch
+    batch = pool.step().batch
     assert batch.has_memory.all()
     assert batch.known[:, 2].sum() == 0  # the slice ahead is never known
     assert batch.known[:, 1].sum() >= 4
@@ -257,7 +255,8 @@ def test_later_windows_get_masks_memory_and_a_box(patient):
 def test_targets_lie_where_the_image_shows_the_object():
     pool = Pool(4, ball_slab, np.random.default_rng(0))
     step = pool.step()
-    assert step.image[step.target > 0.95].min() > step.image[step.target < 0.05].max()
+    image = step.batch.image
+    assert image[step.target > 0.95].min() > image[step.target < 0.05].max()
 
 
 def test_a_correction_is_a_point_inside_the_largest_error():
@@ -281,13 +280,48 @@ def test_a_corrected_place_stays_and_knows_its_mask():
     place = pool.places[0]
     half = step.target.clone()
     half[..., : half.shape[-1] // 2] = 0
-    assert pool._correct(place, half[0])
+    assert pool._correct(place, pool._on_slices(place, half[0]))
     assert (place.centre, place.corrections, place.known_flags) == (1, 1, (0, 1, 0))
     x, y = place.points[-1]
     assert place.signs[-1] == 1 and place.mask[1, int(y), int(x)] == 1
     pool.step()
-    assert pool._move(place, sample_region(place.mask[0:3], place.region))
+    assert pool._move(place, place.mask[0:3])
     assert (place.centre, place.corrections) == (2, 0) and place.memory is not None
+
+
+def test_a_correction_is_looked_at_closer(monkeypatch):
+    """On a small region about the click; what was said of the rest stays, on all three slices."""
+    monkeypatch.setattr(rollouts, "LOOKED_CLOSER", 1.0)
+    pool = Pool(1, ball_slab, np.random.default_rng(4))
+    place, step = pool.places[0], pool.step()
+    bitten = place.mask[:3].clone()
+    rows, columns = torch.nonzero(place.mask[1] > 0.5, as_tuple=True)
+    bitten[:, rows.min() : rows.min() + 6, int(columns.median()) :] = 0
+    assert not pool._look_closer(place, bitten)  # nobody has clicked
+    assert pool._correct(place, bitten)
+    wide = place.region
+    assert pool._look_closer(place, bitten.clone())
+    x, y = place.points[-1]
+    assert place.region.rows <= 0.75 * wide.rows
+    assert 0 < x - place.region.column < place.region.columns
+    assert 0 < y - place.region.row < place.region.rows
+    assert torch.equal(place.known[1], bitten[1]) and place.known_flags == (0, 1, 0)
+
+    step = pool.step()
+    assert step.batch.points[0, 0].min() > 0 and step.batch.points[0, 0].max() < 127
+    mended = pool._on_slices(place, step.target[0])
+    assert ((mended > 0.5) != (place.mask[:3] > 0.5)).sum() < 0.2 * (bitten != place.mask[:3]).sum()
+    outside = torch.ones_like(bitten, dtype=torch.bool)
+    rows, columns = (
+        slice(int(first) - 1, int(first + length) + 2)
+        for first, length in (
+            (place.region.row, place.region.rows),
+            (place.region.column, place.region.columns),
+        )
+    )
+    outside[:, rows, columns] = False
+    assert torch.equal(mended[outside], bitten[outside])
+    assert not pool._look_closer(place, mended) and place.whole is None  # once for each click
 
 
 def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
@@ -310,7 +344,7 @@ def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
         assert place.points == points and place.centre == 1
         assert place.box[2] - place.box[0] < 0.8 * (place.box[3] - place.box[1])
     step = pool.step()
-    assert sum(bool(pool._batch.has_box[n]) for n in pointed) >= 3
+    assert sum(bool(step.batch.has_box[n]) for n in pointed) >= 3
     pool.advance(step.target)
     assert sum(pool.places[n].centre == 2 for n in pointed) >= 3
 

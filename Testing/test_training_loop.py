@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
-from SlideSAMLib.builtin.features import CHANNELS
+from SlideSAMLib.builtin.features import CHANNELS, Batch
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network
 from SlideSAMLib.errors import InputError
@@ -149,8 +149,7 @@ def example(count: int = 4) -> Step:
     target = torch.zeros(count, 3, 128, 128)
     target[:, :2, 40:80, 40:80] = 1  # the object ends before the third slice
     flags = torch.tensor([True, False] * (count // 2))
-    image = torch.zeros(count, 3, 128, 128)
-    return Step(image, image, target, torch.ones(count, 3), flags, flags)
+    return Step(Batch.empty(count), target, torch.ones(count, 3), flags, flags)
 
 
 def answer(step: Step, scale: float) -> tuple[torch.Tensor, ...]:

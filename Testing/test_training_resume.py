@@ -176,8 +176,9 @@ def test_windows_are_the_same_wherever_a_run_is_cut(balls, monkeypatch):
         other = Pool.restored(state["pool"], theirs.draw, theirs.again)
         for step in range(2):  # the pool's own next step, and the one after it
             mine, copy = pool.step(), other.step()
-            for name in vars(mine):
-                assert torch.equal(getattr(mine, name), getattr(copy, name)), name
+            theirs_now = copy.tensors()
+            for name, tensor in mine.tensors().items():
+                assert torch.equal(tensor, theirs_now[name]), name
             centres |= {place.centre for place in pool.places}
             kinds |= {(place.box is None, place.corrections > 0) for place in pool.places}
             guess = (mine.target + 0.1).roll(step, -1).clamp(0, 1)
@@ -196,9 +197,10 @@ def test_processes_take_turns_and_end_with_their_owner(balls):
     alone = [OwnSlides(config, 1), OwnSlides(config, 1 + SEEDS_APART)]
     for turn in (0, 1, 0, 1, 0):
         mine, theirs = ahead.step(), alone[turn].step()
-        assert torch.equal(mine.inputs, theirs.inputs) and torch.equal(mine.target, theirs.target)
+        mine, theirs = mine.tensors(), theirs.tensors()
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
         for slides in (ahead, alone[turn]):
-            slides.advance(theirs.target)
+            slides.advance(theirs["target"])
     state = ahead.state()
     processes = multiprocessing.active_children()
     assert state["turn"] == 1 and len(processes) == 2
@@ -215,8 +217,9 @@ def test_slabs_stay_on_the_cpu_where_the_gpu_is_not_nvidias(balls):
     config = TrainConfig("x", sources={}, datasets=[DatasetConfig(str(balls))], batch=2)
     slides = open_slides(config, 1, device="meta")
     step = slides.step()
-    assert step.target.device.type == step.inputs.device.type == "cpu" and step.target.any()
-    slides.advance(step.target)
+    assert {tensor.device.type for tensor in step.tensors().values()} == {"meta"}
+    assert {place.image.device.type for place in slides._pool.places} == {"cpu"}
+    slides.advance(torch.ones(step.target.shape))
 
 
 def test_other_data_are_found_out(balls, tmp_path):

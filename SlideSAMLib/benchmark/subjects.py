@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable
 
 import torch
@@ -50,12 +51,16 @@ def transformers_encoder(
 ) -> Callable[[Tensor], Tensor] | None:
     """The image encoder of `transformers`' SamModel with the same weights, float32.
 
-    None where the package is not installed.
+    None where the package is not installed, or cannot be used, which is said.
     """
     if importlib.util.find_spec("transformers") is None:
         return None
-    from transformers import SamVisionConfig
-    from transformers.models.sam.modeling_sam import SamVisionEncoder
+    try:
+        from transformers import SamVisionConfig
+        from transformers.models.sam.modeling_sam import SamVisionEncoder
+    except ImportError as error:  # of one of the packages that it needs
+        print(f"transformers is left out, it cannot be imported: {error}", file=sys.stderr)
+        return None
 
     config = network.config
     theirs = SamVisionConfig(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..safetensors_files import read_safetensors, write_safetensors
 from .network import BuiltinNetwork
 
@@ -75,3 +76,29 @@ def with_reference(network: BuiltinNetwork) -> BuiltinNetwork:
     stem[:, : network.channels] = values["stem.weight"]
     wider.load_state_dict({**values, "stem.weight": stem})
     return wider
+
+
+def deepened(network: BuiltinNetwork, **config: Any) -> BuiltinNetwork:
+    """A network with more residuals and transformer blocks that gives the same answers still.
+
+    config : `depths`, at least the network's own on each stage, and `blocks`; what is not named
+        stays. The network itself where nothing is added.
+
+    Raises InputError where the new network could not start from the old one.
+    """
+    wanted = {**network.config, **config}
+    if wanted == network.config:
+        return network
+    deeper = BuiltinNetwork(**wanted)
+    own, values = deeper.state_dict(), network.state_dict()
+    if any(name not in own or own[name].shape != value.shape for name, value in values.items()):
+        raise InputError(
+            f"A network of {wanted} cannot start from one of {network.config}: only `depths` and "
+            "`blocks` may be greater."
+        )
+    for block in deeper.blocks[len(network.blocks) :]:
+        for last in (block.proj, block.mlp[-1]):  # of residuals the last layer starts as zero
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+    deeper.load_state_dict({**deeper.state_dict(), **values})
+    return deeper

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from ..builtin import features
 from ..builtin.network import BuiltinNetwork
-from ..builtin.weights import read_network, with_reference, write_weights
+from ..builtin.weights import deepened, read_network, with_reference, write_weights
 from .config import TrainConfig
 from .losses import figures, window_loss
 from .slides import open_slides
@@ -38,6 +39,7 @@ class BuiltinTask:
         self.data_seconds = 0.0
         if config.start_from:
             network = with_reference(read_network(Path(config.start_from)))
+            network = deepened(network, **config.network)
         else:
             network = BuiltinNetwork(**config.network)
         self.network = network.to(memory_format=torch.channels_last)
@@ -56,8 +58,7 @@ class BuiltinTask:
         step = self._slides.step()
         self.data_seconds += time.perf_counter() - begun
         device = next(self.network.parameters()).device
-        step = step.to(device)
-        inputs = step.inputs.contiguous(memory_format=torch.channels_last)
+        inputs = features.assemble(step.batch).contiguous(memory_format=torch.channels_last)
         logits, fine, quality, presence = network(inputs)
         loss = window_loss(logits, fine, quality, presence, step)
         found = figures(fine.detach(), presence.detach(), step)

@@ -8,16 +8,17 @@ step is supervised by the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from ..builtin import features
+from ..builtin import close_up, features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
+from ..builtin.requests import FACTOR
 from ..next_prompt import mask_box
 from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import DEPTH, Slab
@@ -25,7 +26,8 @@ from .slabs import DEPTH, Slab
 SQUARE = (1.0, 1.0)  # slabs have square pixels
 ASKED_AGAIN = 0.5  # share of the answers to points alone that are asked again, as the model does
 CORRECTED = 0.24  # share of the windows after which a user corrects what is wrong
-MOST_CORRECTIONS = 3  # on one slice
+MOST_CORRECTIONS = 4  # on one slice
+LOOKED_CLOSER = 0.5  # share of the corrected windows that are asked again about the click alone
 # What a place has besides its slab and its region: numbers, tuples of numbers and tensors.
 ON_THE_WAY = (
     "centre",
@@ -38,6 +40,8 @@ ON_THE_WAY = (
     "remembered",
     "remembered_mask",
     "corrections",
+    "whole",
+    "change",
 )
 REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
@@ -59,6 +63,8 @@ class _Place:
     remembered: int = 0  # its number; 0 where it is not shown
     remembered_mask: torch.Tensor | None = None  # (H, W), the network's own, 0 or 1
     corrections: int = 0
+    change: torch.Tensor | None = None  # (H, W) bool, the mask before the last correction
+    whole: torch.Tensor | None = None  # (3, H, W), what was said before a close-up
 
     @classmethod
     def at_start(cls, slab: Slab) -> _Place:
@@ -89,18 +95,31 @@ class _Place:
 
 @dataclass
 class Step:
-    """One supervised batch: inputs, soft targets (B, 3, GRID, GRID), valid slices, kinds."""
+    """One supervised batch: what is seen, and soft targets (B, 3, GRID, GRID), valid slices, kinds.
 
-    inputs: torch.Tensor
-    image: torch.Tensor
+    The network's input is made of the batch where the network is: `features.assemble`.
+    """
+
+    batch: Batch
     target: torch.Tensor
     valid: torch.Tensor
     first: torch.Tensor
     ambiguous: torch.Tensor
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it by name, see `of`."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "batch"}
+        return {**own, **{f.name: getattr(self.batch, f.name) for f in fields(Batch)}}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> Step:
+        """The step with these `tensors`."""
+        batch = Batch(**{f.name: tensors[f.name] for f in fields(Batch)})
+        return cls(batch, **{f.name: tensors[f.name] for f in fields(cls) if f.name != "batch"})
+
     def to(self, device: torch.device) -> Step:
         """The same on a device."""
-        return Step(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return Step.of({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 class Pool:
@@ -125,58 +144,65 @@ class Pool:
         return {"rng": generator_state(self.rng), "places": places}
 
     def step(self) -> Step:
-        """Inputs and targets of the present windows."""
+        """What is seen of the present windows, and their targets."""
         device = self.places[0].image.device
         batch = Batch.empty(len(self.places), device)
         target = torch.zeros(len(self.places), 3, GRID, GRID, device=device)
         valid = torch.ones(len(self.places), 3)
         for n, place in enumerate(self.places):
-            self._fill(batch, n, place)
-            window = place.mask[place.centre - 1 : place.centre + 2]
-            target[n] = sample_region(window, place.region)
+            self._fill(batch, target, n, place)
             exists = place.slab.valid[place.centre - 1 : place.centre + 2]
             valid[n] = torch.from_numpy(exists.astype(np.float32))
-        self._batch = batch
         first = torch.tensor([p.centre == 1 for p in self.places])
         ambiguous = torch.tensor([p.box is None and p.known is None for p in self.places])
-        inputs = features.assemble(batch)
-        return Step(inputs, batch.image, target, valid, first, ambiguous).to(device)
+        return Step(batch, target, valid, first, ambiguous).to(device)
 
     def advance(self, probabilities: torch.Tensor) -> None:
         """Move every slab on; probabilities (B, 3, GRID, GRID) are the network's own answer.
 
         They lie on the device of the slabs.
         """
-        memory = features.mask_histograms(self._batch.image[:, 1:2], probabilities[:, 1:2])
         for n, place in enumerate(self.places):
+            found = self._on_slices(place, probabilities[n])
             if place.memory is None:
-                self._remember(place, memory[n].clone(), probabilities[n])
-            if self._ask_again(place, probabilities[n]):
+                self._remember(place, found[1])
+            if self._ask_again(place, found) or self._look_closer(place, found):
                 continue
-            if self.rng.random() < CORRECTED and self._correct(place, probabilities[n]):
+            if self.rng.random() < CORRECTED and self._correct(place, found):
                 continue
-            if self.rng.random() < LEFT or not self._move(place, probabilities[n]):
+            if self.rng.random() < LEFT or not self._move(place, found):
                 self.places[n] = self._fresh()
 
-    def _fill(self, batch: Batch, n: int, place: _Place) -> None:
+    @staticmethod
+    def _fill(batch: Batch, target: torch.Tensor, n: int, place: _Place) -> None:
         window = slice(place.centre - 1, place.centre + 2)
-        batch.image[n] = sample_region(place.image[window], place.region)
+        layers = [place.image[window], place.mask[window]]
         if place.known is not None:
-            batch.masks[n] = sample_region(place.known, place.region)
+            layers.append(place.known)
             batch.known[n] = torch.tensor(place.known_flags, dtype=torch.float32)
+        remembers = place.memory is not None and not place.corrections and place.centre > 1
+        if remembers:
+            batch.memory[n] = place.memory
+            batch.has_memory[n] = 1
+            if place.remembered:
+                seen = torch.stack([place.image[place.remembered], place.remembered_mask])
+                layers.append(seen)
+                batch.nearness[n] = features.nearness(place.centre - place.remembered)
+        # One resampling for all of them: its matrices cost as much as their products.
+        image, truth, *rest = sample_region(torch.cat(layers), place.region).split(
+            [len(layer) for layer in layers]
+        )
+        batch.image[n], target[n] = image, truth
+        if place.known is not None:
+            batch.masks[n] = rest[0]
+        if remembers and place.remembered:
+            batch.reference[n] = rest[-1]
         if place.box is not None:
             batch.box[n] = torch.tensor(place.region.box_to_grid(place.box))
             batch.has_box[n] = 1
         for m, (x, y) in enumerate(place.points):
             batch.points[n, m] = torch.tensor(place.region.to_grid(x, y))
             batch.signs[n, m] = place.signs[m]
-        if place.memory is not None and not place.corrections and place.centre > 1:
-            batch.memory[n] = place.memory
-            batch.has_memory[n] = 1
-            if place.remembered:
-                seen = torch.stack([place.image[place.remembered], place.remembered_mask])
-                batch.reference[n] = sample_region(seen, place.region)
-                batch.nearness[n] = features.nearness(place.centre - place.remembered)
 
     def _fresh(self) -> _Place:
         slab = self.draw()
@@ -209,7 +235,7 @@ class Pool:
         around = tuple(float(side) for side in (x - half, y - half, x + half, y + half))
         return region_around(around, SQUARE, factor)
 
-    def _ask_again(self, place: _Place, probabilities: torch.Tensor) -> bool:
+    def _ask_again(self, place: _Place, found: torch.Tensor) -> bool:
         """The same points with the box of the answer to them, on a region of its size.
 
         As the model asks where points alone left the size open, so that it learns how far to
@@ -218,7 +244,7 @@ class Pool:
         alone = place.box is None and place.known is None and place.centre == 1
         if not alone or self.rng.random() >= ASKED_AGAIN:
             return False
-        mask = self._on_slice(place, probabilities[1:2])[0] > 0.5
+        mask = found[1] > 0.5
         if mask.sum() < 3:
             return False
         place.box, place.memory = mask_box(_on_host(mask)), None
@@ -233,15 +259,18 @@ class Pool:
         return region_around(around, SQUARE, factor)
 
     @staticmethod
-    def _on_slice(place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
-        """Probabilities (N, GRID, GRID) of the region put back on the slab's slices (N, H, W)."""
+    def _on_slices(place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
+        """The answer (3, GRID, GRID) about the region put on the window's slices, (3, H, W).
+
+        After a close-up the rest is as it was said before.
+        """
         values, (row, column) = paste_region(probabilities, place.region, place.mask.shape[1:])
-        found = torch.zeros_like(place.mask[: len(probabilities)])
+        found = torch.zeros_like(place.mask[:3]) if place.whole is None else place.whole
         height, width = values.shape[1:]
         found[:, row : row + height, column : column + width] = values.clamp(0, 1)
         return found
 
-    def _correct(self, place: _Place, probabilities: torch.Tensor) -> bool:
+    def _correct(self, place: _Place, found: torch.Tensor) -> bool:
         """A point on the largest error of the centre slice, as in `Session.correction`.
 
         The mask just predicted is known, earlier points of the slice stay. False where there is
@@ -249,7 +278,7 @@ class Pool:
         """
         rng, centre = self.rng, place.centre
         truth = _on_host(place.mask[centre] > 0.5)
-        mask = _on_host(self._on_slice(place, probabilities[1:2])[0] > 0.5)
+        mask = _on_host(found[1] > 0.5)
         point = largest_error(mask, truth, rng)
         if place.corrections >= MOST_CORRECTIONS or mask.sum() < 3 or point is None:
             return False
@@ -258,37 +287,56 @@ class Pool:
         x, y, sign = point
         place.corrections += 1
         place.points, place.signs = (*place.points, (x, y)), (*place.signs, sign)
-        place.known = torch.zeros_like(place.mask[:3])
-        place.known[1] = torch.from_numpy(mask)
-        place.known_flags = (0, 1, 0)
+        self._know(place, mask)
+        place.change, place.whole = torch.from_numpy(mask), None
         if place.box is None or rng.random() < 0.5:
             place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
         place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))
         return True
 
-    def _remember(
-        self, place: _Place, histograms: torch.Tensor, probabilities: torch.Tensor
-    ) -> None:
-        """The present centre slice is what the slide goes by from now on."""
-        place.memory = histograms
+    @staticmethod
+    def _know(place: _Place, mask: np.ndarray) -> None:
+        """A mask (H, W) of the centre slice, and nothing of those beside it."""
+        place.known = torch.zeros_like(place.mask[:3])
+        place.known[1] = torch.from_numpy(mask)
+        place.known_flags = (0, 1, 0)
+
+    def _look_closer(self, place: _Place, found: torch.Tensor) -> bool:
+        """The same correction on a small region about its point, as the model looks closer."""
+        before, place.change, place.whole = place.change, None, None
+        if before is None or self.rng.random() >= LOOKED_CLOSER:
+            return False
+        mask = _on_host(found[1] > 0.5)
+        if mask.sum() < 3:
+            return False
+        box = close_up.changed_box(_on_host(before), mask, place.points[-1], SQUARE)
+        region = region_around(box, SQUARE, close_up.FACTOR * self.rng.uniform(0.75, 1.4))
+        if region.rows > close_up.MOST * place.region.rows:
+            return False
+        self._know(place, mask)
+        place.whole, place.region = found, region
+        return True
+
+    def _remember(self, place: _Place, found: torch.Tensor) -> None:
+        """The present centre slice and its mask (H, W) are what the slide goes by from now on."""
+        mask = _on_host(found > 0.5)
+        region = place.region
+        if mask.any():  # as the model remembers
+            region = region_around(mask_box(mask), SQUARE, FACTOR)
+        both = torch.stack([place.image[place.centre], found])
+        image, seen = sample_region(both, region)
+        place.memory = features.mask_histograms(image[None, None], seen[None, None])[0]
         shown = self.rng.random() < REFERRED
         place.remembered = place.centre if shown else 0
-        mask = self._on_slice(place, probabilities[1:2])[0] > 0.5
-        place.remembered_mask = mask.float() if shown else None
+        place.remembered_mask = (found > 0.5).float() if shown else None
 
-    def _histograms(self, place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
-        """Of the present centre slice."""
-        image = sample_region(place.image[place.centre : place.centre + 1], place.region)
-        return features.mask_histograms(image[None], probabilities[None, 1:2])[0]
-
-    def _move(self, place: _Place, probabilities: torch.Tensor) -> bool:
+    def _move(self, place: _Place, known: torch.Tensor) -> bool:
         """Go to the next window; False where the rollout is over."""
         rng, centre = self.rng, place.centre
         truth = place.mask[centre - 1 : centre + 2]
         nothing = truth[1].sum() < 1
         if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
             return False
-        known = self._on_slice(place, probabilities)
         ahead = _on_host(known[2] > 0.5)
         if ahead.sum() < 3:
             return False
@@ -299,7 +347,7 @@ class Pool:
             return False
         box = mask_box(ahead)
         if place.corrections:  # a corrected slice is what is remembered from now on
-            self._remember(place, self._histograms(place, probabilities), probabilities)
+            self._remember(place, known[1])
             place.corrections = 0
         place.centre = centre + 1
         place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import signal
-from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -33,7 +32,7 @@ class Slides(Protocol):
     """Batches of windows, and what the network says about them."""
 
     def step(self) -> Step:
-        """The next batch."""
+        """The next batch, on the device of the training."""
 
     def advance(self, probabilities: Tensor) -> None:
         """The network's answer to it, (B, 3, GRID, GRID); see `rollouts.Pool`."""
@@ -47,7 +46,7 @@ def open_slides(
 ) -> Slides:
     """As configured; with a state they go on. Raises InputError and StateMismatch."""
     if config.data_processes:
-        return SlidesAhead(config, seed, state)
+        return SlidesAhead(config, seed, state, device)
     return OwnSlides(config, seed, state, device)
 
 
@@ -57,7 +56,8 @@ class OwnSlides:
     def __init__(
         self, config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
     ) -> None:
-        self._device = device if torch.device(device).type == "cuda" else torch.device("cpu")
+        self._target = torch.device(device)
+        self._device = self._target if self._target.type == "cuda" else torch.device("cpu")
         self._mixture = mixture = Mixture(config, seed, state and state["mixture"], self._device)
         if state is None:
             self._pool = Pool(config.batch, mixture.draw, np.random.default_rng(seed + 1))
@@ -65,7 +65,7 @@ class OwnSlides:
             self._pool = Pool.restored(state["pool"], mixture.draw, mixture.again)
 
     def step(self) -> Step:
-        return self._pool.step()
+        return self._pool.step().to(self._target)
 
     def advance(self, probabilities: Tensor) -> None:
         self._pool.advance(probabilities.to(self._device))
@@ -80,10 +80,14 @@ class SlidesAhead:
     The processes end when this object, or the process that has it, is gone.
     """
 
-    def __init__(self, config: TrainConfig, seed: int, state: dict | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, seed: int, state: dict | None = None, device: Device = "cpu"
+    ) -> None:
         self._turn = state["turn"] if state else 0
         states = state["pools"] if state else [None] * config.data_processes
-        self._pools = [_Remote(config, seed + SEEDS_APART * n, s) for n, s in enumerate(states)]
+        self._pools = [
+            _Remote(config, seed + SEEDS_APART * n, s, device) for n, s in enumerate(states)
+        ]
         for pool in self._pools:
             pool.step()  # raises what went wrong at the start
 
@@ -101,7 +105,8 @@ class SlidesAhead:
 class _Remote:
     """A pool in another process. Large tensors lie in memory that both share."""
 
-    def __init__(self, config: TrainConfig, seed: int, state: dict | None) -> None:
+    def __init__(self, config: TrainConfig, seed: int, state: dict | None, device: Device) -> None:
+        self._device = device
         context = multiprocessing.get_context("spawn")
         self._line, theirs = context.Pipe()
         given = (config, seed, None if state is None else _packed(state), theirs)
@@ -117,7 +122,8 @@ class _Remote:
             content = self._receive()
             self._shared = content or self._shared
             self._ready = True
-        return Step(**{f.name: self._shared[f.name].clone() for f in fields(Step)})
+        own = {name: t for name, t in self._shared.items() if name != "answer"}
+        return Step.of({name: t.to(self._device, copy=True) for name, t in own.items()})
 
     def advance(self, probabilities: Tensor) -> None:
         self._shared["answer"].copy_(probabilities)  # from any device
@@ -161,7 +167,7 @@ def _serve(config: TrainConfig, seed: int, state: bytes | None, line: Connection
         line.send(error)
         return
     step = slides.step()
-    shared = {f.name: getattr(step, f.name).clone().share_memory_() for f in fields(Step)}
+    shared = {name: t.clone().share_memory_() for name, t in step.tensors().items()}
     shared["answer"] = torch.zeros_like(step.target).share_memory_()
     line.send(shared)
     while True:
@@ -174,6 +180,6 @@ def _serve(config: TrainConfig, seed: int, state: bytes | None, line: Connection
             continue
         slides.advance(shared["answer"].clone())
         step = slides.step()
-        for f in fields(Step):
-            shared[f.name].copy_(getattr(step, f.name))
+        for name, tensor in step.tensors().items():
+            shared[name].copy_(tensor)
         line.send(None)
