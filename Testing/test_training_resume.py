@@ -198,9 +198,10 @@ def test_processes_take_turns_and_end_with_their_owner(balls):
     for turn in (0, 1, 0, 1, 0):
         mine, theirs = ahead.step(), alone[turn].step()
         mine, theirs = mine.tensors(), theirs.tensors()
-        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+        for name, tensor in theirs.items():  # images and masks come in half precision
+            assert torch.allclose(mine[name].float(), tensor.float(), atol=6e-4), name
         for slides in (ahead, alone[turn]):
-            slides.advance(theirs["target"])
+            slides.advance((theirs["target"] > 0.5).float())
     state = ahead.state()
     processes = multiprocessing.active_children()
     assert state["turn"] == 1 and len(processes) == 2

@@ -76,10 +76,9 @@ def nearness(distance: int) -> float:
 def assemble(batch: Batch, memory_share: float = MEMORY_SHARE) -> torch.Tensor:
     """The network's input, float32 (B, CHANNELS, GRID, GRID)."""
     inside, outside = prompt_histograms(batch)
-    if bool(batch.has_memory.any()):
-        share = memory_share * batch.has_memory[:, None]
-        inside = (1 - share) * inside + share * batch.memory[:, 0]
-        outside = (1 - share) * outside + share * batch.memory[:, 1]
+    share = memory_share * batch.has_memory[:, None]
+    inside = (1 - share) * inside + share * batch.memory[:, 0]
+    outside = (1 - share) * outside + share * batch.memory[:, 1]
     known = batch.known[:, :, None, None]
     levels = _levels(batch.image)
     return torch.cat(
@@ -217,12 +216,13 @@ def _box_fill(batch: Batch) -> torch.Tensor:
 
 def _gaussians(batch: Batch, sign: int, sigma: float, size: int = GRID) -> torch.Tensor:
     """Maximum of Gaussians about the points of one sign: (B, size, size); sigma in sides."""
-    used = int((batch.signs >= 0).sum(1).max()) if len(batch.signs) else 0
-    out = torch.zeros(len(batch.signs), size, size, device=batch.points.device)
-    x, y = _axes(size, batch.points.device)
-    for n in range(used):
-        px, py = batch.points[:, n, 0, None, None], batch.points[:, n, 1, None, None]
-        bump = torch.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (sigma * GRID) ** 2))
-        wanted = (batch.signs[:, n] == sign).float()[:, None, None]
-        out = torch.maximum(out, bump * wanted)
-    return out
+    used = MAX_POINTS  # a GPU computes those that are not there sooner than it could be asked
+    if batch.signs.device.type == "cpu":
+        used = int((batch.signs >= 0).sum(1).max()) if len(batch.signs) else 0
+    if not used:
+        return torch.zeros(len(batch.signs), size, size, device=batch.points.device)
+    x, y = (axis[:, None] for axis in _axes(size, batch.points.device))
+    px, py = batch.points[:, :used, :, None, None].unbind(2)
+    scale = -1 / (2 * (sigma * GRID) ** 2)
+    wanted = (batch.signs[:, :used] == sign).float()[:, :, None, None]
+    return (torch.exp(scale * (x - px) ** 2) * torch.exp(scale * (y - py) ** 2) * wanted).amax(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .fields import blur, grown, interpolated, noise, shrunk, smooth_noise
 
 FARTHEST = 9  # voxels that a shell can be thick
+EDGE_REACH = 6  # voxels from a body that its soft edge may cover: its blur reaches 5
 
 
 def paint(
@@ -66,15 +67,32 @@ def implant(labels: Tensor, target: Tensor, canvas: Tensor, rng: np.random.Gener
 
 
 def _covered(image: Tensor, body: Tensor, rng: np.random.Generator) -> Tensor:
+    """The image with a body of an even grey or a mottled one in it, its edge soft."""
     if not bool(body.any()):
         return image
+    part = _around(body, EDGE_REACH)  # nothing changes beyond it
+    here, inside = image[part], body[part]
     edge = rng.uniform(0.3, 1.2)
-    cover = blur(body.float(), (0, edge, edge)) * rng.uniform(0.6, 1.0)
-    grain = rng.uniform(0, 0.08) * _grain(image, rng)
+    cover = blur(inside.float(), (0, edge, edge)) * rng.uniform(0.6, 1.0)
+    grain = rng.uniform(0, 0.08) * _grain(here, rng)
     if rng.random() < 0.5:
-        mottles = smooth_noise(body.shape, rng.uniform(8, 30), rng, body.device)
+        cells = rng.uniform(8, 30) * max(inside.shape) / max(body.shape)
+        mottles = smooth_noise(inside.shape, cells, rng, body.device)
         grain = grain + rng.uniform(0, 0.1) * mottles
-    return image + cover * (rng.uniform(0, 1) + grain - image)
+    image = image.clone()
+    image[part] = here + cover * (rng.uniform(0, 1) + grain - here)
+    return image
+
+
+def _around(body: Tensor, margin: int) -> tuple[slice, slice, slice]:
+    """Where a bool body (S, H, W), which has voxels, lies; with a margin in the slices."""
+    found = []
+    for axis, reach in ((0, 0), (1, margin), (2, margin)):
+        others = [other for other in range(3) if other != axis]
+        places = torch.nonzero(body.any(others[1]).any(others[0]))
+        first, last = int(places[0]), int(places[-1])
+        found.append(slice(max(first - reach, 0), last + reach + 1))
+    return tuple(found)
 
 
 def vary(image: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:

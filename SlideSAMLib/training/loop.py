@@ -71,9 +71,10 @@ class _Average:
 
     def update(self, network: torch.nn.Module, step: int) -> None:
         share = min(self.share, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for key, value in learnt(network).items():
-                self.values[key].lerp_(value.float(), 1 - share)
+        now = learnt(network)
+        with torch.no_grad():  # in one call: hundreds of small ones would keep a GPU waiting
+            values = [value.float() for value in now.values()]
+            torch._foreach_lerp_([self.values[key] for key in now], values, 1 - share)
 
 
 def learnt(network: torch.nn.Module) -> dict[str, torch.Tensor]:

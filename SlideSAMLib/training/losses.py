@@ -72,14 +72,13 @@ def figures(fine: torch.Tensor, presence: torch.Tensor, step: Step) -> dict[str,
         "point": step.ambiguous,
         "slide": ~step.first,
     }
-    out = {}
-    for name, chosen in groups.items():
-        if chosen.any():
-            out[f"{name}_centre"] = float(dice[chosen, 1].mean())
-            out[f"{name}_ahead"] = float(dice[chosen, 2].mean())
     there = truth.any(-1).any(-1)
-    right = (presence > 0) == there
-    for name, chosen in (("present", there), ("absent", ~there)):
-        if chosen.any():
-            out[f"presence_{name}"] = float(right[chosen].float().mean())
-    return out
+    right = ((presence > 0) == there).float()
+    sums = {}
+    for name, chosen in groups.items():
+        sums[f"{name}_centre"] = dice[:, 1], chosen
+        sums[f"{name}_ahead"] = dice[:, 2], chosen
+    sums |= {"presence_present": (right, there), "presence_absent": (right, ~there)}
+    pairs = [torch.stack([(v * c).sum(), c.sum()]) for v, c in sums.values()]
+    found = torch.stack(pairs).tolist()  # the host waits for the device once
+    return {name: s / n for name, (s, n) in zip(sums, found, strict=True) if n}

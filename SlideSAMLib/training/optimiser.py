@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,40 +30,59 @@ class MatrixAdamW(torch.optim.AdamW):
         """One step; the gradients of the orthogonal groups are used up."""
         for group in self.param_groups:
             if group.get("orthogonal"):
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._orthogonal(parameter, group["lr"], group["weight_decay"])
-                        parameter.grad = None  # AdamW leaves out what has none
+                with_gradient = [p for p in group["params"] if p.grad is not None]
+                for alike in _by_shape(with_gradient):
+                    self._orthogonal(alike, group["lr"], group["weight_decay"])
+                for parameter in with_gradient:
+                    parameter.grad = None  # AdamW leaves out what has none
         super().step(closure)
 
-    def _orthogonal(self, parameter: torch.Tensor, rate: float, decay: float) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        if "momentum" not in state:
-            state["step"] = torch.zeros(())  # AdamW asks for it where a state is read
-            state["momentum"] = torch.zeros_like(gradient)
-        state["step"] += 1
-        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = gradient.lerp(momentum, MOMENTUM)
-        matrix = orthogonalised(ahead.flatten(1))
-        size = ADAM_SIZE * math.sqrt(max(matrix.shape))
-        parameter.mul_(1 - rate * decay)
-        parameter.add_(matrix.view(ahead.shape), alpha=-rate * size)
+    def _orthogonal(
+        self, parameters: Sequence[torch.nn.Parameter], rate: float, decay: float
+    ) -> None:
+        """A step of parameters that are matrices of one shape: one product serves them all."""
+        momenta, gradients = [], [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["step"] = torch.zeros(())  # AdamW asks for it where a state is read
+                state["momentum"] = torch.zeros_like(parameter.grad)
+            state["step"] += 1
+            momenta.append(state["momentum"])
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        matrices = orthogonalised(torch.stack([one.flatten(1) for one in ahead]))
+        size = ADAM_SIZE * math.sqrt(max(matrices.shape[1:]))
+        steps = [
+            matrix.view_as(parameter)
+            for matrix, parameter in zip(matrices, parameters, strict=True)
+        ]
+        torch._foreach_mul_(parameters, 1 - rate * decay)
+        torch._foreach_add_(parameters, steps, alpha=-rate * size)
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix with singular values of about 1 (0.7..1.2), same shape and type.
+def _by_shape(parameters: Iterable[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Parameters whose matrices have the same shape, together."""
+    alike: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        alike.setdefault(tuple(parameter.flatten(1).shape), []).append(parameter)
+    return list(alike.values())
+
+
+def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
+    """Matrices (..., rows, columns) with singular values of about 1 (0.7..1.2), as they were else.
 
     Small singular values stay below that. bfloat16 inside: nothing depends on exact values.
     """
     a, b, c = ITERATION
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / x.norm().clamp(min=1e-7)
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(ROUNDS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def make_optimiser(

@@ -25,7 +25,7 @@ from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
 ASKED_AGAIN = 0.5  # share of the answers to points alone that are asked again, as the model does
-CORRECTED = 0.24  # share of the windows after which a user corrects what is wrong
+CORRECTED = 0.2  # share of the windows after which a user corrects what is wrong
 MOST_CORRECTIONS = 4  # on one slice
 LOOKED_CLOSER = 0.5  # share of the corrected windows that are asked again about the click alone
 # What a place has besides its slab and its region: numbers, tuples of numbers and tensors.

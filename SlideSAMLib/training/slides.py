@@ -26,6 +26,7 @@ from .mixture import Mixture
 from .rollouts import Pool, Step
 
 SEEDS_APART = 1_000_003  # of the pools of one process
+SHARED = torch.float16  # of images and masks between processes: all of them are 0..1
 
 
 class Slides(Protocol):
@@ -122,8 +123,13 @@ class _Remote:
             content = self._receive()
             self._shared = content or self._shared
             self._ready = True
-        own = {name: t for name, t in self._shared.items() if name != "answer"}
-        return Step.of({name: t.to(self._device, copy=True) for name, t in own.items()})
+        copies = {
+            name: tensor.to(self._device, copy=True)
+            for name, tensor in self._shared.items()
+            if name != "answer"
+        }
+        wide = {name: t.float() if t.dtype == SHARED else t for name, t in copies.items()}
+        return Step.of(wide)
 
     def advance(self, probabilities: Tensor) -> None:
         self._shared["answer"].copy_(probabilities)  # from any device
@@ -167,8 +173,11 @@ def _serve(config: TrainConfig, seed: int, state: bytes | None, line: Connection
         line.send(error)
         return
     step = slides.step()
-    shared = {name: t.clone().share_memory_() for name, t in step.tensors().items()}
-    shared["answer"] = torch.zeros_like(step.target).share_memory_()
+    shared = {
+        name: tensor.to(SHARED if tensor.ndim == 4 else tensor.dtype, copy=True).share_memory_()
+        for name, tensor in step.tensors().items()
+    }
+    shared["answer"] = torch.zeros_like(shared["target"]).share_memory_()
     line.send(shared)
     while True:
         try:
@@ -178,7 +187,7 @@ def _serve(config: TrainConfig, seed: int, state: bytes | None, line: Connection
         if order == "state":  # the batch that is ready changes nothing about it
             line.send(_packed(slides.state()))
             continue
-        slides.advance(shared["answer"].clone())
+        slides.advance(shared["answer"].float())
         step = slides.step()
         for name, tensor in step.tensors().items():
             shared[name].copy_(tensor)
