@@ -41,8 +41,13 @@ class Patch:
 
     def probability(self, shape: tuple[int, int]) -> np.ndarray:
         """Probabilities on the whole slice: float32 (H, W)."""
-        clipped = np.clip(self.logits, BACKGROUND, -BACKGROUND)
-        return self._spread((1.0 / (1.0 + np.exp(-clipped))).astype(np.float32), shape)
+        # In place: a slice of 512 x 512 is a megabyte, and new memory costs more than the sums.
+        values = np.clip(self.logits, BACKGROUND, -BACKGROUND, dtype=np.float32)
+        np.negative(values, out=values)
+        np.exp(values, out=values)
+        values += 1
+        np.reciprocal(values, out=values)
+        return values if values.shape == shape else self._spread(values, shape)
 
     def _spread(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         out = np.zeros(shape, values.dtype)
@@ -74,6 +79,9 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     counted = [view for view in views if view.weight > 0] or [View(views[0].patch, 1.0)]
     if len(counted) == 1:
         return counted[0].patch
+    places = {(view.patch.corner, view.patch.logits.shape) for view in counted}
+    if len(places) == 1:
+        return _fuse_alike(counted, limit)
     top, left, bottom, right = union([view.patch for view in counted])
     total = np.zeros((bottom - top, right - left), np.float32)
     weights = np.zeros_like(total)
@@ -87,6 +95,18 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     fused = np.full_like(total, BACKGROUND)
     fused[seen] = total[seen] / weights[seen]
     return Patch((top, left), fused)
+
+
+def _fuse_alike(views: Sequence[View], limit: float) -> Patch:
+    """`fuse` for views of one and the same part of the slice."""
+    total = np.clip(views[0].patch.logits, -limit, limit, dtype=np.float32)
+    total *= views[0].weight
+    for view in views[1:]:
+        more = np.clip(view.patch.logits, -limit, limit, dtype=np.float32)
+        more *= view.weight
+        total += more
+    total /= sum(view.weight for view in views)
+    return Patch(views[0].patch.corner, total)
 
 
 def overlap(first: Patch, second: Patch) -> tuple[int, int, int]:

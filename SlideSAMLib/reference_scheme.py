@@ -164,7 +164,7 @@ class Union:
             self._qualities.setdefault(index, []).append(result.quality)
             confidence = float(np.clip(np.mean(self._qualities[index]), 0.0, 1.0))
             shown = 0 if index in self._slider.merged else direction
-            yield self._slider.finished(index, mask.copy(), None, confidence, shown)
+            yield self._slider.finished(index, mask.copy(), confidence, shown)
 
 
 class _Way:

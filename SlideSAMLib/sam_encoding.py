@@ -7,10 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .cuda_encoder import quickest_encoder
+from .cuda_graphs import Graphed
 from .devices import on_device
 from .errors import ModelError
 from .network import SlideSam
@@ -74,6 +77,8 @@ class WindowEncoder:
         self._size = network.config.image_size
         cuda = device.type == "cuda"
         self._most = MOST_WINDOWS if cuda else 1
+        self._encode = quickest_encoder(network)
+        self._graphs = Graphed(self._embed, device) if cuda else None
         self.stream = torch.cuda.Stream(device) if cuda else None
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(device))  # the weights must be there
@@ -85,7 +90,7 @@ class WindowEncoder:
         """
         done: list[SamEmbedding] = []
         while len(done) < len(windows):
-            count = min(self._most, len(windows) - len(done))
+            count = min(self._most, _alike(windows[len(done) :]))
             try:
                 done += self._batch(windows[len(done) : len(done) + count])
             except torch.cuda.OutOfMemoryError as error:
@@ -115,39 +120,48 @@ class WindowEncoder:
     def _batch(self, windows: Sequence[Window]) -> list[SamEmbedding]:
         beside = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
         with torch.inference_mode(), beside:
-            images = [
-                prepare(on_device(w.slices, self._device), self._size, self._resize, self._scaling)
-                for w in windows
-            ]
-            out = self._network.encode(torch.stack(images)).clamp(-_LARGEST, _LARGEST)
+            slices = on_device(np.stack([window.slices for window in windows]), self._device)
+            (out,) = (self._graphs or self._embed)(None, slices)
             # One tensor each, so that a cache can free one window of a batch.
-            tensors = [embedding.to(torch.float16, copy=True) for embedding in out]
+            tensors = [embedding.clone() for embedding in out] if len(out) > 1 else [out[0]]
             encoded = None if self.stream is None else self.stream.record_event()
         return [
             SamEmbedding(tensor, tuple(window.slices.shape[-2:]), encoded)
             for tensor, window in zip(tensors, windows, strict=True)
         ]
 
+    def _embed(self, what: None, slices: Tensor) -> tuple[Tensor]:
+        """Windows (B, 3, H, W) -> embeddings (B, C, grid, grid) in float16."""
+        images = prepare(slices, self._size, self._resize, self._scaling)
+        out = self._encode(images).clamp(-_LARGEST, _LARGEST)
+        return (out.to(torch.float16),)
+
+
+def _alike(windows: Sequence[Window]) -> int:
+    """How many of the windows have slices of the size of the first one, before another comes."""
+    same = (window.slices.shape == windows[0].slices.shape for window in windows)
+    return next((n for n, alike in enumerate(same) if not alike), len(windows))
+
 
 def prepare(slices: Tensor, size: int, resize: str, scaling: str) -> Tensor:
-    """The network's input (3, size, size) from the slices (3, H, W) of one window, float32.
+    """The network's input (B, 3, size, size) from the slices (B, 3, H, W) of windows, float32.
 
     resize : "nearest", as published, or "antialias". The aspect ratio is not kept.
     scaling : the minimum and maximum of the three resized slices together become 0..255 with
         SAM's mean and deviation ("sam"), or 0..1 ("unit"). A constant window becomes 0.
     """
     if resize == "nearest":
-        window = F.interpolate(slices[None], (size, size), mode="nearest")[0]
+        windows = F.interpolate(slices, (size, size), mode="nearest")
     else:
-        window = F.interpolate(slices[None], (size, size), mode="bilinear", antialias=True)[0]
-    low, high = window.aminmax()
+        windows = F.interpolate(slices, (size, size), mode="bilinear", antialias=True)
+    low, high = windows.amin((1, 2, 3), keepdim=True), windows.amax((1, 2, 3), keepdim=True)
     # Without a question that the host would have to answer: in a constant window all is `low`.
-    unit = (window - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    unit = (windows - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     if scaling == "unit":
         return unit
     # 0-dimensional numbers stay on the host, and nothing is copied to a GPU.
     channels = [
         (channel * 255 - mean) / deviation
-        for channel, mean, deviation in zip(unit, PIXEL_MEAN, PIXEL_STD, strict=True)
+        for channel, mean, deviation in zip(unit.unbind(1), PIXEL_MEAN, PIXEL_STD, strict=True)
     ]
-    return torch.stack(channels)
+    return torch.stack(channels, 1)

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoints import load_checkpoint
-from .decoder_graphs import GraphedDecoder
+from .cuda_graphs import Graphed
 from .devices import choose_device, choose_precision, on_host, precision_name
 from .errors import ModelError
 from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from .sam_encoding import SamEmbedding, WindowEncoder
-from .sam_prompts import Kind, framed, kind_of
+from .sam_prompts import Kind, framed, kind_of, mask_logits
 from .tensor_files import TensorFile
 
 MOST_PROMPTS = 8  # in one call, on a GPU: more fronts than this take turns
@@ -87,7 +87,7 @@ class SamModel:
             network, self._usage.resize, self._usage.scaling, device, name
         )
         self._size = network.config.image_size
-        self._graphs = GraphedDecoder(network.decode, device) if device.type == "cuda" else None
+        self._graphs = Graphed(self._answer, device) if device.type == "cuda" else None
         self.device = str(device)
         self.precision = precision_name(dtype)
         scaled = "0..255, SAM's normalisation" if self._usage.scaling == "sam" else "0..1"
@@ -168,15 +168,27 @@ class SamModel:
 
     def _decode(
         self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt], kind: Kind
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Logits (B, candidates, 3, H, W) and quality (B, candidates) on the device."""
-        images = torch.stack([each.ready_tensor() for each in embeddings])
-        inputs = framed(prompts, kind, self._size, self._network.config.raster, self._device)
-        decode = self._network.decode if self._graphs is None else self._graphs.decode
-        points = None if inputs.coordinates is None else (inputs.coordinates, inputs.labels)
-        logits, quality = decode(
-            images.to(self._device, torch.float32), points, inputs.boxes, inputs.masks
-        )
+        images = torch.stack([each.ready_tensor() for each in embeddings]).to(self._device)
+        inputs = framed(prompts, kind, self._size, self._device)
+        return (self._graphs or self._answer)(kind, images, *inputs)
+
+    def _answer(
+        self,
+        kind: Kind,
+        images: Tensor,
+        coordinates: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        known: Tensor | None,
+        masks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `_decode`: from embeddings (B, C, grid, grid) and `FramedPrompts`."""
+        points = None if coordinates is None else (coordinates, labels)
+        if masks is not None:
+            masks = mask_logits(masks, known, self._network.config.raster)
+        logits, quality = self._network.decode(images.float(), points, boxes, masks)
         order = self._order(quality, kind.clear)
         rows = torch.arange(len(order), device=order.device)[:, None]
         logits, quality = logits[rows, order], quality[rows, order]

@@ -51,41 +51,46 @@ def kind_of(prompt: WindowPrompt, shape: tuple[int, int]) -> Kind:
 
 
 class FramedPrompts(NamedTuple):
-    """B prompts of one kind for `SlideSam.decode`, float32; None where the kind has none.
+    """B prompts of one kind, float32 on a device; None where the kind has none.
 
-    coordinates (B, N, 2), labels (B, N), boxes (B, 4), masks (B, 3, side, side) as logits.
+    coordinates (B, N, 2), labels (B, N) and boxes (B, 4) in the frame; known (B, 3) and masks
+    (B, 3, H, W) in 0..1 at the size of the slice, see `mask_logits`.
     """
 
     coordinates: Tensor | None
     labels: Tensor | None
     boxes: Tensor | None
+    known: Tensor | None
     masks: Tensor | None
 
 
 def framed(
-    prompts: Sequence[WindowPrompt], kind: Kind, size: int, side: int, device: torch.device
+    prompts: Sequence[WindowPrompt], kind: Kind, size: int, device: torch.device
 ) -> FramedPrompts:
     """Prompts of one kind in the frame of `size` pixels a side, on a device.
 
-    side : of the mask prompt, in its pixels. The host waits for nothing.
+    The host waits for nothing.
     """
-    coordinates = labels = boxes = masks = None
+    numbers: dict[str, np.ndarray] = {}
     if kind.points:
         points = [points_to_frame(np.array(p.points), *kind.shape, size) for p in prompts]
-        coordinates = on_device(np.stack(points), device)
-        labels = on_device(np.array([p.labels for p in prompts]), device)
+        numbers["coordinates"] = np.stack(points)
+        numbers["labels"] = np.array([p.labels for p in prompts])
     if kind.box:
-        rows = [box_to_frame(p.box, *kind.shape, size) for p in prompts]
-        boxes = on_device(np.stack(rows), device)
+        numbers["boxes"] = np.stack([box_to_frame(p.box, *kind.shape, size) for p in prompts])
+    masks = None
     if kind.masks:
-        known = on_device(np.array([p.known for p in prompts]), device)
-        # One by one: stacked at full size first, they would be copied once more.
-        logits = [
-            mask_logits(on_device(p.masks, device), k, side)
-            for p, k in zip(prompts, known, strict=True)
-        ]
-        masks = torch.stack(logits)
-    return FramedPrompts(coordinates, labels, boxes, masks)
+        numbers["known"] = np.array([p.known for p in prompts])
+        masks = torch.stack([on_device(p.masks, device) for p in prompts])
+    # One copy to the device for all of the few numbers.
+    flat = on_device(np.concatenate([n.ravel() for n in numbers.values()]), device)
+    parts = flat.split([each.size for each in numbers.values()])
+    found = {
+        name: part.view(each.shape)
+        for (name, each), part in zip(numbers.items(), parts, strict=True)
+    }
+    names = ("coordinates", "labels", "boxes", "known")
+    return FramedPrompts(*(found.get(name) for name in names), masks)
 
 
 def points_to_frame(points: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
@@ -105,6 +110,9 @@ def box_to_frame(
 
 
 def mask_logits(probability: Tensor, known: Tensor, side: int) -> Tensor:
-    """Masks (3, H, W) in 0..1 as a mask prompt (3, side, side): logits, 0 on unknown slices."""
-    small = F.interpolate(probability[None], (side, side), mode="bilinear", antialias=True)[0]
-    return torch.logit(small, eps=_MARGIN) * known[:, None, None]
+    """Masks (B, 3, H, W) in 0..1 as a mask prompt (B, 3, side, side): logits, 0 where unknown.
+
+    known : (B, 3), 1 where a mask means something, else 0.
+    """
+    small = F.interpolate(probability, (side, side), mode="bilinear", antialias=True)
+    return torch.logit(small, eps=_MARGIN) * known[:, :, None, None]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .fusion import Patch
 
 SCHEMES = ("default", "reference")
 
@@ -122,7 +127,8 @@ class FinishedSlice:
 
     index : slice index along the slide axis.
     mask : bool (H, W).
-    probability : float32 (H, W) in 0..1, or None where the scheme has none.
+    probability : float32 (H, W) in 0..1, or None where the scheme has none; made once it is asked
+        for.
     confidence : 0..1, see `fusion.SliceRecord.confidence` and, after points alone, `front`.
     direction : 0 for a prompted slice, +1 or -1 for the way that the slide was going.
     done : number of different slices finished so far.
@@ -131,8 +137,12 @@ class FinishedSlice:
 
     index: int
     mask: np.ndarray
-    probability: np.ndarray | None
     confidence: float
     direction: int
     done: int
     total: int | None
+    patch: Patch | None = field(default=None, repr=False)
+
+    @cached_property
+    def probability(self) -> np.ndarray | None:
+        return None if self.patch is None else self.patch.probability(self.mask.shape)

@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import InputError
 from .front import Anchor, Front, Question, nearest_anchor, predict_anchor, told_confidence
-from .fusion import SliceRecord, blend
+from .fusion import Patch, SliceRecord, blend
 from .next_prompt import merge_prompts
 from .prompts import SlicePrompt
 from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
@@ -200,26 +200,23 @@ class Slider:
         self, index: int, record: SliceRecord, direction: int, anchor: Anchor
     ) -> FinishedSlice:
         """A finished slice out of what is known of it; `anchor` is the slice it goes back to."""
-        shape = (self.stack.height, self.stack.width)
         fused = record.fused()
         confidence = told_confidence(record.confidence(), anchor.points_alone, self.settings)
-        return self.finished(
-            index, fused.mask(shape), fused.probability(shape), confidence, direction
-        )
+        mask = fused.mask((self.stack.height, self.stack.width))
+        return self.finished(index, mask, confidence, direction, fused)
 
     def finished(
         self,
         index: int,
         mask: np.ndarray,
-        probability: np.ndarray | None,
         confidence: float,
         direction: int,
+        patch: Patch | None = None,
     ) -> FinishedSlice:
-        """Count a slice as done and wrap it up."""
+        """Count a slice as done and wrap it up; `patch` where there are probabilities."""
         self._done.add(index)
-        return FinishedSlice(
-            index, mask, probability, confidence, direction, len(self._done), self.total
-        )
+        done = len(self._done)
+        return FinishedSlice(index, mask, confidence, direction, done, self.total, patch)
 
     def _anchor(self, index: int) -> Anchor:
         prompted = [i for i in self.merged if i != index]

@@ -101,21 +101,34 @@ class Stack:
         plane = self._view[index]
         # Clip wide types before they become float32, so that nothing overflows to infinity.
         values = plane.astype(np.float32 if plane.dtype.itemsize <= 2 else np.float64)
-        values[~np.isfinite(values)] = low
-        return np.clip(values, low, high).astype(np.float32, copy=False)
+        if plane.dtype.kind == "f":
+            values[~np.isfinite(values)] = low
+        np.clip(values, low, high, out=values)
+        return values.astype(np.float32, copy=False)
 
     def window(self, centre: int) -> Window:
         """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
-        last = self.slices - 1
-        middle = self.slice(centre)
-        before = self.slice(centre - 1) if centre > 0 else middle
-        after = self.slice(centre + 1) if centre < last else middle
-        return Window(
-            slices=np.stack([before, middle, after]),
-            spacing=self.spacing,
-            intensity=self.intensity,
-            key=(self.key, int(centre)),
-        )
+        return self.windows([centre])[0]
+
+    def windows(self, centres: Sequence[int]) -> list[Window]:
+        """The window around each centre; every slice is read once.
+
+        Raises InputError where a centre is not inside 0..slices-1.
+        """
+        read: dict[int, np.ndarray] = {}
+
+        def slice_at(index: int) -> np.ndarray:
+            if index not in read:
+                read[index] = self.slice(index)
+            return read[index]
+
+        found = []
+        for centre in map(int, centres):
+            slice_at(centre)  # outside the volume there is none
+            around = [min(max(centre + n, 0), self.slices - 1) for n in (-1, 0, 1)]
+            slices = np.stack([slice_at(index) for index in around])
+            found.append(Window(slices, self.spacing, self.intensity, (self.key, centre)))
+        return found
 
     def to_volume(self, stacked: np.ndarray) -> np.ndarray:
         """Give an array (slices, height, width) the axis order of the volume (a view)."""

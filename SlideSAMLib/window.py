@@ -158,7 +158,7 @@ class WindowPredictor:
         # What no front comes to any more stays in the cache only.
         self._ahead = {c: known for c, known in self._ahead.items() if c in coming}
         start = time.perf_counter()
-        encoded = self.model.encode([self.stack.window(c) for c in centres])
+        encoded = self.model.encode(self.stack.windows(centres))
         self.seconds["encode"] += time.perf_counter() - start
         for index, embedding in zip(centres, encoded, strict=True):
             self.cache.put(self._key(index), embedding)
@@ -166,7 +166,10 @@ class WindowPredictor:
         return encoded[0]
 
     def _room(self) -> int:
-        return self.batch or max(1, min(windows_at_once(self.model), self._asked + 1))
+        if self.batch:
+            return self.batch
+        room = max(1, min(windows_at_once(self.model), self._asked + 1))
+        return 1 << (room.bit_length() - 1)  # few sizes of batches: a GPU learns each by heart
 
     def predict(
         self, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()

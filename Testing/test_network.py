@@ -35,7 +35,7 @@ def _network(tensors: dict, config=MINI):
 
 def _image(window: np.ndarray, size: int) -> torch.Tensor:
     clipped = torch.from_numpy(np.clip(window, -200, 400)).float()
-    return prepare(clipped, size, "nearest", "sam")[None]
+    return prepare(clipped[None], size, "nearest", "sam")
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h", "mini"])

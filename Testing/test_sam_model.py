@@ -139,7 +139,7 @@ def test_half_precision(mini_file, reference, precision, limit):
 
 def test_embeddings_are_kept_in_half_precision_whatever_their_size(model, reference, monkeypatch):
     out = torch.tensor([1e6, -1e6, 1 / 3]).view(1, 3, 1, 1)
-    monkeypatch.setattr(model._network, "encode", lambda images: out)
+    monkeypatch.setattr(model._encoder, "_encode", lambda images: out)
     [embedding] = model.encode([_window(reference["window"])])
     assert embedding.tensor.dtype == torch.float16
     assert embedding.tensor.flatten().tolist() == [65504.0, -65504.0, pytest.approx(1 / 3, 1e-3)]
@@ -148,23 +148,23 @@ def test_embeddings_are_kept_in_half_precision_whatever_their_size(model, refere
 def test_scaling_over_the_three_slices():
     slices = np.stack([np.full((4, 4), v, np.float32) for v in (-100, 0, 100)])
     slices[0, 0, 0] = -200
-    image = prepare(torch.from_numpy(slices), 8, "nearest", "sam")
+    (image,) = prepare(torch.from_numpy(slices)[None], 8, "nearest", "sam")
     grey = image * torch.tensor(PIXEL_STD)[:, None, None] + torch.tensor(PIXEL_MEAN)[:, None, None]
     expected = np.kron((slices + 200) / 300 * 255, np.ones((1, 2, 2)))
     assert np.allclose(grey, expected, atol=1e-3)
-    unit = prepare(torch.from_numpy(slices), 8, "antialias", "unit")
+    unit = prepare(torch.from_numpy(slices)[None], 8, "antialias", "unit")
     assert float(unit.min()) == 0 and float(unit.max()) == 1
 
 
 def test_nearest_keeps_values_and_ignores_the_aspect():
     slices = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2)
-    image = prepare(torch.from_numpy(slices), 8, "nearest", "unit") * 23
+    image = prepare(torch.from_numpy(slices)[None], 8, "nearest", "unit")[0] * 23
     assert np.allclose(image, slices.repeat(2, axis=1).repeat(4, axis=2), atol=1e-4)
 
 
 @pytest.mark.parametrize("scaling", ["sam", "unit"])
 def test_a_constant_window_is_finite(scaling):
-    image = prepare(torch.full((3, 5, 7), 40.0), 16, "nearest", scaling)
+    (image,) = prepare(torch.full((1, 3, 5, 7), 40.0), 16, "nearest", scaling)
     assert torch.isfinite(image).all() and all(float(c.std()) == 0 for c in image)
 
 
@@ -330,25 +330,25 @@ def test_order_of_the_candidates(mini_file, monkeypatch, kind, prompt, tokens):
 
 
 def _with_memory_for(model: SamModel, monkeypatch, windows: int) -> None:
-    encode = model._network.encode
+    encode = model._encoder._encode
 
     def limited(images):
         if len(images) > windows:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return encode(images)
 
-    monkeypatch.setattr(model._network, "encode", limited)
+    monkeypatch.setattr(model._encoder, "_encode", limited)
 
 
 def _counting(model: SamModel, monkeypatch) -> list[int]:
     """The sizes of the batches that the network gets from now on."""
-    encode, sizes = model._network.encode, []
+    encode, sizes = model._encoder._encode, []
 
     def counted(images):
         sizes.append(len(images))
         return encode(images)
 
-    monkeypatch.setattr(model._network, "encode", counted)
+    monkeypatch.setattr(model._encoder, "_encode", counted)
     return sizes
 
 

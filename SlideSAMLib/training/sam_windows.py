@@ -118,8 +118,8 @@ def window(slab: SamSlab, centre: int, frame: Frame) -> tuple[Tensor, Tensor, Te
         mode="bilinear",
         antialias=True,
     )[0].clamp(0, 1)
-    image = torch.from_numpy(slab.image[places])
-    image = prepare(image, frame.size, frame.resize, frame.scaling)
+    image = torch.from_numpy(slab.image[places])[None]
+    image = prepare(image, frame.size, frame.resize, frame.scaling)[0]
     return image, target, torch.from_numpy(slab.labelled[places].copy())
 
 
@@ -139,10 +139,10 @@ def user_prompt(mask: np.ndarray, frame: Frame, rng: np.random.Generator) -> tup
         placed = points_to_frame(np.array(places), height, width, frame.size)
         points = (torch.tensor(placed).float(), torch.tensor(signs).float())
     if kind > 0.9:
-        guesses = np.zeros((3, height, width), np.float32)
-        guesses[1] = rough(mask, rng)
-        known = torch.tensor([False, True, False])
-        masks = mask_logits(torch.from_numpy(guesses), known, frame.raster)
+        guesses = np.zeros((1, 3, height, width), np.float32)
+        guesses[0, 1] = rough(mask, rng)
+        known = torch.tensor([[False, True, False]])
+        masks = mask_logits(torch.from_numpy(guesses), known, frame.raster)[0]
     return points, box, masks
 
 

@@ -1,7 +1,7 @@
-"""Decoding by graphs, with a stand-in for the capture: no GPU here, so no CUDA graph has run.
+"""Work replayed from graphs, with a stand-in for the capture where there is no GPU.
 
 What is tested is everything around the capture: which tensors a graph reads and writes, when one
-is made, and the way back. That the decoder itself asks the host nothing, without which there is no
+is made, and the way back. That the work itself asks the host nothing, without which there is no
 capture, is tested with tensors that have no values.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib.decoder_graphs import MOST_GRAPHS, PLAIN_RUNS, GraphedDecoder
+from SlideSAMLib.cuda_graphs import MOST_GRAPHS, PLAIN_RUNS, Graphed
 from SlideSAMLib.network import empty_network
 from SlideSAMLib.protocol import Window, WindowPrompt
 from SlideSAMLib.sam_model import load_sam
@@ -53,6 +53,21 @@ def network():
     return network
 
 
+def decoder(network):
+    """The decoder as work with tensors or None for parts."""
+
+    def decode(what, embedding, coordinates, labels, boxes, masks):
+        points = None if coordinates is None else (coordinates, labels)
+        return network.decode(embedding, points, boxes, masks)
+
+    return decode
+
+
+def _parts(name: str, batch: int, seed: int):
+    embedding, points, boxes, masks = _arguments(name, batch, seed)
+    return None, embedding, *(points or (None, None)), boxes, masks
+
+
 def _arguments(name: str, batch: int, seed: int):
     """Embedding, points, boxes and masks of so many prompts of one kind."""
     rng = np.random.default_rng(seed)
@@ -75,13 +90,13 @@ def _arguments(name: str, batch: int, seed: int):
 @torch.inference_mode()
 def test_graphs_answer_what_the_decoder_answers(network, name):
     recorder = Recorder()
-    graphs = GraphedDecoder(network.decode, CPU, recorder)
+    plain = decoder(network)
+    graphs = Graphed(plain, CPU, recorder)
     kept = []
     for batch in (1, 2):
         for run in range(PLAIN_RUNS + 3):
-            arguments = _arguments(name, batch, run)
-            found, expected = graphs.decode(*arguments), network.decode(*arguments)
-            kept.append((found, expected))
+            parts = _parts(name, batch, run)
+            kept.append((graphs(*parts), plain(*parts)))
     assert (recorder.captures, recorder.replays) == (2, 2 * (1 + 3))
     for found, expected in kept:  # a later replay must not change an earlier answer
         torch.testing.assert_close(found, expected)
@@ -90,14 +105,14 @@ def test_graphs_answer_what_the_decoder_answers(network, name):
 @torch.inference_mode()
 def test_what_is_rare_or_too_much_is_not_captured(network):
     recorder = Recorder()
-    graphs = GraphedDecoder(network.decode, CPU, recorder)
+    graphs = Graphed(decoder(network), CPU, recorder)
     for name in PROMPTS:
         for _ in range(PLAIN_RUNS):
-            graphs.decode(*_arguments(name, 1, 0))
+            graphs(*_parts(name, 1, 0))
     assert recorder.captures == 0
     for batch in range(2, MOST_GRAPHS + 5):
         for _ in range(PLAIN_RUNS + 1):
-            answer = graphs.decode(*_arguments("box", batch, 0))
+            answer = graphs(*_parts("box", batch, 0))
         assert len(answer[0]) == batch
     assert recorder.captures == MOST_GRAPHS
 
@@ -112,30 +127,37 @@ def test_what_is_rare_or_too_much_is_not_captured(network):
 )
 @torch.inference_mode()
 def test_a_graph_that_fails_leads_back_to_the_decoder(network, recorder, words, caplog):
-    graphs = GraphedDecoder(network.decode, CPU, recorder)
-    arguments = _arguments("box", 2, 1)
+    plain = decoder(network)
+    graphs = Graphed(plain, CPU, recorder)
+    parts = _parts("box", 2, 1)
     with caplog.at_level(logging.WARNING):
         for _ in range(PLAIN_RUNS + 4):
-            answer = graphs.decode(*arguments)
-            torch.testing.assert_close(answer, network.decode(*arguments))
+            torch.testing.assert_close(graphs(*parts), plain(*parts))
     assert recorder.captures == 1
     assert [words in record.message for record in caplog.records] == [True]
     assert "without CUDA graphs" in caplog.text
 
 
-def test_a_model_decodes_by_its_graphs(tmp_path):
+def test_a_model_encodes_and_decodes_by_its_graphs(tmp_path):
     torch.save(named_weights(tensor_shapes("mini")), tmp_path / "mini.pth")
     model = load_sam(tmp_path / "mini.pth", "cpu", "float32")
     rng = np.random.default_rng(0)
     window = rng.normal(size=(3, 40, 56)).astype(np.float32)
-    embeddings = model.encode([Window(window, (1, 1, 1), (-3, 3), ("w", n)) for n in range(2)])
+    windows = [Window(window + n, (1, 1, 1), (-3, 3), ("w", n)) for n in range(2)]
+    embeddings = model.encode(windows)
     prompts = [WindowPrompt(box=(5.0 + n, 6.0, 30.0, 25.0 + n)) for n in range(2)]
     expected = model.predict_many(embeddings, prompts)
     recorder = Recorder()
-    model._graphs = GraphedDecoder(model._network.decode, CPU, recorder)
+    model._graphs = Graphed(model._answer, CPU, recorder)
     for _ in range(PLAIN_RUNS + 2):
         found = model.predict_many(embeddings, prompts)
     assert recorder.replays == 3
+    recorder = Recorder()
+    model._encoder._graphs = Graphed(model._encoder._embed, CPU, recorder)
+    for _ in range(PLAIN_RUNS + 2):
+        again = model.encode(windows[:1])
+    assert recorder.replays == 3
+    assert torch.allclose(again[0].tensor, embeddings[0].tensor, atol=1e-3)
     for one, other in zip(found, expected, strict=True):
         assert np.allclose(one.logits, other.logits, atol=1e-5)
 

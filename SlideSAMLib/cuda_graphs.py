@@ -1,12 +1,11 @@
-"""SAM's decoder as CUDA graphs: some hundred small kernels become one launch.
+"""Work on a GPU as CUDA graphs: some hundred small kernels become one launch.
 
 A graph replays kernels on fixed addresses, so there is one for each combination of the inputs'
-shapes: batch, number of points, box or not, masks or not. A kind of prompt that comes only now and
-then is not worth the capture; a slide asks for the same kind again and again.
+shapes: of windows that are encoded together, of prompts with so many points, a box or none. What
+comes only now and then is not worth the capture; a slide asks for the same again and again.
 
-This has been tested with a stand-in for the capture only, on a CPU. It has not run on a GPU yet.
-Therefore no graph is used before its answer has been compared with the plain decoder's, and
-whatever goes wrong before that leads back to the plain decoder, for good.
+No graph is used before its answer has been compared with that of the plain work, and whatever goes
+wrong before that leads back to the plain work, for good.
 """
 
 from __future__ import annotations
@@ -14,18 +13,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-PLAIN_RUNS = 2  # of a kind of prompt, before it is captured
-MOST_GRAPHS = 8  # each holds the memory of one decoding; other kinds are decoded plainly
+PLAIN_RUNS = 2  # of a kind, before it is captured
+MOST_GRAPHS = 8  # each holds the memory of one call; other kinds run plainly
 TOLERANCE = 1e-3  # of the first answer of a graph, relative to the largest number in it
 
-Answer = tuple[Tensor, Tensor]
-Points = tuple[Tensor, Tensor] | None
+Answer = tuple[Tensor, ...]
 # Runs the work, and returns what it answered and how to run it again into the same tensors.
 Capture = Callable[[Callable[[], Answer]], tuple[Answer, Callable[[], None]]]
 
@@ -34,36 +32,35 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Graph:
-    """One captured decoding; `inputs` are what it reads, `answer` is what it writes."""
+    """One captured call; `inputs` are what it reads, `answer` is what it writes."""
 
-    inputs: list[Tensor]
+    inputs: list[Tensor | None]
     answer: Answer
     replay: Callable[[], None]
 
-    def __call__(self, given: list[Tensor]) -> Answer:
+    def __call__(self, given: tuple[Tensor | None, ...]) -> Answer:
         for own, tensor in zip(self.inputs, given, strict=True):
-            own.copy_(tensor)
+            if own is not None:
+                own.copy_(tensor)
         self.replay()
-        return self.answer[0].clone(), self.answer[1].clone()  # the next replay overwrites them
+        return tuple(part.clone() for part in self.answer)  # the next replay overwrites them
 
 
-class GraphedDecoder:
-    """`SlideSam.decode`, replayed from graphs where these are worth it and work. Thread-safe.
+class Graphed:
+    """Some work, replayed from graphs where these are worth it and work. Thread-safe.
 
     To be called with inference tensors, on one CUDA stream.
 
     Parameters
     ----------
-    plain : `SlideSam.decode`.
-    device : where the network is.
+    plain : plain(what, *parts) -> tensors; parts are tensors or None, `what` is all else that it
+        depends on. It must ask the host nothing.
+    device : where it works.
     capture : None captures CUDA graphs.
     """
 
     def __init__(
-        self,
-        plain: Callable[[Tensor, Points, Tensor | None, Tensor | None], Answer],
-        device: torch.device,
-        capture: Capture | None = None,
+        self, plain: Callable[..., Answer], device: torch.device, capture: Capture | None = None
     ) -> None:
         self._plain = plain
         self._capture = capture or CudaCapture(device)
@@ -72,53 +69,38 @@ class GraphedDecoder:
         self._graphs: dict[tuple, _Graph] = {}
         self._usable = True
 
-    def decode(
-        self, embedding: Tensor, points: Points, boxes: Tensor | None, masks: Tensor | None
-    ) -> Answer:
-        """See `SlideSam.decode`."""
-        parts = [embedding, *(points or (None, None)), boxes, masks]
-        kind = tuple(None if part is None else tuple(part.shape) for part in parts)
-        given = [part for part in parts if part is not None]
+    def __call__(self, what: Hashable, *parts: Tensor | None) -> Answer:
+        """What the plain work answers."""
+        kind = (what, *(None if part is None else tuple(part.shape) for part in parts))
         with self._lock:
             graph = self._graphs.get(kind)
             if graph is None and self._is_worth_it(kind):
-                graph = self._captured(kind, given)
+                graph = self._captured(kind, parts)
             if graph is not None:
-                return graph(given)
-        return self._plain(embedding, points, boxes, masks)
+                return graph(parts)
+        return self._plain(what, *parts)
 
     def _is_worth_it(self, kind: tuple) -> bool:
         self._runs[kind] += 1
         room = len(self._graphs) < MOST_GRAPHS
         return self._usable and room and self._runs[kind] > PLAIN_RUNS
 
-    def _captured(self, kind: tuple, given: list[Tensor]) -> _Graph | None:
+    def _captured(self, kind: tuple, given: tuple[Tensor | None, ...]) -> _Graph | None:
         """A graph of this kind that has proved itself on these inputs; None where there is none."""
-        inputs = [tensor.clone() for tensor in given]
+        inputs = [None if part is None else part.clone() for part in given]
         try:
-            graph = _Graph(inputs, *self._capture(lambda: self._plain(*_sorted(kind, inputs))))
-            for found, wanted in zip(graph(given), self._plain(*_sorted(kind, given)), strict=True):
+            graph = _Graph(inputs, *self._capture(lambda: self._plain(kind[0], *inputs)))
+            for found, wanted in zip(graph(given), self._plain(kind[0], *given), strict=True):
                 difference = float((found - wanted).abs().max())
                 if not difference <= TOLERANCE * float(wanted.abs().max()):
                     raise RuntimeError(f"the graph's answer is wrong by {difference:.3g}")
         except RuntimeError as error:  # of CUDA, too, and where the memory does not suffice
-            _log.warning("SlideSAM decodes without CUDA graphs from now on, slower: %s", error)
+            _log.warning("SlideSAM does without CUDA graphs from now on, slower: %s", error)
             self._usable = False
             self._graphs.clear()
             return None
         self._graphs[kind] = graph
         return graph
-
-
-def _sorted(
-    kind: tuple, given: list[Tensor]
-) -> tuple[Tensor, Points, Tensor | None, Tensor | None]:
-    """The arguments of `SlideSam.decode` out of those that are there."""
-    rest = iter(given)
-    embedding, coordinates, labels, boxes, masks = (
-        None if shape is None else next(rest) for shape in kind
-    )
-    return embedding, None if labels is None else (coordinates, labels), boxes, masks
 
 
 class CudaCapture:
