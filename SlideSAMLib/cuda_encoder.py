@@ -12,7 +12,8 @@ table is turned round, the biases of a query towards the rows 0, 1, ... lie side
 comes out, beginning one further back for every row that the query lies further down. That is a
 matter of strides: nothing is gathered.
 
-The biases enter the scores as extra channels, see `attention`.
+The biases enter the scores as extra channels, see `attention`. Two passes over the tokens that
+PyTorch would make in several have kernels of their own, see `cuda_kernels`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .cuda_kernels import Operations, operations
 from .network import ImageBlock, ImageEncoder, SlideSam
 
 ALIGNED = 8  # channels: what half precision kernels want
@@ -56,7 +58,12 @@ class CudaEncoder:
         device = self._patch_weight.device
         sides = {block.window_size for block in encoder.blocks}
         self._places = {side: _Places(self._grid, side, device) for side in sides}
-        self._blocks = [_Block(block, block.window_size or self._grid) for block in encoder.blocks]
+        heads = encoder.blocks[0].attn.num_heads
+        width = len(self._patch_weight)
+        self._do = operations(width, heads, self._dtype, device)
+        self._blocks = [
+            _Block(block, block.window_size or self._grid, self._do) for block in encoder.blocks
+        ]
 
     def __call__(self, images: Tensor) -> Tensor:
         tokens = self._embedded(images)  # (B * grid * grid, C) float32
@@ -65,19 +72,21 @@ class CudaEncoder:
         normed = torch.zeros(count + 1, width, dtype=self._dtype, device=tokens.device)
         x = normed[:count]
         widened: dict[int, tuple[Tensor, Tensor]] = {}
+        delta = None  # what is still to be added to the tokens
         for block in self._blocks:
             places = self._places[block.window]
             if block.window not in widened:
                 widened[block.window] = block.empty(batch * places.windows, tokens)
-            x.copy_(block.norm1(tokens))
+            self._do.add_and_norm(tokens, delta, block.norm1.weight, block.norm1.bias, x)
             cut = normed.index_select(0, places.into(batch)) if block.window else x
             out = block.attend(cut.view(-1, block.side**2, width), *widened[block.window])
             out = out.view(-1, width)
             if block.window:
                 out = out.index_select(0, places.back(batch))
-            tokens.add_(F.linear(out, block.attn.proj.weight, block.attn.proj.bias))
-            x.copy_(block.norm2(tokens))
-            tokens.add_(block.hidden(x))
+            delta = F.linear(out, block.attn.proj.weight, block.attn.proj.bias)
+            self._do.add_and_norm(tokens, delta, block.norm2.weight, block.norm2.bias, x)
+            delta = block.hidden(x)
+        tokens.add_(delta)
         maps = tokens.view(batch, self._grid, self._grid, width).permute(0, 3, 1, 2)
         return self._neck(maps.to(self._neck[0].weight.dtype))  # (B, H, W, C) -> (B, C, H, W)
 
@@ -135,8 +144,8 @@ class _Places:
 class _Block:
     """A block of the encoder with the projection of its attention widened, see the top."""
 
-    def __init__(self, block: ImageBlock, side: int) -> None:
-        self.side, self.window = side, block.window_size
+    def __init__(self, block: ImageBlock, side: int, do: Operations) -> None:
+        self.side, self.window, self._do = side, block.window_size, do
         self.norm1, self.norm2, self.mlp, self.attn = (
             block.norm1,
             block.norm2,
@@ -168,25 +177,13 @@ class _Block:
     def attend(self, x: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         """Attention among the tokens of each window: (N, tokens, C) -> (N, tokens, C)."""
         y = F.linear(x, self.weight, self.bias)
-        count, tokens, length = y.shape
-        heads, channels, side = self.heads, self.channels, self.side
-        width, entries = heads * channels, 2 * side - 1
-        parts = y[..., : 3 * width].view(count, tokens, 3, heads, channels)
-        queries[..., :channels] = parts[:, :, 0]
-        keys[..., :channels] = parts[:, :, 1]
-        grid = queries.view(count, side, side, heads, -1)
-        shape = (count, side, side, heads, side)
-        first = 3 * width + side - 1  # of the entries of a query in row or column 0
-        down, across = side * length, length
-        strides = (tokens * length, down - 1, across, entries, 1)
-        grid[..., channels : channels + side] = y.as_strided(shape, strides, first)
-        strides = (tokens * length, down, across - 1, entries, 1)
-        more = heads * entries
-        grid[..., channels + side : channels + 2 * side] = y.as_strided(
-            shape, strides, first + more
-        )
+        count, tokens, _ = y.shape
+        channels = self.channels
+        width = self.heads * channels
+        self._do.spread(y, queries, keys, self.side)
+        values = y[..., 2 * width : 3 * width].view(count, tokens, self.heads, channels)
         # (N, tokens, heads, channels) -> (N, heads, tokens, channels)
-        q, k, v = (part.transpose(1, 2) for part in (queries, keys, parts[:, :, 2]))
+        q, k, v = (part.transpose(1, 2) for part in (queries, keys, values))
         if not _takes_thin_values(q, k, v):
             v = F.pad(v, (0, q.shape[-1] - channels))
         out = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :channels]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -74,12 +76,20 @@ def precision_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Numbers as float32 on a device. The host does not wait for a CUDA GPU to have them."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+def on_device(values: np.ndarray | Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Numbers as float32 on a device; several arrays of one shape become one tensor.
+
+    The host does not wait for a CUDA GPU to have them.
+    """
     if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # PyTorch keeps it as long as needed
+        array = values if isinstance(values, np.ndarray) else np.stack(values)
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+    if isinstance(values, np.ndarray):
+        return on_device([values], device)[0]
+    pinned = torch.empty((len(values), *values[0].shape), pin_memory=True)
+    for own, array in zip(pinned.numpy(), values, strict=True):
+        own[...] = array
+    return pinned.to(device, non_blocking=True)  # PyTorch keeps the host's copy as long as needed
 
 
 def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -120,7 +119,7 @@ class WindowEncoder:
     def _batch(self, windows: Sequence[Window]) -> list[SamEmbedding]:
         beside = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
         with torch.inference_mode(), beside:
-            slices = on_device(np.stack([window.slices for window in windows]), self._device)
+            slices = on_device([window.slices for window in windows], self._device)
             (out,) = (self._graphs or self._embed)(None, slices)
             # One tensor each, so that a cache can free one window of a batch.
             tensors = [embedding.clone() for embedding in out] if len(out) > 1 else [out[0]]

@@ -81,7 +81,7 @@ def framed(
     masks = None
     if kind.masks:
         numbers["known"] = np.array([p.known for p in prompts])
-        masks = torch.stack([on_device(p.masks, device) for p in prompts])
+        masks = on_device([p.masks for p in prompts], device)
     # One copy to the device for all of the few numbers.
     flat = on_device(np.concatenate([n.ravel() for n in numbers.values()]), device)
     parts = flat.split([each.size for each in numbers.values()])

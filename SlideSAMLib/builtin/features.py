@@ -13,7 +13,8 @@ to 0..1 by the volume's window, so that histograms of different slices can be av
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +57,30 @@ class Batch:
 
     @staticmethod
     def empty(count: int, device: torch.device | str = "cpu") -> Batch:
-        """A batch without prompts, to be filled in."""
+        """A batch without prompts, to be filled in.
+
+        Images and histograms lie on the device; the few numbers stay on the host, see `to`.
+        """
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(count, *shape, device=device)
 
+        def numbers(*shape: int) -> torch.Tensor:
+            return torch.zeros(count, *shape)
+
         return Batch(
-            zeros(3, GRID, GRID), zeros(3, GRID, GRID), zeros(3), zeros(4), zeros(),
-            zeros(MAX_POINTS, 2), zeros(MAX_POINTS) - 1, zeros(2, BINS), zeros(),
-            zeros(2, GRID, GRID), zeros(),
+            zeros(3, GRID, GRID), zeros(3, GRID, GRID), numbers(3), numbers(4), numbers(),
+            numbers(MAX_POINTS, 2), numbers(MAX_POINTS) - 1, zeros(2, BINS), numbers(),
+            zeros(2, GRID, GRID), numbers(),
         )  # fmt: skip
+
+    def to(self, device: torch.device) -> Batch:
+        """All of it on a device."""
+        return Batch(*(tensor.to(device) for tensor in self.tensors()))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them, in their order."""
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 def nearness(distance: int) -> float:
@@ -109,7 +124,7 @@ def _levels(image: torch.Tensor) -> torch.Tensor:
     """Percentiles 2 and 98 of the central half of the centre slice: (2, B)."""
     quarter = GRID // 4
     centre = image[:, 1, quarter:-quarter:2, quarter:-quarter:2].flatten(1)
-    return torch.quantile(centre, torch.tensor([0.02, 0.98], device=image.device), dim=1)
+    return torch.quantile(centre, _constant((0.02, 0.98), image.device), dim=1)
 
 
 def _normalised(image: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
@@ -158,9 +173,16 @@ def mask_histograms(image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def _histogram(index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     counts = torch.zeros(len(index), BINS, device=index.device)
     counts.scatter_add_(1, index, weights.flatten(1))
-    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=index.device).view(1, 1, 5) / 16
+    kernel = _constant((1.0, 4.0, 6.0, 4.0, 1.0), index.device).view(1, 1, 5) / 16
     smooth = F.conv1d(F.pad(counts[:, None], (2, 2), mode="replicate"), kernel)[:, 0]
     return smooth / smooth.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+@lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Kept on the device: nothing has to be copied there for each batch."""
+    with torch.inference_mode(False):  # usable in training as well
+        return torch.tensor(values, device=device)
 
 
 def _mask_weights(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
