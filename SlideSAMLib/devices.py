@@ -82,7 +82,9 @@ def on_device(values: np.ndarray | Sequence[np.ndarray], device: torch.device) -
     The host does not wait for a CUDA GPU to have them.
     """
     if device.type != "cuda":
-        array = values if isinstance(values, np.ndarray) else np.stack(values)
+        array = values
+        if not isinstance(values, np.ndarray):
+            array = np.stack(values) if len(values) > 1 else values[0][None]  # without a copy
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
     if isinstance(values, np.ndarray):
         return on_device([values], device)[0]

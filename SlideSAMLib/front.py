@@ -11,7 +11,7 @@ import numpy as np
 
 from .candidates import Choice, rank
 from .corrections import corrected, rejected
-from .fusion import Patch, SliceRecord, View, dice, patch_of_mask, stability
+from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
 from .next_prompt import first_prompt, following_prompt
 from .outline import held, reach_mm
 from .prompts import SlicePrompt
@@ -208,13 +208,15 @@ class Front:
         Returns the slices that changed; none where the window was refused.
         """
         centre, known = question.centre, question.known
-        behind_place, ahead_place = 1 - self.direction, 1 + self.direction
+        behind_place = 1 - self.direction
         choice = rank(prediction, known, self.settings)[0].detached()
         choice = self._held(choice, known[behind_place])
-        self.stop = self._judge(choice, known[behind_place], self.nearest(centre))
+        weight, presence = self.settings.centre_weight, _at(choice, 1)
+        record = self.records[centre].joined(choice.patches[1], weight, choice.quality, presence)
+        self.stop = self._judge(choice, record, known[behind_place], self.nearest(centre))
         if self.stop is not None:
             return []
-        self._accept(centre, choice, behind_place, ahead_place)
+        self._accept(centre, choice, record)
         self.stop = self._look_ahead()
         return [centre, centre - self.direction]
 
@@ -228,7 +230,10 @@ class Front:
         patches[ahead] = held(patches[ahead], patches[1], spacing[1:], reach)
         return replace(choice, patches=tuple(patches))
 
-    def _judge(self, choice: Choice, behind: Patch, nearest: Anchor) -> Stop | None:
+    def _judge(
+        self, choice: Choice, record: SliceRecord, behind: Patch, nearest: Anchor
+    ) -> Stop | None:
+        """Why the choice is refused, or None; `record` is what the slice would be with it."""
         patch = choice.patches[1]
         if self.avoided is not None and dice(patch, self.avoided) > dice(patch, self._start):
             return Stop.NOTHING_LEFT
@@ -240,22 +245,14 @@ class Front:
             stability=stability(patch),
             agreement=choice.agreement,
             voxels_before=behind.voxels,
-            confidence=self._confidence(choice) if self.open_end else None,
+            confidence=record.confidence() if self.open_end else None,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
 
-    def _confidence(self, choice: Choice) -> float:
-        """What the confidence of the next slice would be with this choice."""
-        known = self.records[self.position + self.direction]
-        views = [*known.views, View(choice.patches[1], self.settings.centre_weight, central=True)]
-        record = SliceRecord(self.settings, views, choice.quality, _at(choice, 1), known.trust)
-        return record.confidence()
-
-    def _accept(self, centre: int, choice: Choice, behind_place: int, ahead_place: int) -> None:
+    def _accept(self, centre: int, choice: Choice, record: SliceRecord) -> None:
         settings = self.settings
-        record = self.records[centre]
-        record.add(choice.patches[1], settings.centre_weight, central=True)
-        record.quality, record.presence = choice.quality, _at(choice, 1)
+        behind_place, ahead_place = 1 - self.direction, 1 + self.direction
+        self.records[centre] = record
         prompted = self.position == self.anchor.index
         weight = settings.prompted_outer_weight if prompted else settings.outer_weight
         self.records[self.position].add(choice.patches[behind_place], weight)

@@ -79,9 +79,6 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     counted = [view for view in views if view.weight > 0] or [View(views[0].patch, 1.0)]
     if len(counted) == 1:
         return counted[0].patch
-    places = {(view.patch.corner, view.patch.logits.shape) for view in counted}
-    if len(places) == 1:
-        return _fuse_alike(counted, limit)
     top, left, bottom, right = union([view.patch for view in counted])
     total = np.zeros((bottom - top, right - left), np.float32)
     weights = np.zeros_like(total)
@@ -95,18 +92,6 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     fused = np.full_like(total, BACKGROUND)
     fused[seen] = total[seen] / weights[seen]
     return Patch((top, left), fused)
-
-
-def _fuse_alike(views: Sequence[View], limit: float) -> Patch:
-    """`fuse` for views of one and the same part of the slice."""
-    total = np.clip(views[0].patch.logits, -limit, limit, dtype=np.float32)
-    total *= views[0].weight
-    for view in views[1:]:
-        more = np.clip(view.patch.logits, -limit, limit, dtype=np.float32)
-        more *= view.weight
-        total += more
-    total /= sum(view.weight for view in views)
-    return Patch(views[0].patch.corner, total)
 
 
 def overlap(first: Patch, second: Patch) -> tuple[int, int, int]:
@@ -153,6 +138,8 @@ class SliceRecord:
     presence: float | None = None
     trust: float = 1.0
     _fused: Patch | None = field(default=None, init=False, repr=False)
+    _sum: np.ndarray | None = field(default=None, init=False, repr=False)
+    _summed: int = field(default=0, init=False, repr=False)
 
     def add(self, patch: Patch, weight: float, central: bool = False) -> None:
         """Add what one more window said; the patch's logits must not change afterwards."""
@@ -162,8 +149,32 @@ class SliceRecord:
     def fused(self) -> Patch:
         """The weighted mean of the views."""
         if self._fused is None:
-            self._fused = fuse(self.views, self.settings.logit_limit)
+            self._fused = self._fused_alike() or fuse(self.views, self.settings.logit_limit)
         return self._fused
+
+    def _fused_alike(self) -> Patch | None:
+        """`fuse` where all views are of one part of the slice; None where they are not.
+
+        Every view is added to the sum once: a slice is fused again with each view that comes.
+        """
+        counted = [view for view in self.views if view.weight > 0]
+        places = {(view.patch.corner, view.patch.logits.shape) for view in counted}
+        if len(counted) < 2 or len(places) > 1:
+            return None
+        limit = self.settings.logit_limit
+        for view in counted[self._summed :]:
+            votes = np.clip(view.patch.logits, -limit, limit, dtype=np.float32)
+            votes *= view.weight
+            self._sum = votes if self._sum is None else np.add(self._sum, votes, out=self._sum)
+        self._summed = len(counted)
+        return Patch(counted[0].patch.corner, self._sum / sum(view.weight for view in counted))
+
+    def joined(
+        self, patch: Patch, weight: float, quality: float, presence: float | None
+    ) -> SliceRecord:
+        """The record with the window that is centred on the slice; this one stays as it is."""
+        views = [*self.views, View(patch, weight, central=True)]
+        return SliceRecord(self.settings, views, quality, presence, self.trust)
 
     def confidence(self) -> float:
         """How sure the slice is, 0..1: by itself, times the trust in the way that led to it."""

@@ -129,11 +129,16 @@ def mask_box(mask: np.ndarray, ignore_fraction: float = 0.0) -> Box:
 
     Connected parts smaller than `ignore_fraction` of the largest one are left out.
     """
-    if ignore_fraction > 0:
-        mask = _without_specks(mask, ignore_fraction)
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
-    return (float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1]))
+    x0, y0, x1, y1 = columns[0], rows[0], columns[-1], rows[-1]
+    if ignore_fraction > 0:
+        part = mask[y0 : y1 + 1, x0 : x1 + 1]  # parts are looked for where there are any
+        kept = _without_specks(part, ignore_fraction)
+        if kept is not part:
+            left, top, right, bottom = mask_box(kept)
+            return (left + x0, top + y0, right + x0, bottom + y0)
+    return (float(x0), float(y0), float(x1), float(y1))
 
 
 def _without_specks(mask: np.ndarray, fraction: float) -> np.ndarray:

@@ -92,19 +92,30 @@ class Stack:
         Voxels that are not finite become the low end of the window.
         Raises InputError where `index` is not inside 0..slices-1.
         """
+        self._check(index)
+        out = np.empty((self.height, self.width), np.float32)
+        self._read(index, out)
+        return out
+
+    def _check(self, index: int) -> None:
         if not 0 <= index < self.slices:
             raise InputError(
                 f"Slice {index} is outside the volume: the slices along this axis are 0 to "
                 f"{self.slices - 1}."
             )
+
+    def _read(self, index: int, out: np.ndarray) -> None:
+        """See `slice`."""
         low, high = self.intensity
         plane = self._view[index]
+        if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
+            out[...] = plane
+            np.clip(out, low, high, out=out)
+            return
         # Clip wide types before they become float32, so that nothing overflows to infinity.
-        values = plane.astype(np.float32 if plane.dtype.itemsize <= 2 else np.float64)
-        if plane.dtype.kind == "f":
-            values[~np.isfinite(values)] = low
-        np.clip(values, low, high, out=values)
-        return values.astype(np.float32, copy=False)
+        values = plane.astype(np.float64)
+        values[~np.isfinite(values)] = low
+        out[...] = np.clip(values, low, high, out=values)
 
     def window(self, centre: int) -> Window:
         """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
@@ -113,20 +124,23 @@ class Stack:
     def windows(self, centres: Sequence[int]) -> list[Window]:
         """The window around each centre; every slice is read once.
 
+        Windows that overlap share their memory: nobody may write to it.
         Raises InputError where a centre is not inside 0..slices-1.
         """
-        read: dict[int, np.ndarray] = {}
-
-        def slice_at(index: int) -> np.ndarray:
-            if index not in read:
-                read[index] = self.slice(index)
-            return read[index]
-
+        for centre in centres:
+            self._check(centre)
+        last = self.slices - 1
+        wanted = {c: [min(max(c + n, 0), last) for n in (-1, 0, 1)] for c in map(int, centres)}
+        indices = sorted({index for around in wanted.values() for index in around})
+        read = np.empty((len(indices), self.height, self.width), np.float32)
+        for index, out in zip(indices, read, strict=True):
+            self._read(index, out)
+        place = {index: n for n, index in enumerate(indices)}
         found = []
         for centre in map(int, centres):
-            slice_at(centre)  # outside the volume there is none
-            around = [min(max(centre + n, 0), self.slices - 1) for n in (-1, 0, 1)]
-            slices = np.stack([slice_at(index) for index in around])
+            before, middle, after = (place[index] for index in wanted[centre])
+            inside = before < middle < after
+            slices = read[before : after + 1] if inside else read[[before, middle, after]]
             found.append(Window(slices, self.spacing, self.intensity, (self.key, centre)))
         return found
 
