@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 PLAIN_RUNS = 2  # of a kind, before it is captured
-MOST_GRAPHS = 8  # each holds the memory of one call; other kinds run plainly
+MOST_GRAPHS = 8  # each holds the memory of one call; the one that rested longest goes for a new one
 TOLERANCE = 1e-2  # of the first answer of a graph, relative to the largest number in it
 
 Answer = tuple[Tensor, ...]
@@ -66,7 +66,7 @@ class Graphed:
         self._capture = capture or CudaCapture(device)
         self._lock = threading.Lock()
         self._runs: Counter[tuple] = Counter()
-        self._graphs: dict[tuple, _Graph] = {}
+        self._graphs: OrderedDict[tuple, _Graph] = OrderedDict()
         self._usable = True
 
     def __call__(self, what: Hashable, *parts: Tensor | None) -> Answer:
@@ -77,13 +77,13 @@ class Graphed:
             if graph is None and self._is_worth_it(kind):
                 graph = self._captured(kind, parts)
             if graph is not None:
+                self._graphs.move_to_end(kind)
                 return graph(parts)
         return self._plain(what, *parts)
 
     def _is_worth_it(self, kind: tuple) -> bool:
         self._runs[kind] += 1
-        room = len(self._graphs) < MOST_GRAPHS
-        return self._usable and room and self._runs[kind] > PLAIN_RUNS
+        return self._usable and self._runs[kind] > PLAIN_RUNS
 
     def _captured(self, kind: tuple, given: tuple[Tensor | None, ...]) -> _Graph | None:
         """A graph of this kind that has proved itself on these inputs; None where there is none."""
@@ -99,6 +99,9 @@ class Graphed:
             self._usable = False
             self._graphs.clear()
             return None
+        while len(self._graphs) >= MOST_GRAPHS:
+            rested, _ = self._graphs.popitem(last=False)
+            del self._runs[rested]
         self._graphs[kind] = graph
         return graph
 

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 import SlideSAMLib
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.weights import FORMAT, read_network, write_weights
+from SlideSAMLib.builtin.weights import FORMAT, deepened, read_network, write_weights
+from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +62,30 @@ def test_models_can_be_averaged(tmp_path):
     done = subprocess.run(nowhere, capture_output=True, text=True)
     assert done.returncode == 2 and "there is no folder" in done.stderr
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_deeper_network_starts_with_the_answers_of_a_shallower_one():
+    torch.manual_seed(5)
+    tiny = {"widths": (8, 16, 16, 24), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 3}
+    network = BuiltinNetwork(**tiny).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    deeper = deepened(network, depths=[1, 1, 3, 2], blocks=3).eval()
+    assert sum(p.numel() for p in deeper.parameters()) > sum(
+        p.numel() for p in network.parameters()
+    )
+    inputs = torch.randn(2, 24, 128, 128)
+    with torch.inference_mode():
+        for found, expected in zip(deeper(inputs), network(inputs), strict=True):
+            torch.testing.assert_close(found, expected)
+    loss = sum(output.square().mean() for output in deeper(inputs))
+    loss.backward()  # what was added can learn
+    assert deeper.blocks[2].proj.weight.grad.abs().max() > 0
+    assert deeper.stages[2][2].conv2.weight.grad.abs().max() > 0
+    assert deepened(network) is network
+    for wanted in ({"depths": [0, 0, 1, 1]}, {"widths": [8, 16, 16, 48]}, {"blocks": 0}):
+        with pytest.raises(InputError, match="cannot start from one of"):
+            deepened(network, **wanted)
 
 
 def test_the_model_card_names_this_file():

@@ -103,18 +103,34 @@ def test_graphs_answer_what_the_decoder_answers(network, name):
 
 
 @torch.inference_mode()
-def test_what_is_rare_or_too_much_is_not_captured(network):
+def test_what_is_rare_is_not_captured(network):
     recorder = Recorder()
     graphs = Graphed(decoder(network), CPU, recorder)
     for name in PROMPTS:
         for _ in range(PLAIN_RUNS):
             graphs(*_parts(name, 1, 0))
     assert recorder.captures == 0
-    for batch in range(2, MOST_GRAPHS + 5):
-        for _ in range(PLAIN_RUNS + 1):
-            answer = graphs(*_parts("box", batch, 0))
-        assert len(answer[0]) == batch
-    assert recorder.captures == MOST_GRAPHS
+
+
+@torch.inference_mode()
+def test_new_kinds_take_the_place_of_those_that_rest(network):
+    """Another volume has slices of another size: its graphs come, those of the last one go."""
+    recorder = Recorder()
+    graphs = Graphed(decoder(network), CPU, recorder)
+
+    def asked(batch: int, times: int) -> int:
+        before = recorder.captures
+        for _ in range(times):
+            assert len(graphs(*_parts("box", batch, 0))[0]) == batch
+        return recorder.captures - before
+
+    for batch in range(1, MOST_GRAPHS + 1):
+        assert asked(batch, PLAIN_RUNS + 1) == 1
+    assert asked(1, 1) == 0  # used again: the second one has rested longest now
+    assert asked(MOST_GRAPHS + 1, PLAIN_RUNS + 1) == 1
+    assert len(graphs._graphs) == MOST_GRAPHS
+    assert asked(1, 1) == 0
+    assert asked(2, PLAIN_RUNS) == 0 and asked(2, 1) == 1  # worth it once more
 
 
 @pytest.mark.parametrize(

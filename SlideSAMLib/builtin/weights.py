@@ -96,9 +96,11 @@ def deepened(network: BuiltinNetwork, **config: Any) -> BuiltinNetwork:
             f"A network of {wanted} cannot start from one of {network.config}: only `depths` and "
             "`blocks` may be greater."
         )
-    for block in deeper.blocks[len(network.blocks) :]:
-        for last in (block.proj, block.mlp[-1]):  # of residuals the last layer starts as zero
-            torch.nn.init.zeros_(last.weight)
-            torch.nn.init.zeros_(last.bias)
+    lasts = [last for b in deeper.blocks[len(network.blocks) :] for last in (b.proj, b.mlp[-1])]
+    for stage, known in zip(deeper.stages, network.stages, strict=True):
+        lasts += [residual.conv2 for residual in stage[len(known) :]]
+    for last in lasts:  # what a residual adds is nothing at first
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
     deeper.load_state_dict({**deeper.state_dict(), **values})
     return deeper

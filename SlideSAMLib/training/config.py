@@ -76,6 +76,8 @@ class TrainConfig:
         that are kept; held_out : share of their cases that is not trained on.
     trainable : "all"; "decoder" for everything behind the encoder; or "lora", the decoder and
         low-rank adapters of the encoder's attention (SAM networks only), of rank `lora_rank`.
+    network : sizes of the built-in network; with `start_from` only deeper ones, see
+        `builtin.weights.deepened`.
     data_processes : that make windows for each training process, ahead of it, with a batch each;
         0 makes them in between. For machines with idle cores; the built-in network only.
     select : keep the best weights by volume Dice, see `SelectConfig`; None keeps the last only.
