@@ -289,41 +289,6 @@ def test_a_corrected_place_stays_and_knows_its_mask():
     assert (place.centre, place.corrections) == (2, 0) and place.memory is not None
 
 
-def test_a_correction_is_looked_at_closer(monkeypatch):
-    """On a small region about the click; what was said of the rest stays, on all three slices."""
-    monkeypatch.setattr(rollouts, "LOOKED_CLOSER", 1.0)
-    pool = Pool(1, ball_slab, np.random.default_rng(4))
-    place, step = pool.places[0], pool.step()
-    bitten = place.mask[:3].clone()
-    rows, columns = torch.nonzero(place.mask[1] > 0.5, as_tuple=True)
-    bitten[:, rows.min() : rows.min() + 6, int(columns.median()) :] = 0
-    assert not pool._look_closer(place, bitten)  # nobody has clicked
-    assert pool._correct(place, bitten)
-    wide = place.region
-    assert pool._look_closer(place, bitten.clone())
-    x, y = place.points[-1]
-    assert place.region.rows <= 0.75 * wide.rows
-    assert 0 < x - place.region.column < place.region.columns
-    assert 0 < y - place.region.row < place.region.rows
-    assert torch.equal(place.known[1], bitten[1]) and place.known_flags == (0, 1, 0)
-
-    step = pool.step()
-    assert step.batch.points[0, 0].min() > 0 and step.batch.points[0, 0].max() < 127
-    mended = pool._on_slices(place, step.target[0])
-    assert ((mended > 0.5) != (place.mask[:3] > 0.5)).sum() < 0.2 * (bitten != place.mask[:3]).sum()
-    outside = torch.ones_like(bitten, dtype=torch.bool)
-    rows, columns = (
-        slice(int(first) - 1, int(first + length) + 2)
-        for first, length in (
-            (place.region.row, place.region.rows),
-            (place.region.column, place.region.columns),
-        )
-    )
-    outside[:, rows, columns] = False
-    assert torch.equal(mended[outside], bitten[outside])
-    assert not pool._look_closer(place, mended) and place.whole is None  # once for each click
-
-
 def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
     """The region has the size of the answer; then the slide goes on as from any other prompt."""
     monkeypatch.setattr(rollouts, "ASKED_AGAIN", 1.0)

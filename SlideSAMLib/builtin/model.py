@@ -7,7 +7,6 @@ each answer is asked once more on a region of its own size, and the best of thes
 to the first point tells the size for the points after it, which then cost one question. The box of
 that answer, grown to hold all positive points, is a prompt, too, unless there are negative points:
 these say that it was wrong. It is kept with the embedding, so that nobody waits for it twice.
-Corrections are asked once more on a small region about the newest click, see `close_up`.
 """
 
 from __future__ import annotations
@@ -106,12 +105,9 @@ class BuiltinModel:
             if not request.is_placed:
                 answer = self._ask_points(request)
                 found[request] = (answer, int(answer.ratings().argmax()))
-        closer = self._look_closer(found)
         corners, values = [], []
         for request in requests:
             corner, *tensors = request.on_slice(*found[request])
-            if request in closer:
-                _put_over(tensors[0], corner, *closer[request])
             corners.append(corner)
             values += tensors
         values = on_host(*values)
@@ -145,27 +141,6 @@ class BuiltinModel:
         regions = [region for _, region in asked]
         agreement = torch.zeros(len(regions), device=self._device)
         return Answer(regions, logits, quality.sigmoid(), presence.sigmoid(), agreement)
-
-    def _look_closer(
-        self, found: dict[Request, tuple[Answer, int]]
-    ) -> dict[Request, tuple[torch.Tensor, tuple[int, int]]]:
-        """Logits (4, 3, h, w) about the clicks of corrections, and their corner, in one call."""
-        if not self.settings.close_up:
-            return {}
-        looks = {
-            request: request.closer(*answer)
-            for request, answer in found.items()
-            if request.is_correction
-        }
-        asked = {request: look for request, look in looks.items() if look is not None}
-        if not asked:
-            return {}
-        answer = self._ask(list(asked.values()))
-        out = {}
-        for n, request in enumerate(asked):
-            corner, logits, *_ = request.on_slice(answer, n)
-            out[request] = logits, corner
-        return out
 
     def _forward(self, what: None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What the network answers to the tensors of a batch."""
@@ -219,24 +194,6 @@ class BuiltinModel:
             again = request.patch(final.logits[n, 0, 1], final.regions[n])
             final.agreement[n] = dice(patch, again)
         return final
-
-
-def _put_over(
-    logits: torch.Tensor, corner: tuple[int, int], seen: torch.Tensor, place: tuple[int, int]
-) -> None:
-    """Write what was seen closer (4, 3, h, w) over logits (4, 3, H, W), as far as these reach.
-
-    corner, place : (row, column) of either one's first voxel in the slice.
-    """
-    here, there = [], []
-    for axis in range(2):
-        start, offset = place[axis] - corner[axis], logits.shape[2 + axis]
-        low, high = max(start, 0), min(start + seen.shape[2 + axis], offset)
-        if high <= low:
-            return
-        here.append(slice(low, high))
-        there.append(slice(low - start, high - start))
-    logits[:, :, here[0], here[1]] = seen[:, :, there[0], there[1]]
 
 
 def load_builtin(

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..fusion import Patch
 from ..next_prompt import mask_box
 from ..protocol import WindowPrompt
-from . import close_up, features
+from . import features
 from .features import MAX_POINTS, Batch
 from .regions import Region, paste_region, region_around, region_at, sample_region
 
@@ -31,7 +31,6 @@ class BuiltinSettings:
         slice.
     memory_share : share of the user's slice in the look of the object, 0..1.
     reference : whether networks that can look at the user's slice itself may do so.
-    close_up : whether corrections are looked at closer, see `close_up`.
 
     Raises InputError where a value is out of its range.
     """
@@ -39,7 +38,6 @@ class BuiltinSettings:
     factor: float = FACTOR
     memory_share: float = features.MEMORY_SHARE
     reference: bool = True
-    close_up: bool = True
 
     def __post_init__(self) -> None:
         if not self.factor >= 1.0:
@@ -137,32 +135,6 @@ class Request:
             logits, presence = logits.flip(1), presence.flip(0)
         pasted, corner = paste_region(logits, answer.regions[pick], self.shape)
         return corner, pasted.float(), answer.quality[pick].float(), presence.float()
-
-    @property
-    def is_correction(self) -> bool:
-        """Whether points say what is wrong with a mask of the centre slice."""
-        alone = tuple(self.known) == (False, True, False)
-        return bool(self.prompt.points) and alone and bool((self.masks[1] > 0.5).any())
-
-    def closer(self, answer: Answer, pick: int) -> tuple[Request, Region] | None:
-        """What to ask about the newest click of a correction, after the answer to all of it.
-
-        None where the click, or what it changed, is no small part of what was seen.
-        """
-        whole = answer.regions[pick]
-        mask = self.patch(answer.logits[pick, 0, 1], whole).mask(self.shape)
-        if not mask.any():
-            return None
-        spacing = self.embedding.spacing
-        before, click = self.masks[1] > 0.5, self.prompt.points[-1]
-        box = close_up.changed_box(before, mask, click, spacing)
-        region = region_around(box, spacing, close_up.FACTOR)
-        if region.rows > close_up.MOST * whole.rows:
-            return None
-        masks = np.zeros((3, *self.shape), np.float32)
-        masks[1] = mask
-        prompt = replace(self.prompt, masks=masks)
-        return Request(self.embedding, prompt, self.turned, self.box), region
 
     def with_box(self, box: tuple[float, float, float, float]) -> Request:
         """The same request with a box."""

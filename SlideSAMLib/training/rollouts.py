@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..builtin import close_up, features
+from ..builtin import features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from ..builtin.requests import FACTOR
@@ -25,9 +25,8 @@ from .slabs import DEPTH, Slab
 
 SQUARE = (1.0, 1.0)  # slabs have square pixels
 ASKED_AGAIN = 0.5  # share of the answers to points alone that are asked again, as the model does
-CORRECTED = 0.2  # share of the windows after which a user corrects what is wrong
-MOST_CORRECTIONS = 4  # on one slice
-LOOKED_CLOSER = 0.5  # share of the corrected windows that are asked again about the click alone
+CORRECTED = 0.24  # share of the windows after which a user corrects what is wrong
+MOST_CORRECTIONS = 3  # on one slice
 # What a place has besides its slab and its region: numbers, tuples of numbers and tensors.
 ON_THE_WAY = (
     "centre",
@@ -40,8 +39,6 @@ ON_THE_WAY = (
     "remembered",
     "remembered_mask",
     "corrections",
-    "whole",
-    "change",
 )
 REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
@@ -63,8 +60,6 @@ class _Place:
     remembered: int = 0  # its number; 0 where it is not shown
     remembered_mask: torch.Tensor | None = None  # (H, W), the network's own, 0 or 1
     corrections: int = 0
-    change: torch.Tensor | None = None  # (H, W) bool, the mask before the last correction
-    whole: torch.Tensor | None = None  # (3, H, W), what was said before a close-up
 
     @classmethod
     def at_start(cls, slab: Slab) -> _Place:
@@ -166,7 +161,7 @@ class Pool:
             found = self._on_slices(place, probabilities[n])
             if place.memory is None:
                 self._remember(place, found[1])
-            if self._ask_again(place, found) or self._look_closer(place, found):
+            if self._ask_again(place, found):
                 continue
             if self.rng.random() < CORRECTED and self._correct(place, found):
                 continue
@@ -260,12 +255,9 @@ class Pool:
 
     @staticmethod
     def _on_slices(place: _Place, probabilities: torch.Tensor) -> torch.Tensor:
-        """The answer (3, GRID, GRID) about the region put on the window's slices, (3, H, W).
-
-        After a close-up the rest is as it was said before.
-        """
+        """The answer (3, GRID, GRID) about the region put on the window's slices, (3, H, W)."""
         values, (row, column) = paste_region(probabilities, place.region, place.mask.shape[1:])
-        found = torch.zeros_like(place.mask[:3]) if place.whole is None else place.whole
+        found = torch.zeros_like(place.mask[:3])
         height, width = values.shape[1:]
         found[:, row : row + height, column : column + width] = values.clamp(0, 1)
         return found
@@ -287,34 +279,12 @@ class Pool:
         x, y, sign = point
         place.corrections += 1
         place.points, place.signs = (*place.points, (x, y)), (*place.signs, sign)
-        self._know(place, mask)
-        place.change, place.whole = torch.from_numpy(mask), None
-        if place.box is None or rng.random() < 0.5:
-            place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
-        place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))
-        return True
-
-    @staticmethod
-    def _know(place: _Place, mask: np.ndarray) -> None:
-        """A mask (H, W) of the centre slice, and nothing of those beside it."""
         place.known = torch.zeros_like(place.mask[:3])
         place.known[1] = torch.from_numpy(mask)
         place.known_flags = (0, 1, 0)
-
-    def _look_closer(self, place: _Place, found: torch.Tensor) -> bool:
-        """The same correction on a small region about its point, as the model looks closer."""
-        before, place.change, place.whole = place.change, None, None
-        if before is None or self.rng.random() >= LOOKED_CLOSER:
-            return False
-        mask = _on_host(found[1] > 0.5)
-        if mask.sum() < 3:
-            return False
-        box = close_up.changed_box(_on_host(before), mask, place.points[-1], SQUARE)
-        region = region_around(box, SQUARE, close_up.FACTOR * self.rng.uniform(0.75, 1.4))
-        if region.rows > close_up.MOST * place.region.rows:
-            return False
-        self._know(place, mask)
-        place.whole, place.region = found, region
+        if place.box is None or rng.random() < 0.5:
+            place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
+        place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))
         return True
 
     def _remember(self, place: _Place, found: torch.Tensor) -> None:
