@@ -15,6 +15,7 @@ import numpy as np
 from .slide_types import SlideSettings
 
 BACKGROUND = -20.0  # logit where no view looked
+WINDOWS = 3  # that see a slice, at most
 SURE_LOGIT = float(np.log(0.7 / 0.3))  # p > 0.7, or p > 0.3 with the sign turned
 
 
@@ -162,12 +163,16 @@ class SliceRecord:
         if len(counted) < 2 or len(places) > 1:
             return None
         limit = self.settings.logit_limit
-        for view in counted[self._summed :]:
+        total, known = self._sum, 0 if self._sum is None else self._summed
+        for view in counted[known:]:
             votes = np.clip(view.patch.logits, -limit, limit, dtype=np.float32)
             votes *= view.weight
-            self._sum = votes if self._sum is None else np.add(self._sum, votes, out=self._sum)
-        self._summed = len(counted)
-        return Patch(counted[0].patch.corner, self._sum / sum(view.weight for view in counted))
+            total = votes if total is None else np.add(total, votes, out=total)
+        weights = sum(view.weight for view in counted)
+        complete = len(counted) == WINDOWS  # no more will come: the sum itself can become the mean
+        mean = np.divide(total, weights, out=total if complete else None)
+        self._sum, self._summed = (None, 0) if complete else (total, len(counted))
+        return Patch(counted[0].patch.corner, mean)
 
     def joined(
         self, patch: Patch, weight: float, quality: float, presence: float | None

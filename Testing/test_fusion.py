@@ -151,3 +151,25 @@ def test_detached_choices_own_their_logits():
     prediction = _prediction([_three(5)] * 2, [0.8, 0.7])
     choice = rank(prediction, {}, SlideSettings())[0].detached()
     assert not any(np.shares_memory(p.logits, prediction.logits) for p in choice.patches)
+
+
+def test_views_that_come_one_by_one_are_fused_as_all_at_once():
+    rng = np.random.default_rng(0)
+    settings = SlideSettings()
+    record, views, kept = SliceRecord(settings), [], []
+    for weight in (0.5, 0.0, 1.0, 0.3, 0.7):
+        patch = Patch((2, 3), rng.normal(0, 8, (5, 6)).astype(np.float32))
+        before = patch.logits.copy()
+        record.add(patch, weight)
+        views.append(View(patch, weight))
+        kept.append((record.fused(), fuse(views, settings.logit_limit)))
+        assert np.array_equal(patch.logits, before)
+    for found, expected in kept:  # what was fused later has changed no earlier answer
+        assert found.corner == expected.corner
+        assert np.allclose(found.logits, expected.logits, atol=1e-5)
+    joined = record.joined(views[0].patch, 1.0, 0.8, None)
+    assert len(record.views) == 5 and len(joined.views) == 6 and joined.views[-1].central
+    elsewhere = Patch((0, 0), np.full((4, 4), 3.0, np.float32))
+    record.add(elsewhere, 1.0)
+    together = fuse([*views, View(elsewhere, 1.0)], settings.logit_limit)
+    assert np.allclose(record.fused().logits, together.logits, atol=1e-5)
