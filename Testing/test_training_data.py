@@ -16,7 +16,8 @@ from SlideSAMLib.training import appearance, fields, rollouts, shapes, slabs, so
 from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.mixture import Mixture
-from SlideSAMLib.training.rollouts import Pool, largest_error
+from SlideSAMLib.training.rollouts import Pool
+from SlideSAMLib.training.simulated_user import jittered, largest_error, user_points
 from SlideSAMLib.training.slabs import DEPTH, Slab
 from Testing.training_data import small_map
 
@@ -317,7 +318,7 @@ def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
 def test_hand_drawn_boxes_stay_within_their_jitter():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        box = rollouts.jittered((20.0, 30.0, 59.0, 49.0), (100, 100), rng, 0.08)
+        box = jittered((20.0, 30.0, 59.0, 49.0), (100, 100), rng, 0.08)
         assert np.all(np.abs(np.subtract(box, (20, 30, 59, 49))) <= [3.2, 1.6, 3.2, 1.6])
 
 
@@ -325,7 +326,7 @@ def test_points_lie_where_they_say():
     mask = ball_slab().mask[1].numpy()
     rng = np.random.default_rng(0)
     for _ in range(20):
-        points, signs = rollouts.user_points(mask, rng)
+        points, signs = user_points(mask, rng)
         assert signs[0] == 1
         for (x, y), sign in zip(points, signs, strict=True):
             assert mask[int(y), int(x)] == bool(sign)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..next_prompt import mask_box
 from .generators import generator_state, restored_generator
-from .rollouts import CORRECTED, LEFT, MOST_CORRECTIONS, grown, largest_error
+from .rollouts import CORRECTED, LEFT, MOST_CORRECTIONS
 from .sam_windows import DEPTH, Frame, SamSlab, WindowSample, user_prompt, window
+from .simulated_user import grown, largest_error
 
 FIRST_BONUS = 0.1  # of the single-mask token, as in `SlideSettings.first_bonus`
 LOST = 0.3  # share of the object that is found; below it a slide mostly ends

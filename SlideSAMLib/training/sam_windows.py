@@ -14,7 +14,7 @@ from ..evaluation.prompting import true_box
 from ..sam_encoding import prepare
 from ..sam_prompts import box_to_frame, mask_logits, points_to_frame
 from . import appearance
-from .rollouts import jittered, rough, user_points
+from .simulated_user import jittered, rough, user_points
 from .slabs import Labelled, slide_axis
 
 DEPTH = 9  # slices of a slab: one behind the start, the rest ahead
