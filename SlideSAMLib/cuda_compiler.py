@@ -25,7 +25,10 @@ class Kernel:
         _check(driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
 
     def __call__(self, blocks: int, threads: int, *arguments: Tensor | int | None) -> None:
-        """Start it on the current stream: tensors are pointers, None is the null pointer."""
+        """Start it on the current stream of the tensors' device.
+
+        Tensors are pointers, None is the null pointer; the first argument is a tensor.
+        """
         values = [
             ctypes.c_int(argument)
             if isinstance(argument, int)
@@ -33,9 +36,10 @@ class Kernel:
             for argument in arguments
         ]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         sizes = (blocks, 1, 1, threads, 1, 1, 0)
-        _check(self._driver.cuLaunchKernel(self._function, *sizes, stream, pointers, None))
+        with torch.cuda.device_of(arguments[0]):  # which need not be the current device
+            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            _check(self._driver.cuLaunchKernel(self._function, *sizes, stream, pointers, None))
 
 
 def compiled(source: str, names: Sequence[str], device: torch.device) -> list[Kernel]:

@@ -142,7 +142,7 @@ def plain_spread(y: Tensor, queries: Tensor, keys: Tensor, side: int) -> None:
     keys[..., :channels] = parts[:, :, 1]
     grid = queries.view(count, side, side, heads, -1)
     shape = (count, side, side, heads, side)
-    first = 3 * width + side - 1  # of the entries of a query in row or column 0
+    first = y.storage_offset() + 3 * width + side - 1  # entries of a query in row or column 0
     down, across = side * length, length
     strides = (tokens * length, down - 1, across, entries, 1)
     grid[..., channels : channels + side] = y.as_strided(shape, strides, first)

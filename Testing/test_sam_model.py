@@ -117,6 +117,17 @@ def test_a_batch_encodes_as_single_windows(model, reference):
     assert model.encode([]) == []
 
 
+def test_slices_of_several_sizes_are_several_batches(model, reference, monkeypatch):
+    windows = [_window(reference["window"][:, :n], i) for i, n in enumerate((96, 96, 40, 96))]
+    expected = model.encode(windows)
+    monkeypatch.setattr(model._encoder, "_most", 8)  # as on a GPU
+    sizes = _counting(model, monkeypatch)
+    for found, wanted in zip(model.encode(windows), expected, strict=True):
+        assert found.shape == wanted.shape
+        assert torch.allclose(found.tensor, wanted.tensor, atol=2e-3)
+    assert sizes == [2, 1, 1]
+
+
 def test_an_embedding_owns_only_its_memory(model, reference):
     """A cache that drops one window of a batch frees its memory."""
     first, second = model.encode([_window(reference["window"])] * 2)

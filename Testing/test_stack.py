@@ -130,3 +130,17 @@ def test_keys_tell_apart_what_encodes_differently():
     assert Stack(VOLUME, key="a").key == named[0].key
     assert Stack(VOLUME).key != Stack(VOLUME).key
     assert named[0].window(1).key != named[0].window(2).key
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float16, np.float32, np.int64])
+def test_windows_that_overlap_are_those_of_each_centre(dtype):
+    volume = np.random.default_rng(0).integers(0, 90, (7, 5, 6)).astype(dtype)
+    stack = Stack(volume, window=(10, 60))
+    centres = [3, 0, 6, 4]
+    for window, centre in zip(stack.windows(centres), centres, strict=True):
+        around = [max(centre - 1, 0), centre, min(centre + 1, 6)]
+        expected = np.clip(volume[around].astype(np.float32), 10, 60)
+        assert window.slices.dtype == np.float32 and np.array_equal(window.slices, expected)
+        assert window.key[-1] == centre
+    with pytest.raises(InputError, match="Slice 7 is outside"):
+        stack.windows([3, 7])

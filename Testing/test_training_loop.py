@@ -194,3 +194,9 @@ def test_an_untrained_network_says_nothing_about_an_empty_image():
     assert fine.shape == (2, 3, 128, 128)
     assert quality.shape == (2, 4)
     assert presence.shape == (2, 3)
+
+
+@pytest.mark.parametrize("network", [{"depth": [0, 1, 1, 1]}, {"depths": [0, 1]}])
+def test_sizes_of_a_network_that_do_not_exist_are_refused(settings, network):
+    with pytest.raises(InputError, match=r"The setting network, .*cannot be used"):
+        Training(TrainConfig(**settings | {"network": network}))

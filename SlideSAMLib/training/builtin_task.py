@@ -11,6 +11,7 @@ import torch
 from ..builtin import features
 from ..builtin.network import BuiltinNetwork
 from ..builtin.weights import deepened, read_network, with_reference, write_weights
+from ..errors import InputError
 from .config import TrainConfig
 from .losses import figures, window_loss
 from .slides import open_slides
@@ -37,12 +38,7 @@ class BuiltinTask:
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self.data_seconds = 0.0
-        if config.start_from:
-            network = with_reference(read_network(Path(config.start_from)))
-            network = deepened(network, **config.network)
-        else:
-            network = BuiltinNetwork(**config.network)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = _network(config).to(memory_format=torch.channels_last)
         if config.trainable == "decoder":
             freeze_encoder(self.network)
 
@@ -74,6 +70,19 @@ class BuiltinTask:
     def write(self, learnt: dict[str, torch.Tensor], path: Path, note: dict[str, str]) -> None:
         values = {**self.network.state_dict(), **learnt}
         write_weights(values, self.network.config, path, note)
+
+
+def _network(config: TrainConfig) -> BuiltinNetwork:
+    """The network to begin with. Raises InputError where its sizes cannot be used."""
+    try:
+        if not config.start_from:
+            return BuiltinNetwork(**config.network)
+        known = with_reference(read_network(Path(config.start_from)))
+        return deepened(known, **config.network)
+    except (TypeError, ValueError) as error:  # another name, or too few numbers
+        raise InputError(
+            f"The setting network, {config.network}, cannot be used: {error}."
+        ) from None
 
 
 def freeze_encoder(network: BuiltinNetwork) -> None:

@@ -139,7 +139,7 @@ class Pool:
         return {"rng": generator_state(self.rng), "places": places}
 
     def step(self) -> Step:
-        """What is seen of the present windows, and their targets."""
+        """What is seen of the present windows, and their targets; some of it on the host."""
         device = self.places[0].image.device
         batch = Batch.empty(len(self.places), device)
         target = torch.zeros(len(self.places), 3, GRID, GRID, device=device)
@@ -150,7 +150,7 @@ class Pool:
             valid[n] = torch.from_numpy(exists.astype(np.float32))
         first = torch.tensor([p.centre == 1 for p in self.places])
         ambiguous = torch.tensor([p.box is None and p.known is None for p in self.places])
-        return Step(batch, target, valid, first, ambiguous).to(device)
+        return Step(batch, target, valid, first, ambiguous)
 
     def advance(self, probabilities: torch.Tensor) -> None:
         """Move every slab on; probabilities (B, 3, GRID, GRID) are the network's own answer.
