@@ -46,8 +46,8 @@ def patient(monkeypatch) -> None:
 
 
 def test_label_maps_depend_on_their_seed_alone():
-    (one, families), (again, same), (other, _) = (shapes.label_map(seed) for seed in (5, 5, 6))
-    assert np.array_equal(families, same)
+    (one, families, groups), (again, *same), (other, *_) = map(shapes.label_map, (5, 5, 6))
+    assert np.array_equal(families, same[0]) and groups == same[1]
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
     assert one.shape == shapes.SHAPE
@@ -205,6 +205,104 @@ def test_tissue_is_full_of_alike_cells_with_walls_between_them():
         rim = ndimage.binary_dilation(cell) & ~cell
         assert (canvas.labels[rim] == wall).mean() > 0.7
     assert 1 <= with_nuclei <= 5
+
+
+def test_a_wall_and_what_it_holds_are_one_object_together():
+    """What is joined lies side by side, and is filled where its outer part alone is hollow."""
+    joined = 0
+    for painter in (shapes.ellipsoid, shapes.tube, shapes.bundles, shapes.folds, shapes.tissue):
+        for seed in range(8):
+            canvas = shapes._Canvas(np.random.default_rng(seed))
+            painter(canvas)
+            for group in canvas.groups:
+                masks = [canvas.labels == value for value in group]
+                masks = [mask for mask in masks if mask.sum() > 50]
+                if len(masks) < 2:
+                    continue
+                joined += 1
+                for n, mask in enumerate(masks):
+                    others = np.logical_or.reduce(masks[:n] + masks[n + 1 :])
+                    assert (ndimage.binary_dilation(mask, iterations=4) & others).any()
+    assert joined > 10
+
+
+def test_a_label_of_a_group_means_the_group_at_times(monkeypatch):
+    labels = np.zeros((20, 60, 60), np.uint8)
+    labels[2:18, 15:45, 15:45] = 1
+    labels[2:18, 22:38, 22:38] = 2
+    labels[2:18, 50:58, 50:58] = 3
+    walled = slabs.labelled(labels, None, (6.0, 1.0, 1.0), whole=1.0, groups=[(1, 2)])
+    rng = np.random.default_rng(0)
+    meant = [slabs._meant(walled, 1, rng).tolist() for _ in range(300)]
+    assert {tuple(values) for values in meant} == {(1,), (1, 2)}
+    assert 0.25 < np.mean([len(values) == 2 for values in meant]) < 0.45
+    assert slabs._meant(walled, 3, rng).tolist() == [3]
+    for together in (0.0, 1.0):
+        monkeypatch.setattr(slabs, "TOGETHER", together)
+        hollow = 0
+        for _ in range(30):
+            slab = slabs.cut(walled, rng)
+            mask = slab.mask[1].numpy()
+            hollow += ndimage.binary_fill_holes(mask).sum() > 1.1 * mask.sum()
+        assert hollow == 0 if together else hollow > 5
+
+
+def test_wide_structures_are_picked_more_often():
+    labels = np.zeros((20, 60, 60), np.uint8)
+    labels[:, 5:45, 5:45] = 1
+    labels[:, 50:54, 50:54] = 2
+    both = slabs.labelled(labels, None, (6.0, 1.0, 1.0))
+    rng = np.random.default_rng(0)
+    picked = np.array([slabs._target(both, 0, rng) for _ in range(400)])
+    assert 0.64 < (picked == 1).mean() < 0.84  # 0.4 / 2 + 0.6 * 40 / 44
+
+
+def test_levels_split_what_a_body_holds_along_one_line():
+    labels = torch.zeros(3, 40, 40, dtype=torch.int64)
+    labels[:, 10:30, 10:30] = 1
+    split = 0
+    for seed in range(10):
+        added = appearance._level(labels, labels == 1, np.random.default_rng(seed))
+        assert torch.equal(added[0], added[2])
+        inside = added[0, 10:30, 10:30]
+        assert len(torch.unique(inside)) <= 2
+        pieces = ndimage.label((inside != 0).numpy())[1]
+        split += pieces == 1 and bool((inside == 0).any())
+    assert split >= 5
+
+
+def test_implanted_objects_may_differ_from_what_they_hold():
+    labels = torch.zeros(3, 60, 60, dtype=torch.int64)
+    labels[:, 15:45, 15:45] = 1
+    labels[:, 25:35, 25:35] = 2
+    canvas = torch.full(labels.shape, 0.5)
+    steps = []
+    for seed in range(20):
+        image = appearance.implant(labels, labels > 0, canvas, np.random.default_rng(seed))
+        steps.append(abs(float(image[1, 28:32, 28:32].mean() - image[1, 18:22, 18:22].mean())))
+    assert np.sum(np.array(steps) > 0.15) > 5
+
+
+def test_heads_and_parts_of_one_structure_are_known_by_their_names():
+    names = {
+        2: "left cerebral white matter",
+        3: "left cerebral cortex",
+        7: "left cerebellum white matter",
+        8: "left cerebellum cortex",
+        11: "left caudate",
+        12: "left putamen",
+        24: "CSF",
+        72: "head tissue outside the brain, class 72",
+    }
+    case = {"id": "head", "labels": [{"value": v, "name": n} for v, n in names.items()]}
+    groups = [set(group) for group in sources.head_groups(case)]
+    assert {2, 3, 7, 8, 11, 12} in groups
+    assert {7, 8} in groups and {11, 12} in groups and {2, 3, 11, 12} in groups
+    assert not any({24, 72} & group for group in groups)
+    tumour = {1: "tumour core", 2: "oedema / infiltration", 4: "enhancing tumour"}
+    case = {"id": "glioma_1", "labels": [{"value": v, "name": n} for v, n in tumour.items()]}
+    assert sources.part_groups(case) == [[1, 2, 4], [1, 4]]
+    assert sources.part_groups({**case, "id": "card_1"}) == []
 
 
 def test_even_regions_follow_the_edges_of_an_image():

@@ -53,14 +53,14 @@ def tiny_run(output: Path, balls: Path, **others: object) -> dict:
     }
 
 
-def small_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def small_map(seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
     """In place of invented shapes, which take a second: three blocks that depend on the seed."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((40, 60, 60), np.uint8)
     for value in (1, 2, 3):
         k, j, i = rng.integers(2, 18), *rng.integers(2, 36, 2)
         labels[k : k + 16, j : j + 20, i : i + 20] = value
-    return labels, np.array([0, 1, 2, 3])
+    return labels, np.array([0, 1, 2, 3]), [(1, 2)]
 
 
 def blocks(unlabelled: int | None = None) -> Labelled:

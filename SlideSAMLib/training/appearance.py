@@ -35,11 +35,13 @@ def paint(
         halves = smooth_noise(labels.shape, rng.uniform(8, 40), rng, labels.device)
         mixed &= halves > rng.uniform(-0.5, 0.8)
         image = image + mixed * rng.uniform(-0.25, 0.25)
+    if rng.random() < 0.12:
+        image = image + _level(labels, target, rng)
     if rng.random() < 0.3:
         image = image + _shells(labels, target, rng)
     relatives = target
     if alike and bool(target.any()):
-        relatives = _table(families[:count], labels) == families[_value(labels, target)]
+        relatives = _table(np.isin(families[:count], families[_values(target, labels)]), labels) > 0
     image = _separate(image, target, relatives, rng)
     texture = _table(rng.uniform(0, 0.08, count), labels)
     if rng.random() < 0.7:
@@ -62,6 +64,10 @@ def implant(labels: Tensor, target: Tensor, canvas: Tensor, rng: np.random.Gener
         if 0 < size < room and rng.random() < 0.25:
             image = _covered(image, (labels == value) & ~target, rng)
     image = _covered(image, target, rng)
+    parts = _values(target, labels)
+    for value in parts if len(parts) > 1 else ():
+        if rng.random() < 0.6:  # what it holds differs from its wall
+            image = _covered(image, (labels == value) & target, rng)
     image = _separate(image, target, target, rng)
     return acquire(image, rng) if rng.random() < 0.5 else image
 
@@ -123,7 +129,8 @@ def _gap(image: Tensor, target: Tensor, relatives: Tensor) -> float | None:
     ring = grown(target, 3, slices=3) & ~target & ~relatives
     if not bool(ring.any()) or not bool(target.any()):
         return None
-    return float(image[target].mean() - image[ring].mean())
+    rim = target & ~shrunk(target, 3)  # what it holds says nothing about its edge
+    return float(image[rim].mean() - image[ring].mean())
 
 
 def _means(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -147,9 +154,9 @@ def _table(values: np.ndarray, labels: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32)).to(labels.device)[labels]
 
 
-def _value(labels: Tensor, target: Tensor) -> int:
-    """The label of the object."""
-    return int(labels[target].median())
+def _values(target: Tensor, labels: Tensor) -> np.ndarray:
+    """The labels of the object, which may be several; at least one of its voxels is there."""
+    return torch.unique(labels[target]).cpu().numpy()
 
 
 def _separate(image: Tensor, target: Tensor, relatives: Tensor, rng: np.random.Generator) -> Tensor:
@@ -164,6 +171,25 @@ def _separate(image: Tensor, target: Tensor, relatives: Tensor, rng: np.random.G
     return image
 
 
+def _level(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
+    """What to add where bodies hold two things, one above the other: gas over fluid in a bowel.
+
+    The same line on each slice; some labels have it, the object's mostly.
+    """
+    count = int(labels.max()) + 1
+    holding = rng.random(count) < 0.15
+    if bool(target.any()) and rng.random() < 0.8:
+        holding[_values(target, labels)] = True
+    height, width = labels.shape[1:]
+    angle = rng.uniform(0, 2 * np.pi)
+    rows, columns = np.ogrid[:height, :width]
+    slope = np.sin(angle) * rows + np.cos(angle) * columns
+    line = torch.from_numpy(slope.astype(np.float32)).to(labels.device)
+    middle = line.expand(labels.shape)[target]
+    at = float(middle.quantile(rng.uniform(0.1, 0.9))) if len(middle) else float(line.mean())
+    return (line > at) * _table(holding * rng.choice([-1, 1]) * rng.uniform(0.1, 0.7), labels)
+
+
 def _shells(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     """What to add where bodies have a shell of another grey: bones, kidneys, rims of lesions.
 
@@ -172,7 +198,7 @@ def _shells(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     count = int(labels.max()) + 1
     shelled = rng.random(count) < 0.25
     if bool(target.any()) and rng.random() < 0.7:
-        shelled[_value(labels, target)] = True
+        shelled[rng.choice(_values(target, labels))] = True
     edges = torch.zeros_like(labels, dtype=torch.bool)
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]

@@ -22,6 +22,7 @@ class _Canvas:
         self.labels = np.zeros(SHAPE, np.uint8)
         self.used = 0
         self.families = np.arange(256, dtype=np.int16)  # label -> first label of its kin
+        self.groups: list[tuple[int, ...]] = []  # labels that are one object together
         grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij")
         warp = rng.uniform(0, 5)
         self.grid = [g + warp * _noise(SHAPE, 5, rng) for g in grid]
@@ -33,6 +34,10 @@ class _Canvas:
         if kin is not None:
             self.families[self.used] = self.families[kin]
         return self.used
+
+    def join(self, *labels: int) -> None:
+        """What somebody may mean as one object: a wall with what it holds."""
+        self.groups.append(labels)
 
     def box(self, centre: np.ndarray, reach: float) -> tuple[slice, ...]:
         reach += 8  # the warp moves surfaces
@@ -79,9 +84,11 @@ def ellipsoid(canvas: _Canvas) -> None:
     where, value = _implicit(
         canvas, _centre(rng), radii, _rotation(rng), power, rng.uniform(0, 0.35)
     )
-    canvas.paint(where, value < 1, canvas.new_label())
+    whole = canvas.new_label()
+    canvas.paint(where, value < 1, whole)
     if rng.random() < 0.3:
         canvas.paint(where, value < rng.uniform(0.3, 0.75), canvas.new_label())
+        canvas.join(whole, canvas.used)
 
 
 def crescent(canvas: _Canvas) -> None:
@@ -137,6 +144,7 @@ def tube(canvas: _Canvas) -> None:
             _paint_tube(canvas, branch, thin, label)
     elif rng.random() < 0.25 and radius > 4:
         _paint_tube(canvas, points, radii * rng.uniform(0.5, 0.8), canvas.new_label())
+        canvas.join(label, canvas.used)
 
 
 def column(canvas: _Canvas) -> None:
@@ -218,11 +226,14 @@ def bundles(canvas: _Canvas) -> None:
     two = np.partition(distances, 1, axis=0)[:2]
     inside[inside] = two[1] - two[0] > rng.uniform(0.4, 3.0)
     inner = inside & (value < rng.uniform(0.8, 1.0))
-    canvas.paint(where, value < 1, canvas.new_label())
+    body = [canvas.new_label()]
+    canvas.paint(where, value < 1, body[0])
     kin = None
     for n in range(len(seeds)):
         kin = canvas.new_label(kin)
+        body.append(kin)
         canvas.paint(where, inner & (piece == n), kin)
+    canvas.join(*body)
 
 
 def folds(canvas: _Canvas) -> None:
@@ -236,9 +247,11 @@ def folds(canvas: _Canvas) -> None:
     bounds = np.quantile(field, rng.uniform([0.15, 0.55], [0.4, 0.75]))
     inside = (value < 1) & (field > bounds[0])
     sheet = inside & (field < bounds[1])
+    label = canvas.new_label()
     if rng.random() < 0.5:  # the other side of the sheet is a body of its own
         canvas.paint(where, inside & ~sheet, canvas.new_label())
-    canvas.paint(where, sheet, canvas.new_label())
+        canvas.join(label, canvas.used)
+    canvas.paint(where, sheet, label)
 
 
 def tissue(canvas: _Canvas) -> None:
@@ -263,6 +276,7 @@ def tissue(canvas: _Canvas) -> None:
         kin = values[n] = canvas.new_label(kin)
         if nuclei:
             inner = cores[n] = canvas.new_label(inner)
+            canvas.join(kin, inner)
     there = ~wall & (values[cell] > 0)
     canvas.labels[there] = values[cell[there]]
     if nuclei:
@@ -280,10 +294,10 @@ PAINTERS = (
 )
 
 
-def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def label_map(seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
     """A label map (K, J, I) uint8 of 1 mm voxels, and the family of each value, int16 (256,).
 
-    The same for the same seed.
+    And groups of values that are one object together. The same for the same seed.
     """
     rng = np.random.default_rng(seed)
     canvas = _Canvas(rng)
@@ -307,4 +321,4 @@ def label_map(seed: int) -> tuple[np.ndarray, np.ndarray]:
         tissue(canvas)
     for _ in range(int(rng.integers(0, 6) if filled else rng.integers(10, 38))):
         PAINTERS[rng.integers(len(PAINTERS))](canvas)
-    return canvas.labels, canvas.families
+    return canvas.labels, canvas.families, canvas.groups

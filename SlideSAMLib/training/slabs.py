@@ -20,6 +20,7 @@ from . import appearance
 from .fields import Device, blur, smooth_noise
 
 DEPTH = 20  # slices of a slab: one behind the start, the rest ahead
+TOGETHER = 0.35  # chance that a label of a group means the group
 MARGIN = 8  # voxels around what a slab shows, for the blur
 
 
@@ -31,6 +32,8 @@ class Labelled:
     spacing : mm (k, j, i); boxes : per label value - 1 the bounding box or None.
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
     families : label value -> number of its family, whose members look alike, or None.
+    groups : label values that are one object together: a wall with what it holds, a tumour with its
+        core. A label may be in several.
     unlabelled : label value that marks slices which nobody has labelled, or None.
     canvases : kinds of real volumes into which objects of this one are put instead of being painted
         with all that surrounds them; empty to paint everything.
@@ -44,6 +47,7 @@ class Labelled:
     targets: list[int]
     whole: float = 0.35
     families: np.ndarray | None = None
+    groups: Sequence[Sequence[int]] = ()
     unlabelled: int | None = None
     canvases: Sequence[Sequence[Labelled]] = ()
     key: int = 0
@@ -93,7 +97,7 @@ def slide_axis(source: Labelled, rng: np.random.Generator) -> int:
 
 def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray | None:
     """A random voxel (k, j, i) of a random target, often close to one of its ends."""
-    value = source.targets[rng.integers(len(source.targets))]
+    value = _target(source, axis, rng)
     box = list(source.boxes[value - 1])
     if rng.random() < 0.45:
         first, last = box[axis].start, box[axis].stop
@@ -109,13 +113,29 @@ def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray |
     return hits[0]
 
 
+def _target(source: Labelled, axis: int, rng: np.random.Generator) -> int:
+    """A random target: each alike, or the wider the likelier.
+
+    Small structures are many, so that alike chances alone would show few large ones with the
+    detail that they have.
+    """
+    targets = source.targets
+    if rng.random() < 0.4:
+        return targets[rng.integers(len(targets))]
+    boxes = (source.boxes[value - 1] for value in targets)
+    sizes = np.array([[s.stop - s.start for s in box] for box in boxes]) * source.spacing
+    widths = np.delete(sizes, axis, 1).max(1)
+    return targets[rng.choice(len(targets), p=widths / widths.sum())]
+
+
 def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     labels = np.moveaxis(source.labels, axis, 0)  # slide axis to the front
     image = None if source.image is None else np.moveaxis(source.image, axis, 0)
     start, y, x = (int(v) for v in (seed[axis], *np.delete(seed, axis)))
     spacing = (source.spacing[axis], *np.delete(source.spacing, axis))
     value = int(labels[start, y, x])
-    plane = labels[start] == value
+    values = _meant(source, value, rng)
+    plane = np.isin(labels[start], values)
     if rng.random() > source.whole:
         pieces, _ = ndimage.label(plane)
         plane = pieces == pieces[y, x]
@@ -126,7 +146,7 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     centre = np.array([(y0 + y1) / 2, (x0 + x1) / 2])
     extent_mm = float((size * spacing[1:]).max())
     finest_mm = min(spacing[1:]) / (1.3 if source.image is not None else 1.8)
-    pixels = float(np.exp(rng.uniform(np.log(10), np.log(110))))
+    pixels = float(np.exp(rng.uniform(np.log(12), np.log(150))))
     step_mm = max(extent_mm / pixels, finest_mm)
     view = int(np.clip(extent_mm / step_mm * rng.uniform(2.0, 3.4), 48, 208))
     gap = _gap(source, axis, step_mm, rng)
@@ -140,7 +160,8 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
         if not valid[1]:
             return None
     cut_labels = _sample(*_cropped([labels[k] for k in index], coordinates), "nearest").long()
-    mask = _pieces(cut_labels == value, rng.random() < source.whole)
+    members = torch.isin(cut_labels, torch.from_numpy(values).to(device))
+    mask = _pieces(members, rng.random() < source.whole)
     if mask is None or mask[1].sum() < 15:
         return None
     if image is not None:
@@ -153,6 +174,14 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
     return Slab(appearance.disturb(pixels, rng), mask, valid)
+
+
+def _meant(source: Labelled, value: int, rng: np.random.Generator) -> np.ndarray:
+    """The label values of the object that a voxel of `value` is marked for, int64."""
+    groups = [group for group in source.groups if value in group]
+    if not groups or rng.random() >= TOGETHER:
+        return np.array([value])
+    return np.array(groups[rng.integers(len(groups))], np.int64)
 
 
 def _canvas(canvases, view: int, rng: np.random.Generator, device: Device) -> Tensor:

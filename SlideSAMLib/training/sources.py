@@ -16,6 +16,9 @@ from . import shapes
 from .generators import StateMismatch
 from .slabs import Labelled, labelled
 
+PARTS_OF_ONE = ("hippocampus_", "glioma_")  # volumes whose labels are parts of one structure
+STRIATUM = ("caudate", "putamen", "pallidum", "accumbens")
+
 
 @dataclass
 class Source:
@@ -112,9 +115,10 @@ def first_seeds(count: int, seed: int) -> list[int]:
 
 def invented(seed: int) -> Labelled:
     """One label map of invented shapes."""
-    labels, families = shapes.label_map(seed)
+    labels, families, groups = shapes.label_map(seed)
     size = (1.0, 1.0, 1.0)
-    return labelled(labels, None, size, whole=0.2, families=families, key=seed)
+    kinds = {"families": families, "groups": groups}
+    return labelled(labels, None, size, whole=0.2, key=seed, **kinds)
 
 
 def read_manifest(path: Path) -> list[dict]:
@@ -149,7 +153,8 @@ def label_maps(cases: list[dict]) -> list[Labelled]:
         labels, spacing = _read(case["label"])
         values = np.unique(labels)
         packed = np.searchsorted(values, labels).astype(np.uint8)
-        out.append(labelled(packed, None, spacing, smallest=300))
+        groups = [np.searchsorted(values, group).tolist() for group in head_groups(case)]
+        out.append(labelled(packed, None, spacing, smallest=300, groups=groups))
     return out
 
 
@@ -159,10 +164,35 @@ def real(cases: list[dict]) -> list[Labelled]:
     for case in cases:
         image, spacing = _read(case["image"])
         labels, _ = _read(case["label"])
-        volume = labelled(labels.astype(np.uint16), scaled(image), spacing, smallest=60)
+        groups = part_groups(case)
+        volume = labelled(
+            labels.astype(np.uint16), scaled(image), spacing, smallest=60, groups=groups
+        )
         if volume.targets:
             out.append(volume)
     return out
+
+
+def head_groups(case: dict) -> list[list[int]]:
+    """Values of a head's label map that are one object together, by the names of the labels."""
+    names = {label["value"]: label["name"] for label in case["labels"]}
+    brain = {v: n for v, n in names.items() if "outside" not in n and n != "CSF"}
+    groups = [list(brain), [v for v, n in brain.items() if "ventricle" in n]]
+    for side in ("left", "right"):
+        own = {v: n for v, n in brain.items() if n.startswith(side)}
+        cerebellum = [v for v, n in own.items() if "cerebellum" in n]
+        groups += [cerebellum, [v for v in own if v not in cerebellum]]
+        groups.append([v for v, n in own.items() if n.split()[-1] in STRIATUM])
+    return [group for group in groups if len(group) > 1]
+
+
+def part_groups(case: dict) -> list[list[int]]:
+    """Values of a real volume that are one object together: the parts of its one structure."""
+    if not case["id"].startswith(PARTS_OF_ONE):
+        return []
+    values = [label["value"] for label in case["labels"]]
+    core = [label["value"] for label in case["labels"] if "oedema" not in label["name"]]
+    return [values, core] if 1 < len(core) < len(values) else [values]
 
 
 def regions(cases: list[dict], seed: int) -> list[Labelled]:
