@@ -14,7 +14,13 @@ from safetensors import safe_open
 
 import SlideSAMLib
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.weights import FORMAT, deepened, read_network, write_weights
+from SlideSAMLib.builtin.weights import (
+    FORMAT,
+    deepened,
+    deepened_like,
+    read_network,
+    write_weights,
+)
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
 
@@ -50,11 +56,11 @@ def test_models_can_be_averaged(tmp_path):
         assert torch.allclose(value, (a[key] + b[key]) / 2, atol=2e-3), key
     assert any(not torch.equal(value, a[key]) for key, value in mean.items())
 
-    other = BuiltinNetwork(**(tiny | {"blocks": 2}))
+    other = BuiltinNetwork(**(tiny | {"widths": (8, 16, 16, 48)}))
     write_weights(other.state_dict(), other.config, paths[1])
     (tmp_path / "mean").unlink()
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
-    assert done.returncode == 2 and "different shapes" in done.stderr
+    assert done.returncode == 2 and "cannot start from" in done.stderr
     paths[1].unlink()
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: The model file")
@@ -62,6 +68,35 @@ def test_models_can_be_averaged(tmp_path):
     done = subprocess.run(nowhere, capture_output=True, text=True)
     assert done.returncode == 2 and "there is no folder" in done.stderr
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_deeper_model_can_be_averaged_with_the_one_that_it_was_trained_from(tmp_path):
+    """The mean lies half way: what was added does half of what it does in the deeper one."""
+    torch.manual_seed(4)
+    tiny = {"widths": (8, 16, 16, 24), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 3}
+    network = BuiltinNetwork(**tiny)
+    deeper = deepened(network, depths=[0, 1, 1, 2], blocks=2)
+    for parameter in deeper.parameters():  # as if trained
+        torch.nn.init.normal_(parameter, std=0.2)
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path, each in zip(paths, (network, deeper), strict=True):
+        write_weights(each.state_dict(), each.config, path)
+    command = [sys.executable, str(ROOT / "scripts" / "average-models"), str(tmp_path / "mean")]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    a, b, mean = (read_network(p).state_dict() for p in (*paths, tmp_path / "mean"))
+    assert set(mean) == set(b) and set(a) < set(b)
+    halved = {"blocks.1.proj", "blocks.1.mlp.2", "stages.3.1.conv2"}
+    for key, value in mean.items():
+        if key in a:
+            wanted = (a[key] + b[key]) / 2
+        else:
+            wanted = b[key] / 2 if key.rpartition(".")[0] in halved else b[key]
+        assert torch.allclose(value, wanted, atol=2e-3), key
+    same = deepened_like(network, deeper).eval()
+    inputs = torch.rand(1, deeper.channels, 128, 128)
+    for found, expected in zip(same(inputs), network.eval()(inputs), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_a_deeper_network_starts_with_the_answers_of_a_shallower_one():

@@ -19,7 +19,7 @@ FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
 AGREEMENT_WEIGHT = 0.25  # of an answer with itself, in the choice among the sizes
-AREA_WEIGHT = 0.1  # of the logarithm of its area: of two good answers the larger one is meant
+AREA_WEIGHT = 0.05  # of the logarithm of its area: of two good answers the larger one is meant
 LIMIT = 12.0  # logits are clipped to +- this
 
 

@@ -96,11 +96,39 @@ def deepened(network: BuiltinNetwork, **config: Any) -> BuiltinNetwork:
             f"A network of {wanted} cannot start from one of {network.config}: only `depths` and "
             "`blocks` may be greater."
         )
-    lasts = [last for b in deeper.blocks[len(network.blocks) :] for last in (b.proj, b.mlp[-1])]
-    for stage, known in zip(deeper.stages, network.stages, strict=True):
-        lasts += [residual.conv2 for residual in stage[len(known) :]]
-    for last in lasts:  # what a residual adds is nothing at first
+    for name in _lasts(network, deeper):  # what a residual adds is nothing at first
+        last = deeper.get_submodule(name)
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
     deeper.load_state_dict({**deeper.state_dict(), **values})
     return deeper
+
+
+def deepened_like(network: BuiltinNetwork, deepest: BuiltinNetwork) -> BuiltinNetwork:
+    """A network of the shape of `deepest` that gives the same answers as `network` still.
+
+    What is added has the weights of `deepest`, but for the last layers, which add nothing: so the
+    two can be averaged where `deepest` was trained from `network`. The network itself where the
+    shapes are the same. Raises InputError where one cannot have started from the other.
+    """
+    deeper = deepened(network, **deepest.config)
+    if deeper is network:
+        return network
+    known = set(network.state_dict())
+    lasts = tuple(f"{name}." for name in _lasts(network, deeper))
+    added = {
+        name: value
+        for name, value in deepest.state_dict().items()
+        if name not in known and not name.startswith(lasts)
+    }
+    deeper.load_state_dict({**deeper.state_dict(), **added})
+    return deeper
+
+
+def _lasts(network: BuiltinNetwork, deeper: BuiltinNetwork) -> list[str]:
+    """The last layers, by name, of the residuals and blocks that only the deeper network has."""
+    added = range(len(network.blocks), len(deeper.blocks))
+    names = [f"blocks.{n}.{last}" for n in added for last in ("proj", "mlp.2")]
+    for place, (stage, known) in enumerate(zip(deeper.stages, network.stages, strict=True)):
+        names += [f"stages.{place}.{n}.conv2" for n in range(len(known), len(stage))]
+    return names
