@@ -203,7 +203,7 @@ def load_builtin(
 
     Precision 'auto' is float32 on CPUs: at one small window a time, half precision gains nothing
     there. On CUDA it is float16, which no CUDA GPU lacks: the masks agree with those of float32 to
-    a Dice of 0.9997, those of bfloat16 to 0.998 only (`slidesam benchmark --models builtin --parts
+    a Dice of 0.9999, those of bfloat16 to 0.998 only (`slidesam benchmark --models builtin --parts
     agreement --precisions float16 bfloat16 --limit 3 --data MANIFEST`). Raises InputError for a
     device or precision that is not there, ModelError for a file that cannot be used.
     """
