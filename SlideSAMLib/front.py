@@ -111,8 +111,8 @@ def told_confidence(confidence: float, points_alone: bool, settings: SlideSettin
     """The confidence that a user is told of a slice, 0..1; stops go by the one without caution.
 
     Points alone may have meant something else than was found, however sure the outline of that is.
-    The power is that which fitted the built-in model on its training volumes, 1.37, rounded; there
-    it took the calibration error from 0.074 to 0.020 (`Testing/Benchmarks/calibration.py`).
+    The power is that which fitted an earlier built-in model on its training volumes, 1.37, rounded;
+    there it took the calibration error from 0.074 to 0.020 (`Testing/Benchmarks/calibration.py`).
     """
     return confidence**settings.point_caution if points_alone else confidence
 

@@ -43,6 +43,27 @@ def test_parts_become_one_structure_and_the_rest_background(tmp_path):
     assert content.spacing == pytest.approx(SPACING[::-1])  # ITK's i, j, k -> k, j, i
 
 
+def test_a_manifest_is_never_written_over(tmp_path):
+    known = [{"value": v, "name": n} for v, n in NAMES.items()]
+    case = {"id": "head", "image": "image.nii.gz", "label": "label.nii.gz", "labels": known}
+    for name in ("image", "label"):
+        write_image(tmp_path / f"{name}.nii.gz", np.ones((6, 7, 8), np.uint8))
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"cases": [case]}))
+    before = manifest.read_bytes()
+    ended = run(manifest, tmp_path)
+    assert ended.returncode == 2 and "give another one" in ended.stderr
+    assert manifest.read_bytes() == before
+    (tmp_path / "file").write_text("")
+    ended = run(manifest, tmp_path / "file")
+    assert ended.returncode == 2 and "cannot be made" in ended.stderr
+
+    manifest.write_text(json.dumps({"cases": [{**case, "labels": known[:1]}]}))
+    ended = run(manifest, tmp_path / "wholes")
+    assert ended.returncode == 0 and "nothing is written" in ended.stdout
+    assert not (tmp_path / "wholes").exists()
+
+
 def test_a_missing_manifest_is_one_line(tmp_path):
     ended = run(tmp_path / "nothing.json", tmp_path / "wholes")
     assert ended.returncode == 2

@@ -41,7 +41,7 @@ def paint(
         image = image + _shells(labels, target, rng)
     relatives = target
     if alike and bool(target.any()):
-        relatives = _table(np.isin(families[:count], families[_values(target, labels)]), labels) > 0
+        relatives = _table(np.isin(families[:count], families[_values(labels, target)]), labels) > 0
     image = _separate(image, target, relatives, rng)
     texture = _table(rng.uniform(0, 0.08, count), labels)
     if rng.random() < 0.7:
@@ -64,7 +64,7 @@ def implant(labels: Tensor, target: Tensor, canvas: Tensor, rng: np.random.Gener
         if 0 < size < room and rng.random() < 0.25:
             image = _covered(image, (labels == value) & ~target, rng)
     image = _covered(image, target, rng)
-    parts = _values(target, labels)
+    parts = _values(labels, target)
     for value in parts if len(parts) > 1 else ():
         if rng.random() < 0.6:  # what it holds differs from its wall
             image = _covered(image, (labels == value) & target, rng)
@@ -125,7 +125,7 @@ def _visible(image: Tensor, target: Tensor) -> bool:
 
 
 def _gap(image: Tensor, target: Tensor, relatives: Tensor) -> float | None:
-    """How much brighter the object is than what lies around it; None where one is not there."""
+    """How much brighter the object's rim is than what lies around it; None where one is missing."""
     ring = grown(target, 3, slices=3) & ~target & ~relatives
     if not bool(ring.any()) or not bool(target.any()):
         return None
@@ -154,7 +154,7 @@ def _table(values: np.ndarray, labels: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32)).to(labels.device)[labels]
 
 
-def _values(target: Tensor, labels: Tensor) -> np.ndarray:
+def _values(labels: Tensor, target: Tensor) -> np.ndarray:
     """The labels of the object, which may be several; at least one of its voxels is there."""
     return torch.unique(labels[target]).cpu().numpy()
 
@@ -179,7 +179,7 @@ def _level(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     count = int(labels.max()) + 1
     holding = rng.random(count) < 0.15
     if bool(target.any()) and rng.random() < 0.8:
-        holding[_values(target, labels)] = True
+        holding[_values(labels, target)] = True
     height, width = labels.shape[1:]
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = np.ogrid[:height, :width]
@@ -198,7 +198,7 @@ def _shells(labels: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     count = int(labels.max()) + 1
     shelled = rng.random(count) < 0.25
     if bool(target.any()) and rng.random() < 0.7:
-        shelled[rng.choice(_values(target, labels))] = True
+        shelled[rng.choice(_values(labels, target))] = True
     edges = torch.zeros_like(labels, dtype=torch.bool)
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]

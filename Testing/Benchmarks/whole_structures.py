@@ -46,28 +46,36 @@ def parts(names: dict[int, str]) -> dict[str, list[int]]:
 
 
 def write(manifest: Path, folder: Path) -> int:
-    """Write the label maps and their manifest; returns the number of cases.
+    """Write the label maps and their manifest; returns the number of cases. Nothing where it is 0.
 
-    Raises InputError where the manifest or a label map cannot be read.
+    Raises InputError where the manifest or a label map cannot be read, or the folder is no place
+    to write to.
     """
     import numpy as np
     import SimpleITK as sitk
 
+    from SlideSAMLib.errors import InputError
     from SlideSAMLib.evaluation.cases import read_manifest
+    from SlideSAMLib.volumes import read_image
 
-    described_cases = read_manifest(manifest, verify=False)
-    folder.mkdir(parents=True, exist_ok=True)
+    known = [(case, parts(case.names)) for case in read_manifest(manifest, verify=False)]
+    if manifest.resolve().parent == folder.resolve():
+        raise InputError(f"The folder {folder} holds the manifest itself: give another one.")
+    known = [(case, wholes) for case, wholes in known if wholes]
+    if not known:
+        return 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
     cases = []
-    for case in described_cases:
-        wholes = parts(case.names)
-        if not wholes:
-            continue
-        labels = case.load_labels()
-        joined = np.zeros(labels.shape, np.uint8)
+    for case, wholes in known:
+        labels = read_image(case.label, allow_labels=True)
+        joined = np.zeros(labels.array.shape, np.uint8)
         for value, members in enumerate(wholes.values(), 1):
-            joined[np.isin(labels, members)] = value
+            joined[np.isin(labels.array, members)] = value
         image = sitk.GetImageFromArray(joined)
-        image.CopyInformation(sitk.ReadImage(str(case.label)))
+        labels.geometry.apply(image)
         label = folder / f"{case.id}_wholes.nii.gz"
         sitk.WriteImage(image, str(label), True)
         described = [{"value": v, "name": name} for v, name in enumerate(wholes, 1)]
@@ -89,7 +97,8 @@ def main() -> int:
     except SlideSAMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{count} cases in {options.folder / 'manifest.json'}")
+    where = f" in {options.folder / 'manifest.json'}" if count else ": nothing is written"
+    print(f"{count} cases with parts of whole structures{where}")
     return 0
 
 
