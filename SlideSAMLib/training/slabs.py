@@ -34,6 +34,7 @@ class Labelled:
     families : label value -> number of its family, whose members look alike, or None.
     groups : label values that are one object together: a wall with what it holds, a tumour with its
         core. A label may be in several.
+    filled : chance that an object means all that it encloses in its slices as well.
     unlabelled : label value that marks slices which nobody has labelled, or None.
     canvases : kinds of real volumes into which objects of this one are put instead of being painted
         with all that surrounds them; empty to paint everything.
@@ -48,6 +49,7 @@ class Labelled:
     whole: float = 0.35
     families: np.ndarray | None = None
     groups: Sequence[Sequence[int]] = ()
+    filled: float = 0.0
     unlabelled: int | None = None
     canvases: Sequence[Sequence[Labelled]] = ()
     key: int = 0
@@ -164,6 +166,8 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     mask = _pieces(members, rng.random() < source.whole)
     if mask is None or mask[1].sum() < 15:
         return None
+    if rng.random() < source.filled:
+        mask = _filled(mask)
     if image is not None:
         pixels = _sample_image(image, index, gap, coordinates, step_mm / min(spacing[1:]), rng)
         pixels = appearance.vary(pixels, mask, rng)
@@ -281,3 +285,13 @@ def _pieces(mask: Tensor, whole: bool) -> Tensor | None:
     sizes = np.bincount(pieces[1, middle:-middle, middle:-middle].ravel(), minlength=count + 1)
     sizes[0] = 0
     return torch.from_numpy(pieces == sizes.argmax()).to(mask.device) if sizes.any() else None
+
+
+def _filled(mask: Tensor) -> Tensor:
+    """The mask (S, H, W) with what it encloses in each of its slices."""
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    pieces, _ = ndimage.label(~mask.cpu().numpy(), in_plane)
+    edges = pieces[:, [0, -1]].ravel(), pieces[:, :, [0, -1]].ravel()
+    outside = np.isin(pieces, np.unique(np.concatenate(edges)))
+    return torch.from_numpy(~outside | mask.cpu().numpy()).to(mask.device)

@@ -17,6 +17,7 @@ from .generators import StateMismatch
 from .slabs import Labelled, labelled
 
 PARTS_OF_ONE = ("hippocampus_", "glioma_")  # volumes whose labels are parts of one structure
+FILLED = 0.4  # chance that a region of even intensity means what it encloses as well
 STRIATUM = ("caudate", "putamen", "pallidum", "accumbens")
 
 
@@ -203,7 +204,7 @@ def regions(cases: list[dict], seed: int) -> list[Labelled]:
         pixels = scaled(image)
         rng = np.random.default_rng(seed + n)
         labels = even_regions(pixels.astype(np.float32), spacing, rng)
-        volume = labelled(labels, pixels, spacing, smallest=300, whole=0.1)
+        volume = labelled(labels, pixels, spacing, smallest=300, whole=0.1, filled=FILLED)
         biggest = labels.size // 6
         counts = np.bincount(labels.ravel())
         volume.targets = [v for v in volume.targets if counts[v] < biggest]
