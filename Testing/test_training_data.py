@@ -101,6 +101,37 @@ def test_a_label_of_a_group_means_the_group_at_times(monkeypatch):
         assert hollow == 0 if together else hollow > 5
 
 
+@pytest.mark.parametrize(("filled", "holes"), [(0.0, True), (1.0, False)])
+def test_an_object_may_mean_what_it_encloses(filled, holes):
+    """In each slice by itself, and not the bay that is open to the rim of the slab."""
+    labels = np.zeros((30, 80, 80), np.uint8)
+    labels[:, 20:60, 20:60] = 1
+    labels[:, 30:50, 30:50] = 0
+    image = (labels == 1).astype(np.float16)
+    ring = slabs.labelled(labels, image, (6.0, 1.0, 1.0), filled=filled)
+    slab = slabs.cut(ring, np.random.default_rng(2))
+    for mask in slab.mask.numpy()[slab.valid]:
+        _, inside = ndimage.label(~np.pad(mask, 1))
+        assert (inside > 1) == holes
+    open_ring = torch.zeros(1, 20, 20, dtype=torch.bool)
+    open_ring[0, 4:16, 4:16] = True
+    open_ring[0, 8:12, 8:] = False
+    assert torch.equal(slabs._filled(open_ring), open_ring)
+
+
+def test_slices_lie_close_together_for_the_size_of_the_object():
+    """A real structure changes little from slice to slice."""
+    rng = np.random.default_rng(0)
+    cube = slabs.labelled(np.ones((9, 9, 9), np.uint8), None, (1.0, 1.0, 1.0))
+    gaps = [slabs._gap(cube, 0, 4.0, rng) for _ in range(400)]
+    assert set(gaps) == {1, 2, 3, 4}
+    assert 0.5 < np.mean(np.array(gaps) == 1) < 0.7
+    assert {slabs._gap(cube, 0, 0.5, rng) for _ in range(50)} == {1}
+    assert max(slabs._gap(cube, 0, 40.0, rng) for _ in range(400)) == 6
+    thick = slabs.labelled(np.ones((9, 9, 9), np.uint8), None, (3.0, 1.0, 1.0))
+    assert {slabs._gap(thick, 0, 40.0, rng) for _ in range(50)} == {1}
+
+
 def test_wide_structures_are_picked_more_often():
     labels = np.zeros((20, 60, 60), np.uint8)
     labels[:, 5:45, 5:45] = 1

@@ -65,6 +65,18 @@ def test_later_windows_get_masks_memory_and_a_box(patient):
     assert batch.has_box.sum() >= 4
 
 
+@pytest.mark.parametrize(("share", "remembered"), [(0.0, 1), (1.0, 3)])
+def test_a_good_slide_may_remember_a_newer_slice(patient, monkeypatch, share, remembered):
+    monkeypatch.setattr(rollouts, "RENEWED", share)
+    monkeypatch.setattr(rollouts, "REFERRED", 1.0)
+    pool = Pool(1, ball_slab, np.random.default_rng(0))
+    for _ in range(3):
+        pool.advance(pool.step().target)
+    assert (pool.places[0].centre, pool.places[0].remembered) == (4, remembered)
+    pool.advance(torch.zeros_like(pool.step().target) + 0.4)  # found nothing: nothing to remember
+    assert pool.places[0].remembered != 4
+
+
 def test_targets_lie_where_the_image_shows_the_object():
     pool = Pool(4, ball_slab, np.random.default_rng(0))
     step = pool.step()

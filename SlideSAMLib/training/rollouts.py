@@ -41,6 +41,7 @@ ON_THE_WAY = (
     "corrections",
 )
 REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
+RENEWED = 0.03  # share of the good steps after which the slide remembers its newest slice instead
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
@@ -316,7 +317,8 @@ class Pool:
         if truth[2].sum() < 1 and rng.random() < 0.4:
             return False
         box = mask_box(ahead)
-        if place.corrections:  # a corrected slice is what is remembered from now on
+        renewed = overlap > 0.8 and rng.random() < RENEWED
+        if place.corrections or renewed:  # this slice is what is remembered from now on
             self._remember(place, known[1])
             place.corrections = 0
         place.centre = centre + 1
