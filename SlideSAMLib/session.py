@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from .slide_types import FinishedSlice, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
+from .stretches import between, gap_names, run_stretch, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
@@ -193,7 +193,7 @@ class Session:
             raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
         slider = self._slider(self.prompts.values(), first, last, SIDES[direction], cancelled)
         self._limits, self._sides = (first, last), slider.sides
-        stretch = _stretch(self.prompts, slider.sides)
+        stretch = run_stretch(self.prompts, slider.sides)
         self._drop(index for index in list(self._masks) if index in stretch)
         self.stops = {side: stop for side, stop in self.stops.items() if side in SIDES}
         try:
@@ -209,7 +209,8 @@ class Session:
         """Set a prompt and slide again, only where it matters.
 
         On either side that is up to the next prompted slice, or until the slide stops. What lies
-        beyond stays. Cancelled, the slices of the stretch that were not reached stay, too.
+        beyond the next prompt stays. So do the slices that were not reached, where the slide was
+        cancelled, or ended in doubt with much the mask that was there: doubt takes nothing back.
 
         Raises InputError where the prompt lies outside the volume or the limits of the last run.
         """
@@ -223,7 +224,7 @@ class Session:
         ends = [end for end in (below, above) if end is not None]
         used = [prompt, *(self.prompts[end] for end in ends)]
         slider = self._slider(used, *self._limits, sides, cancelled)
-        reached = set()
+        reached, earlier = set(), dict(self._masks)
         try:
             for finished in slider.run():
                 if finished.index in ends:
@@ -232,10 +233,14 @@ class Session:
                 self._keep(finished)
                 yield finished
         finally:
-            names = _gap_names(self.prompts) | set(SIDES)
+            names = gap_names(self.prompts) | set(SIDES)
             merged = {**self.stops, **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
-            self._drop_unreached(slider, prompt.index, below, above, reached)
+            for side, end in ((-1, below), (1, above)):
+                stop = slider.stops.get(stretch_name(prompt.index, end, side))
+                if takes_back(stop, prompt.index, side, reached, earlier, self._masks):
+                    beyond = between(self._masks, prompt.index, end, side)
+                    self._drop(beyond - reached)
 
     def correction(
         self,
@@ -367,35 +372,6 @@ class Session:
             self._masks.pop(index, None)
             self.confidence.pop(index, None)
 
-    def _drop_unreached(
-        self, slider: Slider, index: int, below: int | None, above: int | None, reached: set[int]
-    ) -> None:
-        """Remove what an earlier run left in a stretch whose new slide ended by itself."""
-        stretches = [
-            (slider.stops.get("backward" if below is None else f"{below}-{index}"), below, index),
-            (slider.stops.get("forward" if above is None else f"{index}-{above}"), index, above),
-        ]
-        for stop, low, high in stretches:
-            if stop is None or stop is Stop.CANCELLED:
-                continue
-            self._drop(
-                i
-                for i in list(self._masks)
-                if (low is None or i > low) and (high is None or i < high) and i not in reached
-            )
-
     def _forget(self, index: int) -> None:
         self._choices.pop(index, None)
         self._chosen.pop(index, None)
-
-
-def _stretch(prompts: Iterable[int], sides: Sequence[str]) -> range:
-    """The slices that a run may write to."""
-    order = sorted(prompts)
-    low = 0 if "backward" in sides else order[0]
-    high = order[-1] + 1
-    return range(low, np.iinfo(np.int32).max if "forward" in sides else high)
-
-
-def _gap_names(prompts: Iterable[int]) -> set[str]:
-    return {f"{low}-{high}" for low, high in pairwise(sorted(prompts))}

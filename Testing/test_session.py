@@ -249,6 +249,32 @@ def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached():
     assert np.array_equal(session.mask[:12], (left | right)[:12])
 
 
+@pytest.mark.parametrize(
+    ("box", "kept"), [((4, 8, 14, 19), True), ((4, 8, 7, 10), False)], ids=["alike", "unlike"]
+)
+def test_a_correction_that_ends_in_doubt_takes_nothing_back(box, kept):
+    """Unless it found something else than was there: then what lies beyond is of that, too."""
+    doubtful_from = [99]
+
+    class Doubter(ThresholdModel):
+        def quality(self, window, exact):
+            sure = 0.95 if window.key[-1] < doubtful_from[0] else 0.01
+            return np.full(3, sure, np.float32)
+
+    volume, left, right = _two_parts()
+    session = _session(volume, Doubter(margin=0.0))
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    list(session.run())
+    doubtful_from[0] = 12
+    list(session.correct(SlicePrompt(8, box=box)))
+    assert session.stops["forward"] == Stop.LOW_QUALITY
+    assert not np.array_equal(session.slice_mask(11), (left | right)[11])  # slid anew
+    for index in range(12, 16):
+        mask = session.slice_mask(index)
+        assert np.array_equal(mask, (left | right)[index]) if kept else mask is None
+        assert (index in session.confidence) == kept
+
+
 def test_a_cancelled_correction_keeps_what_it_did_not_reach():
     volume, left, right = _two_parts()
     session = _session(volume)
