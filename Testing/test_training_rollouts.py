@@ -44,14 +44,18 @@ def test_a_rollout_walks_on_with_the_networks_own_masks(patient):
     assert pool.places[0].centre == 1
 
 
-def test_a_rollout_ends_behind_the_object():
+@pytest.mark.parametrize(("beyond", "highest"), [(0.0, 4), (1.0, DEPTH - 2)])
+def test_a_rollout_ends_behind_the_object(patient, monkeypatch, beyond, highest):
+    """Or goes on with what the network still finds, so that it learns to let go of it."""
+    monkeypatch.setattr(rollouts, "BEYOND", beyond)
     pool = Pool(1, lambda: ball_slab(last=3), np.random.default_rng(4))
-    highest = 0
-    for _ in range(40):
-        step = pool.step()
-        highest = max(highest, pool.places[0].centre)
+    centres = set()
+    for _ in range(150):
+        step, place = pool.step(), pool.places[0]
+        centres.add(place.centre)
+        assert step.target[0, 1].any() == (place.centre <= 3)
         pool.advance(torch.ones_like(step.target))  # never stops by itself
-    assert highest <= 4
+    assert max(centres) == highest
 
 
 def test_later_windows_get_masks_memory_and_a_box(patient):

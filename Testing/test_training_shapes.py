@@ -77,3 +77,33 @@ def test_a_wall_and_what_it_holds_are_one_object_together():
                     others = np.logical_or.reduce(masks[:n] + masks[n + 1 :])
                     assert (ndimage.binary_dilation(mask, iterations=4) & others).any()
     assert joined > 10
+
+
+def test_a_vertebra_has_an_arch_about_a_canal_and_processes():
+    lines = [np.arange(-n, n + 1, dtype=np.float32) for n in (14, 30, 40)]
+    local = np.stack(np.meshgrid(*lines, indexing="ij"))  # up, side, back
+    parts = np.array([0.4, 0.2, 0.6, 0.8, 1.4, 0.3])
+    found = shapes._vertebra(local, np.zeros(local.shape[1:]), (8, 15, 12), parts)
+    assert np.array_equal(found, found[:, ::-1])
+    assert found[14, 30, 40] and not found[0, 30, 40]
+    holes = ndimage.binary_fill_holes(found[16]) & ~found[16]
+    assert 60 < holes.sum() < 200  # the canal, of radius 6
+    ring = np.argwhere(holes)[:, 1]
+    assert ring.min() > 40  # behind the body
+    sides, backs = np.nonzero(found.any(0))
+    assert np.ptp(sides) > 2 * 15 + 6 and backs.max() > 40 + 12 + 2 * 6 + 6
+
+
+def test_vertebrae_look_alike_and_hardly_touch():
+    counts = []
+    for seed in range(8):
+        canvas = shapes._Canvas(np.random.default_rng(seed))
+        shapes.spine(canvas)
+        family = canvas.families[canvas.used]
+        bones = [v for v in np.unique(canvas.labels) if v and canvas.families[v] == family]
+        counts.append(len(bones))
+        for bone in bones:
+            grown = ndimage.binary_dilation(canvas.labels == bone)
+            others = np.setdiff1d(bones, [bone])
+            assert np.isin(canvas.labels[grown], others).sum() < 0.15 * grown.sum()
+    assert np.mean(counts) >= 4

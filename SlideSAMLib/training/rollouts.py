@@ -42,6 +42,7 @@ ON_THE_WAY = (
 )
 REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
 RENEWED = 0.03  # share of the good steps after which the slide remembers its newest slice instead
+BEYOND = 0.5  # chance to go on behind the end of the object, where the network still finds it
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
 
@@ -306,15 +307,17 @@ class Pool:
         rng, centre = self.rng, place.centre
         truth = place.mask[centre - 1 : centre + 2]
         nothing = truth[1].sum() < 1
-        if centre + 3 > DEPTH or nothing or not place.slab.valid[centre + 1]:
+        if nothing and rng.random() >= BEYOND:
+            return False
+        if centre + 3 > DEPTH or not place.slab.valid[centre + 1]:
             return False
         ahead = _on_host(known[2] > 0.5)
         if ahead.sum() < 3:
             return False
-        overlap = ((known[1] > 0.5) & (truth[1] > 0.5)).sum() / truth[1].sum()
-        if overlap < 0.3 and rng.random() < 0.7:
+        overlap = ((known[1] > 0.5) & (truth[1] > 0.5)).sum() / truth[1].sum().clamp(min=1)
+        if not nothing and overlap < 0.3 and rng.random() < 0.7:
             return False
-        if truth[2].sum() < 1 and rng.random() < 0.4:
+        if not nothing and truth[2].sum() < 1 and rng.random() < 0.4:
             return False
         box = mask_box(ahead)
         renewed = overlap > 0.8 and rng.random() < RENEWED

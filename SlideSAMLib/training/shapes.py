@@ -175,6 +175,65 @@ def column(canvas: _Canvas) -> None:
         centre = centre + axis * step
 
 
+def spine(canvas: _Canvas) -> None:
+    """Vertebrae: alike bodies with an arch and processes, thin discs between them."""
+    rng = canvas.rng
+    half = _log_uniform(rng, 6, 18)  # of a body's width
+    height, depth = half * rng.uniform([0.35, 0.55], [0.9, 0.95])  # half of each, too
+    step = 2 * height * (1 + rng.uniform(0.08, 0.45))
+    rotation = _rotation(rng)  # its rows point along the column, sidewards and backwards
+    if rng.random() < 0.75:
+        straight = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], (3, 1))
+        q, r = np.linalg.qr((straight + rng.normal(0, 0.1, (3, 3))).T)
+        rotation = (q * np.sign(np.diag(r))).T
+    count = int(np.clip(np.abs(rotation[0]) @ SHAPE / step, 3, 9))
+    centre = rng.uniform(0.25, 0.75, 3) * SHAPE - rotation[0] * step * (count - 1) / 2
+    bend, disc = rng.uniform(-0.12, 0.12), canvas.new_label() if rng.random() < 0.7 else 0
+    parts = rng.uniform(
+        [0.25, 0.12, 0.4, 0.5, 1.1, 0.0], [0.45, 0.25, 0.9, 1.2, 1.7, 0.8]
+    )  # of a vertebra, see `_vertebra`
+    kin, made = None, []
+    for n in range(count):
+        if disc and n:
+            thin = (step / 2 - height + 1.5, 0.95 * half, 0.95 * depth)
+            between = centre - rotation[0] * step / 2
+            where, value = _implicit(canvas, between, thin, rotation, 3.0)
+            canvas.paint(where, (value < 1) & ~np.isin(canvas.labels[where], made), disc)
+        where = canvas.box(centre, 2.8 * half)
+        if all(s.stop > s.start for s in where):
+            local = np.tensordot(rotation, canvas.local(centre, where), 1)
+            found = _vertebra(local, canvas.bumps[where], (height, half, depth), parts)
+            kin = canvas.new_label(kin)
+            canvas.paint(where, found & ~np.isin(canvas.labels[where], made), kin)
+            made.append(kin)
+        turn = np.array([[np.cos(bend), np.sin(bend)], [-np.sin(bend), np.cos(bend)]])
+        rotation[[0, 2]] = turn @ rotation[[0, 2]]
+        centre = centre + rotation[0] * step
+
+
+def _vertebra(
+    local: np.ndarray, bumps: np.ndarray, size: tuple[float, float, float], parts: np.ndarray
+) -> np.ndarray:
+    """Where a vertebra is; local (3, ...): along the column, sidewards, backwards from its middle.
+
+    size : half its height, width and depth; parts : shares of its width (canal, thickness of the
+    arch), of its height (half the arch), of its width again (length of the process behind, reach
+    of those beside), and how steeply the one behind hangs down.
+    """
+    (up, side, back), (height, half, depth) = local, size
+    canal, wall, arch, behind, beside, droop = parts * [half, half, height, half, half, 1]
+    body = np.abs(up / height) ** 4 + np.abs(side / half) ** 2.5 + np.abs(back / depth) ** 2.5
+    found = body + 0.15 * bumps < 1
+    up, back = up - 0.2 * height, back - depth - 0.8 * canal  # from the middle of the canal
+    ring = np.abs(np.hypot(side, back) - canal - wall / 2) < wall / 2
+    found |= ring & (np.abs(up) < arch)
+    along = back - canal
+    hanging = np.abs(up + droop * along) < 0.7 * arch
+    found |= hanging & (np.abs(side) < 0.7 * wall) & (along > 0) & (along < behind)
+    wings = (np.abs(side) > canal) & (np.abs(side) < beside)
+    return found | wings & (np.abs(up) < 0.5 * arch) & (np.abs(back) < 0.8 * wall)
+
+
 def blob(canvas: _Canvas) -> None:
     """An irregular lesion: thresholded noise inside a ball."""
     rng = canvas.rng
@@ -290,7 +349,7 @@ def _kin(canvas: _Canvas, label: int) -> np.ndarray:
 
 PAINTERS = (
     *(ellipsoid, ellipsoid, ellipsoid, crescent, tube, tube),
-    *(column, blob, cells, bundles, bundles, folds),
+    *(column, spine, spine, blob, cells, bundles, bundles, folds),
 )
 
 
