@@ -210,7 +210,7 @@ class Session:
 
         On either side that is up to the next prompted slice, or until the slide stops. What lies
         beyond the next prompt stays. So do the slices that were not reached, where the slide was
-        cancelled, or ended in doubt with much the mask that was there: doubt takes nothing back.
+        cancelled, or ended in doubt while its mask was like the earlier one: see `stretches`.
 
         Raises InputError where the prompt lies outside the volume or the limits of the last run.
         """

@@ -50,8 +50,8 @@ def takes_back(
 ) -> bool:
     """Whether a corrected slide that ended takes back what an earlier one left beyond.
 
-    Not where it was cancelled, and not where it ended in doubt and had, on its last slice, much
-    the mask that was there: what it was sure of before does not get wrong by a doubt now.
+    Not where it was cancelled, and not where it ended in doubt while its last mask was much like
+    the one that was there: what had been found does not become wrong by a doubt.
 
     stop : of the stretch, or None where nothing was slid; reached : the slices of the new slide.
     earlier, now : slice index -> mask (H, W) before and after.
