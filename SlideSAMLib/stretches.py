@@ -58,8 +58,9 @@ def takes_back(
     """
     if stop is None or stop is Stop.CANCELLED:
         return False
-    way = [i for i in reached if (i - index) * side > 0]
-    last = max(way, key=lambda i: i * side, default=index)
+    last = index
+    while last + side in reached:  # what lies farther came from the next prompt
+        last += side
     return stop is not Stop.LOW_QUALITY or not _alike(earlier.get(last), now.get(last))
 
 

@@ -9,6 +9,7 @@ from SlideSAMLib.session import Session, Snapshot
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.stops import Stop
+from SlideSAMLib.stretches import takes_back
 from SlideSAMLib.window import EmbeddingCache
 from Testing.fakes import ThresholdModel, block_volume
 
@@ -273,6 +274,18 @@ def test_a_correction_that_ends_in_doubt_takes_nothing_back(box, kept):
         mask = session.slice_mask(index)
         assert np.array_equal(mask, (left | right)[index]) if kept else mask is None
         assert (index in session.confidence) == kept
+
+
+def test_a_doubt_between_two_prompts_is_judged_where_the_corrected_slide_ended():
+    """Not on the slices that came from the other prompt, where all is as it was."""
+    full, other = np.ones((4, 4), bool), np.eye(4, dtype=bool)
+    earlier = dict.fromkeys(range(4, 13), full)
+    reached = {5, 6, 10, 11}
+    for found, expected in ((full, False), (other, True)):
+        now = earlier | {5: found, 6: found}
+        assert takes_back(Stop.LOW_QUALITY, 4, 1, reached, earlier, now) == expected
+    assert takes_back(Stop.NOTHING_LEFT, 4, 1, reached, earlier, earlier)
+    assert not takes_back(Stop.CANCELLED, 4, 1, reached, earlier, earlier)
 
 
 def test_a_cancelled_correction_keeps_what_it_did_not_reach():

@@ -58,6 +58,18 @@ def test_a_rollout_ends_behind_the_object(patient, monkeypatch, beyond, highest)
     assert max(centres) == highest
 
 
+def test_a_slice_behind_the_object_is_not_remembered(monkeypatch):
+    """What was found and corrected there is not the object."""
+    monkeypatch.setattr(rollouts, "BEYOND", 1.0)
+    pool = Pool(1, lambda: ball_slab(last=3), np.random.default_rng(4))
+    place = pool.places[0]
+    everything = torch.ones_like(place.mask[:3], dtype=torch.float32)
+    pool._remember(place, place.mask[1].float())
+    memory, place.centre, place.corrections = place.memory, 4, 1
+    assert pool._move(place, everything)
+    assert (place.centre, place.corrections) == (5, 0) and place.memory is memory
+
+
 def test_later_windows_get_masks_memory_and_a_box(patient):
     pool = Pool(8, ball_slab, np.random.default_rng(0))
     step = pool.step()

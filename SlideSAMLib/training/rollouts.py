@@ -306,24 +306,24 @@ class Pool:
         """Go to the next window; False where the rollout is over."""
         rng, centre = self.rng, place.centre
         truth = place.mask[centre - 1 : centre + 2]
-        nothing = truth[1].sum() < 1
-        if nothing and rng.random() >= BEYOND:
-            return False
+        size = int(truth[1].sum())
         if centre + 3 > DEPTH or not place.slab.valid[centre + 1]:
             return False
         ahead = _on_host(known[2] > 0.5)
         if ahead.sum() < 3:
             return False
-        overlap = ((known[1] > 0.5) & (truth[1] > 0.5)).sum() / truth[1].sum().clamp(min=1)
-        if not nothing and overlap < 0.3 and rng.random() < 0.7:
+        overlap = float(((known[1] > 0.5) & (truth[1] > 0.5)).sum()) / max(size, 1)
+        if not size and rng.random() >= BEYOND:
             return False
-        if not nothing and truth[2].sum() < 1 and rng.random() < 0.4:
+        if size and overlap < 0.3 and rng.random() < 0.7:
+            return False
+        if size and truth[2].sum() < 1 and rng.random() < 0.4:
             return False
         box = mask_box(ahead)
         renewed = overlap > 0.8 and rng.random() < RENEWED
-        if place.corrections or renewed:  # this slice is what is remembered from now on
+        if size and (place.corrections or renewed):  # this slice is what is remembered from now on
             self._remember(place, known[1])
-            place.corrections = 0
+        place.corrections = 0
         place.centre = centre + 1
         place.known = torch.stack([known[1], known[2], torch.zeros_like(known[2])])
         place.known_flags = (1, 1, 0)
