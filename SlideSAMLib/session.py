@@ -210,7 +210,7 @@ class Session:
 
         On either side that is up to the next prompted slice, or until the slide stops. What lies
         beyond the next prompt stays. So do the slices that were not reached, where the slide was
-        cancelled, or ended in doubt while its mask was like the earlier one: see `stretches`.
+        cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
 
         Raises InputError where the prompt lies outside the volume or the limits of the last run.
         """
@@ -238,7 +238,7 @@ class Session:
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
                 stop = slider.stops.get(stretch_name(prompt.index, end, side))
-                if takes_back(stop, prompt.index, side, reached, earlier, self._masks):
+                if takes_back(stop, prompt.index, end, side, reached, earlier, self._masks):
                     beyond = between(self._masks, prompt.index, end, side)
                     self._drop(beyond - reached)
 

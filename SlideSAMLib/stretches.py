@@ -43,6 +43,7 @@ def between(slices: Iterable[int], index: int, end: int | None, side: int) -> se
 def takes_back(
     stop: Stop | None,
     index: int,
+    end: int | None,
     side: int,
     reached: set[int],
     earlier: Mapping[int, np.ndarray],
@@ -50,18 +51,21 @@ def takes_back(
 ) -> bool:
     """Whether a corrected slide that ended takes back what an earlier one left beyond.
 
-    Not where it was cancelled, and not where it ended in doubt while its last mask was much like
-    the one that was there: what had been found does not become wrong by a doubt.
+    Not where it was cancelled. Nor where it ended in doubt between two prompted slices, since the
+    object surely goes on there, or with a last mask much like the one that was there: what had
+    been found does not become wrong by a doubt.
 
-    stop : of the stretch, or None where nothing was slid; reached : the slices of the new slide.
-    earlier, now : slice index -> mask (H, W) before and after.
+    stop : of the stretch, or None where nothing was slid; index, end, side : as in `stretch_name`.
+    reached : the slices of the new slide; earlier, now : slice index -> mask (H, W) before, after.
     """
     if stop is None or stop is Stop.CANCELLED:
         return False
-    last = index
-    while last + side in reached:  # what lies farther came from the next prompt
-        last += side
-    return stop is not Stop.LOW_QUALITY or not _alike(earlier.get(last), now.get(last))
+    if stop is not Stop.LOW_QUALITY:
+        return True
+    last = max(
+        (i for i in reached if (i - index) * side > 0), key=lambda i: i * side, default=index
+    )
+    return end is None and not _alike(earlier.get(last), now.get(last))
 
 
 def _alike(earlier: np.ndarray | None, now: np.ndarray | None) -> bool:

@@ -276,16 +276,16 @@ def test_a_correction_that_ends_in_doubt_takes_nothing_back(box, kept):
         assert (index in session.confidence) == kept
 
 
-def test_a_doubt_between_two_prompts_is_judged_where_the_corrected_slide_ended():
-    """Not on the slices that came from the other prompt, where all is as it was."""
-    full, other = np.ones((4, 4), bool), np.eye(4, dtype=bool)
-    earlier = dict.fromkeys(range(4, 13), full)
-    reached = {5, 6, 10, 11}
-    for found, expected in ((full, False), (other, True)):
-        now = earlier | {5: found, 6: found}
-        assert takes_back(Stop.LOW_QUALITY, 4, 1, reached, earlier, now) == expected
-    assert takes_back(Stop.NOTHING_LEFT, 4, 1, reached, earlier, earlier)
-    assert not takes_back(Stop.CANCELLED, 4, 1, reached, earlier, earlier)
+def test_a_doubt_between_two_prompts_takes_nothing_back():
+    """The object surely goes on there; beyond them, that depends on what was found last."""
+    earlier = dict.fromkeys(range(4, 13), np.ones((4, 4), bool))
+    now = earlier | {6: np.eye(4, dtype=bool)}
+    reached = {5, 6}
+    for end, now_there, expected in ((12, now, False), (None, now, True), (None, earlier, False)):
+        taken = takes_back(Stop.LOW_QUALITY, 4, end, 1, reached, earlier, now_there)
+        assert taken == expected
+    assert takes_back(Stop.NOTHING_LEFT, 4, 12, 1, reached, earlier, earlier)
+    assert not takes_back(Stop.CANCELLED, 4, None, 1, reached, earlier, now)
 
 
 def test_a_cancelled_correction_keeps_what_it_did_not_reach():
