@@ -288,6 +288,26 @@ def test_correct_slides_only_where_it_matters(stage_of, quick_model):
     assert stage.interaction.work.session.prompts.keys() == {3, 6}
 
 
+def test_a_correction_that_grows_unsure_leaves_the_segment_behind_it(stage_of, quick_model):
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    first = int(np.flatnonzero(stage.scene.truth.any((1, 2)))[0])
+
+    def quality(window, exact):
+        return np.full(3, 0.95 if window.key[-1] > first + 1 else 0.01, np.float32)
+
+    quick_model._model.quality = quality
+    stage.scroll_to((6, 6, first + 3))
+    stage.click((6, 6, first + 3))
+    stage.wait()
+    work = stage.interaction.work
+    assert str(work.session.stops["backward"]) == "low quality"
+    assert first in work.session.confidence
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_prompts_of_several_orientations_work_together(stage_of):
     stage = stage_of(view_names=("Red", "Yellow"))
     stage.click(MIDDLE, "Red")
