@@ -137,8 +137,18 @@ class TokenAttention(nn.Module):
             linear(x, layer).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, layer in zip((q, k, v), layers, strict=True)
         )
-        out = F.scaled_dot_product_attention(q, k, v)
+        attend = F.scaled_dot_product_attention if q.device.type == "cpu" else plain_attention
+        out = attend(q, k, v)
         return linear(out.transpose(1, 2).flatten(2), self.out_proj)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention (B, heads, N, d) by two products and a softmax, for GPUs.
+
+    In SAM's decoder a few tokens face a whole image. The fused kernels share out the queries among
+    the processors, and leave nearly all of them idle where these are few.
+    """
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
 
 
 def _bands(height: int, width: int, like: Tensor) -> list[tuple[int, int]]:

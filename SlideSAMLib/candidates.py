@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .fusion import Patch, dice, stability
+from .patches import Patch, dice, stability
 from .protocol import WindowPrediction
 from .slide_types import SlideSettings
 
@@ -33,8 +33,14 @@ class Choice:
 
     def detached(self) -> Choice:
         """The same with logits of its own, so that the other candidates can be forgotten."""
-        own = tuple(Patch(patch.corner, patch.logits.copy()) for patch in self.patches)
-        return replace(self, patches=own)
+        return replace(self, patches=tuple(_own(patch) for patch in self.patches))
+
+
+def _own(patch: Patch) -> Patch:
+    """The patch, with a copy of its logits where they are a piece of something larger."""
+    if patch.logits.base is None:
+        return patch
+    return Patch(patch.corner, patch.logits.copy(), patch.extent)
 
 
 def rank(
@@ -56,8 +62,13 @@ def rank(
 def _assess(
     prediction: WindowPrediction, number: int, known: Mapping[int, Patch], settings: SlideSettings
 ) -> Choice:
+    extents = prediction.extents
     patches = tuple(
-        Patch(prediction.corner, np.asarray(prediction.logits[number, place], np.float32))
+        Patch(
+            prediction.corner,
+            np.asarray(prediction.logits[number, place], np.float32),
+            None if extents is None else tuple(extents[number, place].tolist()),
+        )
         for place in range(3)
     )
     quality = float(np.clip(prediction.quality[number], 0.0, 1.0))

@@ -15,8 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .fusion import Patch, patch_of_mask
 from .next_prompt import Box, around, mask_box
+from .patches import Patch, patch_of_mask
 from .prompts import SlicePrompt
 
 CORE = 0.7  # of a mask's greatest depth: voxels that lie deeper are its core

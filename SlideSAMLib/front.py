@@ -11,9 +11,10 @@ import numpy as np
 
 from .candidates import Choice, rank
 from .corrections import corrected, rejected
-from .fusion import Patch, SliceRecord, dice, patch_of_mask, stability
+from .fusion import SliceRecord
 from .next_prompt import first_prompt, following_prompt
 from .outline import held, reach_mm
+from .patches import Patch, dice, patch_of_mask, stability
 from .prompts import SlicePrompt
 from .protocol import WindowPrediction, WindowPrompt
 from .slide_types import SlideSettings
@@ -209,8 +210,8 @@ class Front:
         """
         centre, known = question.centre, question.known
         behind_place = 1 - self.direction
-        choice = rank(prediction, known, self.settings)[0].detached()
-        choice = self._held(choice, known[behind_place])
+        choice = rank(prediction, known, self.settings)[0]
+        choice = self._held(choice, known[behind_place]).detached()
         weight, presence = self.settings.centre_weight, _at(choice, 1)
         record = self.records[centre].joined(choice.patches[1], weight, choice.quality, presence)
         self.stop = self._judge(choice, record, known[behind_place], self.nearest(centre))

@@ -8,53 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
+from .patches import BACKGROUND, REMOTE, Extent, Patch, common_extent, dice, stability, union
 from .slide_types import SlideSettings
 
-BACKGROUND = -20.0  # logit where no view looked
 WINDOWS = 3  # that see a slice, at most
-SURE_LOGIT = float(np.log(0.7 / 0.3))  # p > 0.7, or p > 0.3 with the sign turned
-
-
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """Logits (h, w) of the part of a slice that starts at corner (row, column), > 0 inside."""
-
-    corner: tuple[int, int]
-    logits: np.ndarray
-
-    @cached_property
-    def inside(self) -> np.ndarray:
-        """Where the logits are above 0: bool (h, w); asked for again and again."""
-        return self.logits > 0
-
-    @cached_property
-    def voxels(self) -> int:
-        """Number of voxels inside."""
-        return int(np.count_nonzero(self.inside))
-
-    def mask(self, shape: tuple[int, int]) -> np.ndarray:
-        """The mask on the whole slice: bool (H, W)."""
-        return self._spread(self.inside, shape)
-
-    def probability(self, shape: tuple[int, int]) -> np.ndarray:
-        """Probabilities on the whole slice: float32 (H, W)."""
-        # In place: a slice of 512 x 512 is a megabyte, and new memory costs more than the sums.
-        values = np.clip(self.logits, BACKGROUND, -BACKGROUND, dtype=np.float32)
-        np.negative(values, out=values)
-        np.exp(values, out=values)
-        values += 1
-        np.reciprocal(values, out=values)
-        return values if values.shape == shape else self._spread(values, shape)
-
-    def _spread(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        out = np.zeros(shape, values.dtype)
-        y, x = self.corner
-        out[y : y + values.shape[0], x : x + values.shape[1]] = values
-        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +24,6 @@ class View:
     patch: Patch
     weight: float
     central: bool = False
-
-
-def patch_of_mask(mask: np.ndarray, logit: float) -> Patch:
-    """A mask, bool (H, W), as a patch with logits of +-logit."""
-    return Patch((0, 0), np.where(mask, logit, -logit).astype(np.float32))
 
 
 def fuse(views: Sequence[View], limit: float) -> Patch:
@@ -92,35 +47,15 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
     seen = weights > 0
     fused = np.full_like(total, BACKGROUND)
     fused[seen] = total[seen] / weights[seen]
-    return Patch((top, left), fused)
+    return Patch((top, left), fused, _extent(counted, (top, left), limit))
 
 
-def overlap(first: Patch, second: Patch) -> tuple[int, int, int]:
-    """Voxels inside the first patch, inside the second, and inside both."""
-    top = max(first.corner[0], second.corner[0])
-    left = max(first.corner[1], second.corner[1])
-    bottom = min(first.corner[0] + first.logits.shape[0], second.corner[0] + second.logits.shape[0])
-    right = min(first.corner[1] + first.logits.shape[1], second.corner[1] + second.logits.shape[1])
-    both = 0
-    if bottom > top and right > left:
-        pieces = []
-        for patch in (first, second):
-            y, x = patch.corner
-            pieces.append(patch.inside[top - y : bottom - y, left - x : right - x])
-        both = int(np.count_nonzero(pieces[0] & pieces[1]))
-    return first.voxels, second.voxels, both
-
-
-def dice(first: Patch, second: Patch) -> float:
-    """Dice of the two masks, 0..1; two empty masks agree (1)."""
-    a, b, both = overlap(first, second)
-    return 2.0 * both / (a + b) if a + b else 1.0
-
-
-def stability(patch: Patch) -> float:
-    """Area where p > 0.7 over area where p > 0.3, 0..1; 0 for an empty mask."""
-    loose = np.count_nonzero(patch.logits > -SURE_LOGIT)
-    return float(np.count_nonzero(patch.logits > SURE_LOGIT) / loose) if loose else 0.0
+def _extent(counted: Sequence[View], corner: tuple[int, int], limit: float) -> Extent | None:
+    """Around the views' extents, in rows and columns from a corner: a mean above -REMOTE needs a
+    view above it. None where views are clipped to less."""
+    if limit < REMOTE:
+        return None
+    return common_extent([view.patch for view in counted], corner)
 
 
 @dataclass(eq=False)
@@ -141,11 +76,12 @@ class SliceRecord:
     _fused: Patch | None = field(default=None, init=False, repr=False)
     _sum: np.ndarray | None = field(default=None, init=False, repr=False)
     _summed: int = field(default=0, init=False, repr=False)
+    _sureness: float | None = field(default=None, init=False, repr=False)
 
     def add(self, patch: Patch, weight: float, central: bool = False) -> None:
         """Add what one more window said; the patch's logits must not change afterwards."""
         self.views.append(View(patch, weight, central))
-        self._fused = None
+        self._fused = self._sureness = None
 
     def fused(self) -> Patch:
         """The weighted mean of the views."""
@@ -172,7 +108,8 @@ class SliceRecord:
         complete = len(counted) == WINDOWS  # no more will come: the sum itself can become the mean
         mean = np.divide(total, weights, out=total if complete else None)
         self._sum, self._summed = (None, 0) if complete else (total, len(counted))
-        return Patch(counted[0].patch.corner, mean)
+        corner = counted[0].patch.corner
+        return Patch(corner, mean, _extent(counted, corner, limit))
 
     def joined(
         self, patch: Patch, weight: float, quality: float, presence: float | None
@@ -204,6 +141,11 @@ class SliceRecord:
 
         An empty mask has the confidence 0.
         """
+        if self._sureness is None:
+            self._sureness = self._how_sure()
+        return self._sureness
+
+    def _how_sure(self) -> float:
         fused = self.fused()
         if fused.voxels == 0:
             return 0.0
@@ -243,12 +185,3 @@ def _weighted(pairs: Sequence[tuple[float | None, float]]) -> float | None:
     known = [(value, weight) for value, weight in pairs if value is not None]
     total = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / total if total else None
-
-
-def union(patches: Sequence[Patch]) -> tuple[int, int, int, int]:
-    """The smallest part of the slice around patches: top, left, bottom, right (exclusive)."""
-    top = min(patch.corner[0] for patch in patches)
-    left = min(patch.corner[1] for patch in patches)
-    bottom = max(patch.corner[0] + patch.logits.shape[0] for patch in patches)
-    right = max(patch.corner[1] + patch.logits.shape[1] for patch in patches)
-    return top, left, bottom, right

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .fusion import Patch
+from .patches import Box, KnownMasks, Patch
 from .prompts import SlicePrompt
 from .protocol import WindowPrompt
 from .slide_types import SlideSettings
-
-Box = tuple[float, float, float, float]
 
 
 def merge_prompts(prompts: Iterable[SlicePrompt]) -> dict[int, SlicePrompt]:
@@ -106,14 +104,12 @@ def following_prompt(
     memory : what the model remembers of the nearest prompted slice; distance : slices to there.
     """
     centre = known[1]
-    y, x = centre.corner
-    x0, y0, x1, y1 = mask_box(centre.logits > 0, settings.box_ignore_fraction)
+    y, x = centre.start
+    x0, y0, x1, y1 = mask_box(centre.filled, settings.box_ignore_fraction)
     box = enlarged((x0 + x, y0 + y, x1 + x, y1 + y), shape, settings)
     masks, flags = None, (False, False, False)
     if knows_masks and settings.use_masks:
-        masks = np.zeros((3, *shape), np.float32)
-        for place, patch in known.items():
-            masks[place] = patch.probability(shape)
+        masks = KnownMasks(known, shape)
         flags = (0 in known, 1 in known, 2 in known)
     return WindowPrompt(
         box=box,
@@ -142,6 +138,8 @@ def mask_box(mask: np.ndarray, ignore_fraction: float = 0.0) -> Box:
 
 
 def _without_specks(mask: np.ndarray, fraction: float) -> np.ndarray:
+    if _is_plainly_one(mask):
+        return mask
     from scipy import ndimage  # only when it is needed: importing it takes a while
 
     parts, count = ndimage.label(mask)
@@ -150,6 +148,16 @@ def _without_specks(mask: np.ndarray, fraction: float) -> np.ndarray:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return (sizes >= fraction * sizes.max())[parts] & mask
+
+
+def _is_plainly_one(mask: np.ndarray) -> bool:
+    """Whether every row has one run of voxels, next to that of the row above: then there is one
+    part. False may be either; labelling the parts takes ten times as long."""
+    first, count = mask.argmax(axis=1), np.count_nonzero(mask, axis=1)
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    if not count.all() or (last - first + 1 != count).any():
+        return False
+    return bool((np.maximum(first[1:], first[:-1]) <= np.minimum(last[1:], last[:-1])).all())
 
 
 def enlarged(box: Box, shape: tuple[int, int], settings: SlideSettings) -> Box:

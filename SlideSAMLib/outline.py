@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .fusion import BACKGROUND, Patch, union
 from .next_prompt import mask_box
+from .patches import BACKGROUND, REMOTE, Patch, common_extent
 
 STEEPNESS = 3.0  # logits per voxel beyond the reach
-SURE = 4.0  # logits: what is that sure, p > 0.98, is left as it is
+SURE = REMOTE  # logits: what is that sure, p > 0.98, is left as it is
 MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
 MOST_BACK = 2.0  # ... and given: less, since objects end and have hollows
 
@@ -39,31 +39,51 @@ def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float
     """
     if not np.isfinite(reach) or not patch.voxels or not before.voxels:
         return patch
-    logits, outline, part = _framed(patch, before)
-    won = _beyond((logits > -SURE) & ~outline, outline, spacing, reach)
-    lost = _beyond((logits < SURE) & outline, ~outline, spacing, reach)
-    logits = logits[part].copy()
+    frame = _Frame(patch, before)
+    won = _beyond((frame.logits > -SURE) & ~frame.outline, frame.outline, spacing, reach)
+    lost = _beyond((frame.logits < SURE) & frame.outline, ~frame.outline, spacing, reach)
+    if won is None and lost is None:
+        return patch
+    logits = patch.logits.copy()
     finest = min(spacing)
+    here = logits[frame.seen]
     if won is not None:
-        logits -= np.minimum(STEEPNESS * won[part] / finest, MOST_AWAY)
+        here -= np.minimum(STEEPNESS * won[frame.part] / finest, MOST_AWAY)
     if lost is not None:
-        logits += np.minimum(STEEPNESS * lost[part] / finest, MOST_BACK)
-    return Patch(patch.corner, logits)
+        here += np.minimum(STEEPNESS * lost[frame.part] / finest, MOST_BACK)
+    rows, columns = frame.seen
+    return Patch(patch.corner, logits, (rows.start, columns.start, rows.stop, columns.stop))
 
 
-def _framed(patch: Patch, before: Patch) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
-    """The patch's logits and the mask before on a frame around both, and where in it the patch is.
+class _Frame:
+    """The part of the slice in which anything can change, one voxel wider on every side.
 
-    The frame is a voxel wider than both: what lies outside of it is no part of the object.
+    It holds the extent of the patch and that of the slice before; nothing else is inside or near.
+
+    logits : those of the patch, BACKGROUND where it did not look or nothing is near.
+    outline : the mask before.
+    part : the piece of the frame that the patch has looked at; seen : the same in its own rows and
+        columns.
     """
-    top, left, bottom, right = union([patch, before])
-    shape = (bottom - top + 2, right - left + 2)
-    row, column = patch.corner[0] - top + 1, patch.corner[1] - left + 1
-    part = np.s_[row : row + patch.logits.shape[0], column : column + patch.logits.shape[1]]
-    logits = np.full(shape, BACKGROUND, np.float32)
-    logits[part] = patch.logits
-    corner = (before.corner[0] - top + 1, before.corner[1] - left + 1)
-    return logits, Patch(corner, before.logits).mask(shape), part
+
+    def __init__(self, patch: Patch, before: Patch) -> None:
+        top, left, bottom, right = common_extent([patch, before], (0, 0))
+        top, left = top - 1, left - 1
+        shape = (bottom + 1 - top, right + 1 - left)
+        height, width = patch.logits.shape
+        y, x = patch.corner[0] - top, patch.corner[1] - left
+        self.part = np.s_[
+            max(y, 0) : min(y + height, shape[0]), max(x, 0) : min(x + width, shape[1])
+        ]
+        self.seen = tuple(
+            slice(axis.start - corner, axis.stop - corner)
+            for axis, corner in zip(self.part, (y, x), strict=True)
+        )
+        self.logits = np.full(shape, BACKGROUND, np.float32)
+        self.logits[self.part] = patch.logits[self.seen]
+        self.outline = np.zeros(shape, bool)
+        y, x = before.start[0] - top, before.start[1] - left
+        self.outline[y : y + before.filled.shape[0], x : x + before.filled.shape[1]] = before.filled
 
 
 def _beyond(

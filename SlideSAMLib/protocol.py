@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .patches import KnownMasks
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -37,7 +39,8 @@ class Window:
 class WindowPrompt:
     """Prompts of one window; boxes and points lie on its centre slice, in voxels of the slice.
 
-    masks : float32 (3, H, W) in 0..1, what earlier windows said about the slices, or None.
+    masks : what earlier windows said about the slices, or None: float32 (3, H, W) in 0..1, or
+        `KnownMasks`, which gives that once it is needed.
     known : which of the three masks mean something.
     memory : what `remember` returned for the user's slice, or None; distance : slices from there to
         the centre.
@@ -46,7 +49,7 @@ class WindowPrompt:
     box: tuple[float, float, float, float] | None = None
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()
-    masks: np.ndarray | None = None
+    masks: np.ndarray | KnownMasks | None = None
     known: tuple[bool, bool, bool] = (False, False, False)
     memory: Any = None
     distance: int = 0
@@ -62,6 +65,9 @@ class WindowPrediction:
     quality : float32 (C,), predicted IoU of each candidate, 0..1.
     presence : float32 (3,), probability that the object is on each slice, or None.
     shape : (H, W) of the slice.
+    extents : int (C, 3, 4), a part of each slice's logits (top, left, bottom, right; the last two
+        exclusive) outside of which all are -`patches.REMOTE` or less; None where they have not been
+        looked for. A GPU finds them at once.
     """
 
     logits: np.ndarray
@@ -69,6 +75,7 @@ class WindowPrediction:
     quality: np.ndarray
     shape: tuple[int, int]
     presence: np.ndarray | None = None
+    extents: np.ndarray | None = None
 
     def full(self, candidate: int, background: float = -20.0) -> np.ndarray:
         """The logits of one candidate on the whole slices: float32 (3, H, W)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,10 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoints import load_checkpoint
-from .cuda_graphs import Graphed
+from .cuda_graphs import CudaCapture, Graphed
 from .devices import choose_device, choose_precision, on_host, precision_name
 from .errors import ModelError
 from .network import NetworkConfig, SlideSam, empty_network
+from .patches import REMOTE
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from .sam_encoding import SamEmbedding, WindowEncoder
 from .sam_prompts import Kind, framed, kind_of, mask_logits
@@ -87,7 +89,12 @@ class SamModel:
             network, self._usage.resize, self._usage.scaling, device, name
         )
         self._size = network.config.image_size
-        self._graphs = Graphed(self._answer, device) if device.type == "cuda" else None
+        self._stream = self._graphs = None
+        if device.type == "cuda":
+            # Masks are waited for, windows ahead are not: their kernels give way.
+            self._stream = torch.cuda.Stream(device, priority=-1)
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights must be there
+            self._graphs = Graphed(self._answer, device, CudaCapture(device, priority=-1))
         self.device = str(device)
         self.precision = precision_name(dtype)
         scaled = "0..255, SAM's normalisation" if self._usage.scaling == "sam" else "0..1"
@@ -151,15 +158,18 @@ class SamModel:
         for place, (embedding, prompt) in enumerate(zip(embeddings, prompts, strict=True)):
             kinds.setdefault(kind_of(prompt, embedding.shape), []).append(place)
         tensors: list[Tensor] = []
-        with torch.inference_mode():
+        beside = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        with torch.inference_mode(), beside:
             for kind, places in kinds.items():
                 asked = [embeddings[n] for n in places], [prompts[n] for n in places]
                 tensors += self._decode(*asked, kind)
             values = iter(on_host(*tensors))
         found: dict[int, WindowPrediction] = {}
-        for (kind, places), logits, quality in zip(kinds.items(), values, values, strict=True):
-            for place, *answer in zip(places, logits, quality, strict=True):
-                found[place] = WindowPrediction(answer[0], (0, 0), answer[1], kind.shape)
+        for (kind, places), *answers in zip(kinds.items(), values, values, values, strict=True):
+            for place, logits, quality, extents in zip(places, *answers, strict=True):
+                found[place] = WindowPrediction(
+                    logits, (0, 0), quality, kind.shape, extents=extents
+                )
         return [found[place] for place in range(len(prompts))]
 
     def remember(self, embedding: SamEmbedding, mask: np.ndarray) -> None:
@@ -169,7 +179,10 @@ class SamModel:
     def _decode(
         self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt], kind: Kind
     ) -> tuple[Tensor, ...]:
-        """Logits (B, candidates, 3, H, W) and quality (B, candidates) on the device."""
+        """Logits (B, candidates, 3, H, W), quality (B, candidates) and extents on the device.
+
+        The extents, int32 (B, candidates, 3, 4), are those of `WindowPrediction`.
+        """
         images = torch.stack([each.ready_tensor() for each in embeddings]).to(self._device)
         inputs = framed(prompts, kind, self._size, self._device)
         return (self._graphs or self._answer)(kind, images, *inputs)
@@ -183,7 +196,7 @@ class SamModel:
         boxes: Tensor | None,
         known: Tensor | None,
         masks: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See `_decode`: from embeddings (B, C, grid, grid) and `FramedPrompts`."""
         points = None if coordinates is None else (coordinates, labels)
         if masks is not None:
@@ -194,7 +207,8 @@ class SamModel:
         logits, quality = logits[rows, order], quality[rows, order]
         # Antialiasing acts only where the slice is smaller than the network's output.
         full = F.interpolate(logits.flatten(1, 2), kind.shape, mode="bilinear", antialias=True)
-        return full.unflatten(1, logits.shape[1:3]).float(), quality.clamp(0, 1).float()
+        full = full.unflatten(1, logits.shape[1:3]).float()
+        return full, quality.clamp(0, 1).float(), _extents(full)
 
     def _order(self, quality: Tensor, clear: bool) -> Tensor:
         """Tokens to answer with, best first: (B, candidates), from the quality (B, 4) of all."""
@@ -205,6 +219,20 @@ class SamModel:
         if self._usage.answers == "candidates":
             return candidates
         return torch.cat([single, candidates] if clear else [candidates, single], dim=1)
+
+
+def _extents(logits: Tensor) -> Tensor:
+    """`patches.extent_of` for logits (..., H, W): int32 (..., 4); the host is not asked."""
+    near = logits > -REMOTE
+    edges = []
+    for lines in (near.any(-1), near.any(-2)):  # rows, columns
+        count = lines.shape[-1]
+        numbers = torch.arange(count, device=logits.device, dtype=torch.int32)
+        first = torch.where(lines, numbers, count).amin(-1)
+        edges.append((first, torch.where(lines, numbers, -1).amax(-1) + 1))
+    (top, bottom), (left, right) = edges
+    # Where nothing is near: an empty extent.
+    return torch.stack([torch.minimum(top, bottom), torch.minimum(left, right), bottom, right], -1)
 
 
 def load_sam(

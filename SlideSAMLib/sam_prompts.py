@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from .devices import on_device
 from .errors import InputError
+from .patches import KnownMasks
 from .protocol import WindowPrompt
 
 # A mask prompt is a logit in SAM. Probabilities are kept this far from 0 and 1: logits to +-9.2.
@@ -81,7 +82,7 @@ def framed(
     masks = None
     if kind.masks:
         numbers["known"] = np.array([p.known for p in prompts])
-        masks = on_device([p.masks for p in prompts], device)
+        masks = _masks(prompts, device)
     # One copy to the device for all of the few numbers.
     flat = on_device(np.concatenate([n.ravel() for n in numbers.values()]), device)
     parts = flat.split([each.size for each in numbers.values()])
@@ -91,6 +92,19 @@ def framed(
     }
     names = ("coordinates", "labels", "boxes", "known")
     return FramedPrompts(*(found.get(name) for name in names), masks)
+
+
+def _masks(prompts: Sequence[WindowPrompt], device: torch.device) -> Tensor:
+    """The masks of the prompts, float32 (B, 3, H, W) in 0..1, on a device."""
+    if not all(isinstance(p.masks, KnownMasks) for p in prompts):
+        return on_device([np.asarray(p.masks) for p in prompts], device)
+    # Logits of what is known are sent; the device itself makes probabilities of them.
+    pairs = [(n, place) for n, p in enumerate(prompts) for place in p.masks.known]
+    logits = on_device([prompts[n].masks.logits(place) for n, place in pairs], device)
+    out = logits.new_zeros(len(prompts), *prompts[0].masks.shape)
+    for (n, place), values in zip(pairs, logits, strict=True):
+        torch.sigmoid(values, out=out[n, place])
+    return out
 
 
 def points_to_frame(points: np.ndarray, height: int, width: int, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .fusion import Patch
+    from .patches import Patch
 
 SCHEMES = ("default", "reference")
 

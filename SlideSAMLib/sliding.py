@@ -19,8 +19,9 @@ import numpy as np
 
 from .errors import InputError
 from .front import Anchor, Front, Question, nearest_anchor, predict_anchor, told_confidence
-from .fusion import Patch, SliceRecord, blend
+from .fusion import SliceRecord, blend
 from .next_prompt import merge_prompts
+from .patches import Patch
 from .prompts import SlicePrompt
 from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
 from .slide_types import FinishedSlice, SlideSettings

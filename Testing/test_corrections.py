@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from SlideSAMLib.corrections import SURE, box_beside, corrected, is_elsewhere, obeying
-from SlideSAMLib.fusion import Patch, patch_of_mask
+from SlideSAMLib.patches import Patch, patch_of_mask
 from SlideSAMLib.prompts import SlicePrompt
 
 SHAPE = (60, 80)

@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 
 from SlideSAMLib.candidates import rank
-from SlideSAMLib.fusion import (
-    Patch,
-    SliceRecord,
-    View,
-    blend,
-    dice,
-    fuse,
-    overlap,
-    patch_of_mask,
-    stability,
-)
+from SlideSAMLib.fusion import SliceRecord, View, blend, fuse
+from SlideSAMLib.patches import Patch, dice, overlap, patch_of_mask, stability
 from SlideSAMLib.protocol import WindowPrediction
 from SlideSAMLib.slide_types import SlideSettings
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SlideSAMLib.fusion import Patch
 from SlideSAMLib.outline import _distances, held, reach_mm
+from SlideSAMLib.patches import Patch
 from SlideSAMLib.slide_types import SlideSettings
 
 from .fakes import LOGIT

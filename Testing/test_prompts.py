@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.fusion import Patch
 from SlideSAMLib.next_prompt import (
     around,
     enlarged,
@@ -15,6 +14,7 @@ from SlideSAMLib.next_prompt import (
     mask_box,
     merge_prompts,
 )
+from SlideSAMLib.patches import Patch
 from SlideSAMLib.prompt_json import prompts_from_json, prompts_to_json
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.slide_types import SlideSettings

@@ -15,7 +15,12 @@ def _story(found, model):
     finished, mask, stops = found
     told = [(f.index, f.confidence, f.direction, f.done, int(f.mask.sum())) for f in finished]
     asked = [
-        (centre, prompt.box, prompt.known, None if prompt.masks is None else prompt.masks.tobytes())
+        (
+            centre,
+            prompt.box,
+            prompt.known,
+            None if prompt.masks is None else np.asarray(prompt.masks).tobytes(),
+        )
         for centre, prompt in model.predicted
     ]
     return told, mask.tolist(), stops, asked, model.remembered

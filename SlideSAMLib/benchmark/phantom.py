@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..patches import extent_of
 from ..prompts import SlicePrompt
 from ..protocol import (
     SliceModel,
@@ -99,6 +100,7 @@ class LedModel:
         self._model = model
         self._phantom = phantom
         self._inside = np.where(phantom.outline(), LOGIT, -LOGIT).astype(np.float32)
+        self._made: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         self.traits, self.device, self.precision = model.traits, model.device, model.precision
 
     @property
@@ -130,15 +132,25 @@ class LedModel:
         return [self._led(e, found) for e, found in zip(embeddings, answers, strict=True)]
 
     def _led(self, embedding: _Located, found: WindowPrediction) -> WindowPrediction:
-        top, left = found.corner
-        height, width = found.logits.shape[-2:]
-        inside = self._inside[top : top + height, left : left + width]
-        for place in range(3):
-            index = embedding.centre + place - 1
-            there = self._phantom.first <= index <= self._phantom.last
-            found.logits[:, place] = inside if there else -LOGIT
+        slices = range(embedding.centre - 1, embedding.centre + 2)
+        there = tuple(self._phantom.first <= index <= self._phantom.last for index in slices)
+        logits, extents = self._columns(there, found.corner, found.logits.shape)
         quality = np.full_like(found.quality, 0.9)
-        return WindowPrediction(found.logits, found.corner, quality, found.shape, None)
+        return WindowPrediction(logits, found.corner, quality, found.shape, None, extents)
+
+    def _columns(
+        self, there: tuple[bool, ...], corner: tuple[int, int], shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the column on the slices where it is, and their extents; made once."""
+        key = (there, corner, shape)
+        if key not in self._made:
+            (top, left), (height, width) = corner, shape[-2:]
+            logits = np.full(shape, -LOGIT, np.float32)
+            logits[:, list(there)] = self._inside[top : top + height, left : left + width]
+            extents = np.array([[extent_of(values) for values in three] for three in logits])
+            logits.flags.writeable = False
+            self._made[key] = logits, extents
+        return self._made[key]
 
     def remember(self, embedding: _Located, mask: np.ndarray) -> Any:
         """See `protocol.SliceModel`."""

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 
 from ..cuda_graphs import Graphed
 from ..devices import choose_device, choose_precision, on_host, precision_name
-from ..fusion import dice
 from ..next_prompt import mask_box
+from ..patches import dice
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
 from .features import Batch

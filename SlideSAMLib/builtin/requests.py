@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..fusion import Patch
 from ..next_prompt import mask_box
+from ..patches import Patch
 from ..protocol import WindowPrompt
 from . import features
 from .features import MAX_POINTS, Batch
@@ -117,7 +117,8 @@ class Request:
         self.box = prompt.box if box is None else box
         self.slices = embedding.slices.flip(0) if turned else embedding.slices
         self.shape = tuple(embedding.slices.shape[1:])
-        self.masks, self.known = prompt.masks, prompt.known
+        self.masks = None if prompt.masks is None else np.asarray(prompt.masks)
+        self.known = prompt.known
         if turned and self.masks is not None:
             self.masks, self.known = self.masks[::-1].copy(), self.known[::-1]
 
