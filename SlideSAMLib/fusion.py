@@ -76,12 +76,12 @@ class SliceRecord:
     _fused: Patch | None = field(default=None, init=False, repr=False)
     _sum: np.ndarray | None = field(default=None, init=False, repr=False)
     _summed: int = field(default=0, init=False, repr=False)
-    _sureness: float | None = field(default=None, init=False, repr=False)
+    _sureness: tuple[tuple, float] | None = field(default=None, init=False, repr=False)
 
     def add(self, patch: Patch, weight: float, central: bool = False) -> None:
         """Add what one more window said; the patch's logits must not change afterwards."""
         self.views.append(View(patch, weight, central))
-        self._fused = self._sureness = None
+        self._fused = None
 
     def fused(self) -> Patch:
         """The weighted mean of the views."""
@@ -141,9 +141,10 @@ class SliceRecord:
 
         An empty mask has the confidence 0.
         """
-        if self._sureness is None:
-            self._sureness = self._how_sure()
-        return self._sureness
+        known = (len(self.views), self.quality, self.presence)
+        if self._sureness is None or self._sureness[0] != known:
+            self._sureness = known, self._how_sure()
+        return self._sureness[1]
 
     def _how_sure(self) -> float:
         fused = self.fused()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from SlideSAMLib.attention import TokenAttention
+from SlideSAMLib.attention import TokenAttention, plain_attention
 from SlideSAMLib.linears import linear, resampled
 from SlideSAMLib.network import build_network
 from SlideSAMLib.sam_modeling import load_modeling
@@ -27,6 +27,13 @@ def test_token_attention(queries: int, keys: int, gradients: bool) -> None:
     original = load_modeling().transformer.Attention(32, 4, downsample_rate=2)
     q, k, v = (torch.randn(2, n, 32) for n in (queries, keys, keys))
     torch.testing.assert_close(TokenAttention(original)(q, k, v), original(q, k, v))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (5, 64), (64, 5)])
+def test_attention_of_gpus_is_that_of_cpus(queries: int, keys: int) -> None:
+    q, k, v = (torch.randn(2, 4, n, 16) for n in (queries, keys, keys))
+    expected = nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(plain_attention(q, k, v), expected)
 
 
 def test_upscaling_is_that_of_the_branches(gradients: bool) -> None:
