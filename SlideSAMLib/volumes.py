@@ -16,8 +16,8 @@ import SimpleITK as sitk
 
 from . import dicom, labelmaps, nifti
 from .errors import InputError
+from .formats import OUTPUT_SUFFIXES
 
-OUTPUT_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENT_COLOUR = (0.93, 0.62, 0.36)
 # What Slicer writes for a segment that nobody has classified yet.
 TISSUE_TAG = (

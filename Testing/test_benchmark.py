@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -216,6 +217,17 @@ def test_a_whole_benchmark(small, capsys, tmp_path: Path) -> None:
         assert words in done.out
     assert "linear" in profile.read_text() or "mm" in profile.read_text()
     assert report["machine"]["device"] == "cpu" and report["matrix_gflops"]["float32"] > 0
+
+
+def test_a_benchmark_reads_no_volumes(tmp_path: Path) -> None:
+    """A machine with a GPU that is lent for an hour has PyTorch, and not much else."""
+    file = tmp_path / "out.json"
+    words = ["benchmark", "--parts", "runs", "--models", "builtin", "--rounds", "1"]
+    words += ["--shape", "12", "48", "48", "--slices", "5", "--device", "cpu", "--json", str(file)]
+    code = "import sys; sys.modules['SimpleITK'] = None; import SlideSAMLib.api\n"
+    code += f"from SlideSAMLib.cli.main import main; sys.exit(main({words!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert json.loads(file.read_text())["runs"][0]["slices"] > 0
 
 
 def test_the_table_holds_every_part() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import InputError
-from ..volumes import OUTPUT_SUFFIXES
+from ..formats import OUTPUT_SUFFIXES
 
 
 def check_writable(path: Path, what: str = "The output") -> None:
