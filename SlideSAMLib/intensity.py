@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 CT_WINDOW = (-200.0, 400.0)  # soft tissue and bone in Hounsfield units, as published
-CT_AIR = -500.0  # nothing but CT stores air as far below zero
+CT_AIR = -500.0  # nothing but CT stores air as far below zero ...
+CT_LEAST_AIR = 0.001  # ... on this share of the voxels: resampled MR rings, but on few of them
 CT_LEAST_SHARE = 0.01  # share of the voxels that must lie inside CT_WINDOW
 PERCENTILES = (0.5, 99.5)
 SAMPLES = 1_000_000
@@ -28,8 +29,8 @@ def value_range(volume: np.ndarray) -> tuple[float, float] | None:
 def automatic_window(volume: np.ndarray) -> tuple[float, float]:
     """Choose (low, high) in image units for a real 3D array (K, J, I).
 
-    Data are taken for CT where the smallest finite value is -500 or less (negative air) and at
-    least 1 % of the voxels lie strictly inside -200..400; they get (-200, 400). All other data
+    Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air) and at
+    least 1 % lie strictly inside -200..400; they get (-200, 400). All other data
     get the percentiles 0.5 and 99.5 of at most about a million evenly spaced finite voxels, or
     their full range where these coincide (a nearly empty image).
 
@@ -42,7 +43,8 @@ def automatic_window(volume: np.ndarray) -> tuple[float, float]:
     sample = _sample(volume)
     if extremes[0] <= CT_AIR and sample.size:
         inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
-        if inside.mean() >= CT_LEAST_SHARE:
+        air = sample <= CT_AIR
+        if inside.mean() >= CT_LEAST_SHARE and air.mean() >= CT_LEAST_AIR:
             return CT_WINDOW
     if sample.size:
         low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
