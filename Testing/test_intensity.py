@@ -37,13 +37,12 @@ def test_mr_with_slightly_negative_values_is_not_ct():
 
 
 def test_mr_that_rings_far_below_zero_is_not_ct():
-    """Resampling with splines undershoots beside bright fat; a little air makes a CT all the same."""
+    """Splines undershoot beside bright fat; a little gas makes a CT all the same."""
     rng = np.random.default_rng(5)
     volume = rng.normal(100, 90, (20, 40, 40))
     volume[:, :12] = rng.normal(5000, 1500, (20, 12, 40))
     volume[:4, 12, 5] = -700
-    low, high = automatic_window(volume)
-    assert high > 5000
+    assert automatic_window(volume)[1] > 5000
     volume = rng.normal(40, 60, (20, 40, 40))
     volume[4:8, 10:15, 10:13] = -900  # gas in the bowel, 0.2 %
     assert automatic_window(volume) == CT_WINDOW

@@ -19,7 +19,6 @@ FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
 AGREEMENT_WEIGHT = 0.25  # of an answer with itself, in the choice among the sizes
-AREA_WEIGHT = 0.05  # of the logarithm of its area: of two good answers the larger one is meant
 LIMIT = 12.0  # logits are clipped to +- this
 
 
@@ -95,16 +94,11 @@ class Answer:
 
         Stability, area(p > 0.7) / area(p > 0.3), plus predicted quality, plus a share of the
         agreement: an answer that changes once it is seen on a region of its own size was none.
-        Larger answers are rated a little higher: a part of an object is often as clear as all of
-        it.
         """
         p = self.logits[:, 0, 1].sigmoid()
         loose = (p > 0.3).float().sum((1, 2)).clamp(min=1)
         stability = (p > 0.7).float().sum((1, 2)) / loose
-        sizes = torch.tensor([region.rows * region.columns for region in self.regions])
-        area = (p > 0.5).float().mean((1, 2)) * sizes.to(p.device)  # in voxels
-        good = stability + self.quality[:, 0] + AGREEMENT_WEIGHT * self.agreement
-        return good + AREA_WEIGHT * area.clamp(min=1).log()
+        return stability + self.quality[:, 0] + AGREEMENT_WEIGHT * self.agreement
 
 
 class Request:
