@@ -8,6 +8,8 @@ tokens never exist together.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,15 @@ def attend_in_tiles(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -
     q, k, v : (N, height * width, channels), contiguous. Returns the same.
     """
     tokens = q.shape[1]
-    way = _grouped if tokens * tokens <= WHOLE else _tiled
+    extended = tokens * tokens <= WHOLE or (q.dtype == torch.bfloat16 and multiplies_in_tiles())
+    way = _extended if extended else _tiled
     return way(q, k, v, grid, scale)
+
+
+@cache
+def multiplies_in_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles (AMX): more channels cost less than sums."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # older PyTorch: no
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
@@ -72,27 +81,34 @@ def _multiplied(
     out.copy_(affine(scores, v.mT))
 
 
-def _grouped(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
-    """Several heads or windows at a time; the bias enters as extra channels, see `attention`."""
+def _extended(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
+    """Several heads or windows at a time, or some queries of one.
+
+    The bias enters as extra channels, see `attention`.
+    """
     heads, tokens, channels = q.shape
     codes = position_codes(grid.height, grid.width, channels, q)
     row, column = channels, channels + grid.height  # where the biases start
     out = torch.empty_like(v)
-    step = min(heads, max(1, TILE // (tokens * tokens * q.element_size())))
+    most = TILE // q.element_size()
+    step = min(heads, max(1, most // (tokens * tokens)))
+    rows = min(tokens, max(1, most // tokens))  # all of them where there are several heads
     queries = q.new_zeros(step, tokens, channels + codes.shape[-1])
     keys = torch.empty_like(queries)
     keys[..., channels:] = codes
-    buffer = q.new_empty(step, tokens, tokens)
+    buffer = q.new_empty(step * rows * tokens)
     for start in range(0, heads, step):
         part = slice(start, start + step)
         size = min(step, heads - start)
-        rows, columns = grid.biases(q[part])
+        down, across = grid.biases(q[part])
         torch.mul(q[part], scale, out=queries[:size, :, :channels])
-        queries[:size, :, row:column] = rows
-        queries[:size, :, column : column + grid.width] = columns
+        queries[:size, :, row:column] = down
+        queries[:size, :, column : column + grid.width] = across
         keys[:size, :, :channels] = k[part]
-        scores = buffer[:size]
-        torch.bmm(queries[:size], keys[:size].mT, out=scores)
-        torch.softmax(scores, -1, out=scores)
-        torch.bmm(scores, v[part], out=out[part])
+        for first in range(0, tokens, rows):
+            some = queries[:size, first : first + rows]
+            scores = buffer[: size * some.shape[1] * tokens].view(size, -1, tokens)
+            torch.bmm(some, keys[:size].mT, out=scores)
+            torch.softmax(scores, -1, out=scores)
+            torch.bmm(scores, v[part], out=out[part, first : first + rows])
     return out

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from SlideSAMLib import attention, linears, tiled_attention
 from SlideSAMLib.attention import FusedAttention
 from SlideSAMLib.network import ImageBlock
+from SlideSAMLib.relative_positions import Grid
 from SlideSAMLib.sam_modeling import load_modeling
 
 encoder = load_modeling().image_encoder
@@ -86,6 +87,30 @@ def test_half_precision(dtype, limit, way):
     result = FusedAttention(original).to(dtype)(x.to(dtype))
     assert result.dtype == dtype
     assert _difference(result, expected) < limit
+
+
+@pytest.mark.parametrize("tile", [200, 3000, 2**22])
+def test_biases_as_channels_are_biases_as_sums(tile, monkeypatch):
+    """Some queries of a head at a time, a head, and several heads."""
+    torch.manual_seed(6)
+    grid = Grid(7, 9, torch.randn(13, 8), torch.randn(17, 8))
+    q, k, v = torch.randn(3, 4, 63, 8)
+    monkeypatch.setattr(tiled_attention, "TILE", tile)
+    with torch.inference_mode():
+        expected = tiled_attention._tiled(q, k, v, grid, 0.3)
+        assert _difference(tiled_attention._extended(q, k, v, grid, 0.3), expected) < 1e-6
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_the_way_of_a_processor(amx, monkeypatch):
+    asked = []
+    for name in ("_extended", "_tiled"):
+        monkeypatch.setattr(tiled_attention, name, lambda *_, name=name: asked.append(name))
+    monkeypatch.setattr(tiled_attention, "multiplies_in_tiles", lambda: amx)
+    for dtype, tokens in ((torch.bfloat16, 4096), (torch.float32, 4096), (torch.bfloat16, 196)):
+        q = torch.empty(1, tokens, 8, dtype=dtype)
+        tiled_attention.attend_in_tiles(q, q, q, None, 1.0)
+    assert asked == ["_extended" if amx else "_tiled", "_tiled", "_extended"]
 
 
 def test_gradients_reach_every_weight():
