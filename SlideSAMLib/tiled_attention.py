@@ -108,7 +108,15 @@ def _extended(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tens
         for first in range(0, tokens, rows):
             some = queries[:size, first : first + rows]
             scores = buffer[: size * some.shape[1] * tokens].view(size, -1, tokens)
-            torch.bmm(some, keys[:size].mT, out=scores)
+            _multiply(some, keys[:size].mT, scores)
             torch.softmax(scores, -1, out=scores)
-            torch.bmm(scores, v[part], out=out[part, first : first + rows])
+            _multiply(scores, v[part], out[part, first : first + rows])
     return out
+
+
+def _multiply(first: Tensor, second: Tensor, out: Tensor) -> None:
+    """Products of (N, n, m) and (N, m, k) into (N, n, k)."""
+    if len(out) == 1:  # a plain product takes less time than a batch of one
+        torch.mm(first[0], second[0], out=out[0])
+    else:
+        torch.bmm(first, second, out=out)
