@@ -51,13 +51,6 @@ class Patch:
         return int(np.count_nonzero(self.filled))
 
     @property
-    def inside(self) -> np.ndarray:
-        """Where the logits are above 0: bool (h, w)."""
-        out = np.zeros(self.logits.shape, bool)
-        out[self.part] = self.filled
-        return out
-
-    @property
     def start(self) -> tuple[int, int]:
         """Row and column in the slice where the extent starts."""
         rows, columns = self.part

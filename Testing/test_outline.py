@@ -35,7 +35,8 @@ def test_reach():
 
 @pytest.mark.parametrize("after", [7.0, 9.0])
 def test_what_moves_within_the_reach_stays(after):
-    assert np.array_equal(held(disc(after), disc(8), SQUARE, 2.0).inside, disc(after).inside)
+    kept = held(disc(after), disc(8), SQUARE, 2.0)
+    assert np.array_equal(kept.mask(SHAPE), disc(after).mask(SHAPE))
 
 
 def test_a_leak_is_held_to_the_reach():
@@ -58,7 +59,7 @@ def test_a_weak_loss_comes_back_and_a_sure_one_does_not():
 def test_distances_are_in_mm():
     # 2 mm are one row but four columns.
     tall = held(disc(12, logit=1.0), disc(6), (2.0, 0.5), 2.0)
-    rows, columns = np.nonzero(tall.inside)
+    rows, columns = np.nonzero(tall.mask(SHAPE))
     assert np.ptp(rows) == 12 + 2
     assert np.ptp(columns) > 12 + 6
 

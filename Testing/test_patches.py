@@ -106,11 +106,15 @@ def test_a_wider_extent_changes_nothing(seed):
                 overlap(one, other),
                 (stability(one), stability(kept), stability(fused), dice(fused, other)),
                 kept.logits.tobytes() + fused.logits.tobytes(),
-                one.mask((40, 40)).tobytes() + kept.inside.tobytes() + fused.inside.tobytes(),
+                b"".join(patch.mask((40, 40)).tobytes() for patch in (one, kept, fused)),
             )
         )
         for patch in (one, kept, fused):
-            assert np.array_equal(patch.inside, patch.logits > 0)
+            height, width = patch.logits.shape
+            placed = np.zeros((40, 40), bool)
+            y, x = patch.corner
+            placed[y : y + height, x : x + width] = patch.logits > 0
+            assert np.array_equal(patch.mask((40, 40)), placed)
             rest = patch.logits.copy()
             rest[patch.part] = BACKGROUND
             assert rest.max() <= -REMOTE
@@ -136,7 +140,7 @@ def test_fused_slices_know_what_is_near(limit):
         record.add(Patch((0, 0), blob(rng)), 1.0)
         fused = record.fused()
         assert stability(fused) == stability(Patch((0, 0), fused.logits))
-        assert np.array_equal(fused.inside, fused.logits > 0)
+        assert np.array_equal(fused.mask(SHAPE), fused.logits > 0)
 
 
 def test_known_masks_are_probabilities_once_they_are_asked_for():

@@ -195,8 +195,8 @@ class Request:
         """The bounding box in voxels of the mask on a patch; None where it is empty."""
         if patch.voxels < 3:
             return None
-        row, column = patch.corner
-        x0, y0, x1, y1 = mask_box(patch.inside)
+        row, column = patch.start
+        x0, y0, x1, y1 = mask_box(patch.filled)
         return (x0 + column, y0 + row, x1 + column, y1 + row)
 
     def fill(self, batch: Batch, n: int, region: Region) -> None:
