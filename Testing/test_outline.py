@@ -106,3 +106,15 @@ def test_settings_are_checked():
     SlideSettings(outline_slope=np.inf)
     with pytest.raises(InputError, match="outline_voxels must be 0 or greater"):
         SlideSettings(outline_voxels=-1.0)
+
+
+def test_an_outline_at_the_edge_of_what_is_near_is_held_as_in_the_middle():
+    logits = np.full(SHAPE, -9.0, np.float32)
+    logits[10:30, 12:32] = LOGIT
+    before = Patch((0, 0), logits.copy())
+    logits[10:30, 12:32] = -1.0  # a weak loss, without a rim
+    logits[18:23, 20:25] = 1.0
+    tight, wide = Patch((0, 0), logits), Patch((0, 0), logits, (0, 0, *SHAPE))
+    kept = held(tight, before, SQUARE, 2.0)
+    assert kept.voxels > tight.voxels
+    assert np.array_equal(kept.logits, held(wide, before, SQUARE, 2.0).logits)

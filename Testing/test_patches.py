@@ -141,6 +141,9 @@ def test_fused_slices_know_what_is_near(limit):
         fused = record.fused()
         assert stability(fused) == stability(Patch((0, 0), fused.logits))
         assert np.array_equal(fused.mask(SHAPE), fused.logits > 0)
+        rest = fused.logits.copy()
+        rest[fused.part] = BACKGROUND
+        assert rest.max() <= -REMOTE
 
 
 def test_known_masks_are_probabilities_once_they_are_asked_for():
