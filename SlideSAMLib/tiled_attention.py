@@ -1,9 +1,9 @@
 """Exact attention on the CPU in tiles that stay in its cache.
 
 PyTorch's fused CPU kernel wants one width for queries, keys and values, and multiplies small
-blocks at a fraction of the speed of a plain matrix product. Here the scores of one tile are made by
-one product, biased, turned into weights in place and multiplied with the values. The scores of all
-tokens never exist together.
+blocks at a fraction of the speed of a plain matrix product, but for CPUs with AMX, see
+`quartered_attention`. Here the scores of one tile are made by one product, biased, turned into
+weights in place and multiplied with the values. The scores of all tokens never exist together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .linears import affine, onednn_takes
+from .quartered_attention import attend_by_quarters, tells_sums
 from .relative_positions import Grid, position_codes
 
 TILE = 2**22  # bytes of scores that exist at a time: a share of any L3 cache
@@ -25,15 +26,18 @@ def attend_in_tiles(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -
 
     q, k, v : (N, height * width, channels), contiguous. Returns the same.
     """
-    tokens = q.shape[1]
-    extended = tokens * tokens <= WHOLE or (q.dtype == torch.bfloat16 and multiplies_in_tiles())
-    way = _extended if extended else _tiled
+    if q.shape[1] ** 2 <= WHOLE:
+        way = _extended
+    elif q.dtype == torch.bfloat16 and multiplies_in_tiles() and tells_sums(q.dtype):
+        way = attend_by_quarters
+    else:
+        way = _tiled
     return way(q, k, v, grid, scale)
 
 
 @cache
 def multiplies_in_tiles() -> bool:
-    """Whether this CPU multiplies bfloat16 in tiles (AMX): more channels cost less than sums."""
+    """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())  # older PyTorch: no
 
 
@@ -82,21 +86,16 @@ def _multiplied(
 
 
 def _extended(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
-    """Several heads or windows at a time, or some queries of one.
-
-    The bias enters as extra channels, see `attention`.
-    """
+    """Several heads or windows at a time. The bias enters as extra channels, see `attention`."""
     heads, tokens, channels = q.shape
     codes = position_codes(grid.height, grid.width, channels, q)
     row, column = channels, channels + grid.height  # where the biases start
     out = torch.empty_like(v)
-    most = TILE // q.element_size()
-    step = min(heads, max(1, most // (tokens * tokens)))
-    rows = min(tokens, max(1, most // tokens))  # all of them where there are several heads
+    step = min(heads, max(1, TILE // (q.element_size() * tokens * tokens)))
     queries = q.new_zeros(step, tokens, channels + codes.shape[-1])
     keys = torch.empty_like(queries)
     keys[..., channels:] = codes
-    buffer = q.new_empty(step * rows * tokens)
+    buffer = q.new_empty(step, tokens, tokens)
     for start in range(0, heads, step):
         part = slice(start, start + step)
         size = min(step, heads - start)
@@ -105,18 +104,8 @@ def _extended(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tens
         queries[:size, :, row:column] = down
         queries[:size, :, column : column + grid.width] = across
         keys[:size, :, :channels] = k[part]
-        for first in range(0, tokens, rows):
-            some = queries[:size, first : first + rows]
-            scores = buffer[: size * some.shape[1] * tokens].view(size, -1, tokens)
-            _multiply(some, keys[:size].mT, scores)
-            torch.softmax(scores, -1, out=scores)
-            _multiply(scores, v[part], out[part, first : first + rows])
+        scores = buffer[:size]
+        torch.bmm(queries[:size], keys[:size].mT, out=scores)
+        torch.softmax(scores, -1, out=scores)
+        torch.bmm(scores, v[part], out=out[part])
     return out
-
-
-def _multiply(first: Tensor, second: Tensor, out: Tensor) -> None:
-    """Products of (N, n, m) and (N, m, k) into (N, n, k)."""
-    if len(out) == 1:  # a plain product takes less time than a batch of one
-        torch.mm(first[0], second[0], out=out[0])
-    else:
-        torch.bmm(first, second, out=out)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from SlideSAMLib import attention, linears, tiled_attention
+from SlideSAMLib import attention, linears, quartered_attention, tiled_attention
 from SlideSAMLib.attention import FusedAttention
 from SlideSAMLib.network import ImageBlock
 from SlideSAMLib.relative_positions import Grid
@@ -89,28 +89,55 @@ def test_half_precision(dtype, limit, way):
     assert _difference(result, expected) < limit
 
 
-@pytest.mark.parametrize("tile", [200, 3000, 2**22])
-def test_biases_as_channels_are_biases_as_sums(tile, monkeypatch):
-    """Some queries of a head at a time, a head, and several heads."""
+@pytest.mark.parametrize("tile", [200, 2**16, 2**22])
+@pytest.mark.parametrize("size", [(7, 9), (8, 6), (1, 5), (6, 1)])
+def test_biases_as_channels_are_biases_as_sums(tile, size, monkeypatch):
+    """Head by head, and several heads at once; all keys at once, and in quarters."""
     torch.manual_seed(6)
-    grid = Grid(7, 9, torch.randn(13, 8), torch.randn(17, 8))
-    q, k, v = torch.randn(3, 4, 63, 8)
+    height, width = size
+    grid = Grid(height, width, torch.randn(2 * height - 1, 8), torch.randn(2 * width - 1, 8))
+    q, k, v = torch.randn(3, 5, height * width, 8)
     monkeypatch.setattr(tiled_attention, "TILE", tile)
+    monkeypatch.setattr(quartered_attention, "WIDENED", tile)
     with torch.inference_mode():
         expected = tiled_attention._tiled(q, k, v, grid, 0.3)
-        assert _difference(tiled_attention._extended(q, k, v, grid, 0.3), expected) < 1e-6
+        for way in (tiled_attention._extended, quartered_attention.attend_by_quarters):
+            assert _difference(way(q, k, v, grid, 0.3), expected) < 1e-6
 
 
+def test_quarters_round_less_than_tiles():
+    torch.manual_seed(7)
+    grid = Grid(20, 26, torch.randn(39, 64).mul(0.2), torch.randn(51, 64).mul(0.2))
+    q, k, v = torch.randn(3, 2, 520, 64)
+    half = Grid(20, 26, grid.row_table.bfloat16(), grid.column_table.bfloat16())
+    with torch.inference_mode():
+        expected = tiled_attention._tiled(q, k, v, grid, 0.125)
+        parts = [part.bfloat16() for part in (q, k, v)]
+        tiles = tiled_attention._tiled(*parts, half, 0.125)
+        quarters = quartered_attention.attend_by_quarters(*parts, half, 0.125)
+    assert quarters.dtype == torch.bfloat16
+    assert _difference(quarters, expected) < min(0.02, _difference(tiles, expected))
+
+
+@pytest.mark.parametrize("sums", [True, False])
 @pytest.mark.parametrize("amx", [True, False])
-def test_the_way_of_a_processor(amx, monkeypatch):
+def test_the_way_of_a_processor(amx, sums, monkeypatch):
     asked = []
-    for name in ("_extended", "_tiled"):
+    for name in ("_extended", "_tiled", "attend_by_quarters"):
         monkeypatch.setattr(tiled_attention, name, lambda *_, name=name: asked.append(name))
     monkeypatch.setattr(tiled_attention, "multiplies_in_tiles", lambda: amx)
+    monkeypatch.setattr(tiled_attention, "tells_sums", lambda dtype: sums)
     for dtype, tokens in ((torch.bfloat16, 4096), (torch.float32, 4096), (torch.bfloat16, 196)):
         q = torch.empty(1, tokens, 8, dtype=dtype)
         tiled_attention.attend_in_tiles(q, q, q, None, 1.0)
-    assert asked == ["_extended" if amx else "_tiled", "_tiled", "_extended"]
+    assert asked == ["attend_by_quarters" if amx and sums else "_tiled", "_tiled", "_extended"]
+
+
+def test_a_kernel_that_tells_no_sums_is_not_asked_for_them(monkeypatch):
+    assert quartered_attention.tells_sums.__wrapped__(torch.float32)
+    for answer in (lambda *_: (torch.ones(1),) * 9, lambda *_: (torch.ones(1), torch.ones(0))):
+        monkeypatch.setattr(quartered_attention, "_kernel", answer)
+        assert not quartered_attention.tells_sums.__wrapped__(torch.float32)
 
 
 def test_gradients_reach_every_weight():
