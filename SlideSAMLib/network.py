@@ -78,11 +78,18 @@ class ImageBlock(nn.Module):
         """(B, H, W, C) -> (B, H, W, C). The norms and the sums keep the type of `tokens`."""
         dtype = self.mlp.lin1.weight.dtype
         tokens = tokens + self.attn(self.norm1(tokens).to(dtype), self.window_size)
-        flat = self.norm2(tokens).to(dtype).flatten(0, 2)
-        # On the CPU in parts: their hidden layers stay in its cache.
-        parts = flat.split(BAND) if flat.device.type == "cpu" else [flat]
-        hidden = [linear(linear(p, self.mlp.lin1, gelu=True), self.mlp.lin2) for p in parts]
-        return tokens + torch.cat(hidden).view(tokens.shape)
+        flat = tokens.flatten(0, 2)
+        if tokens.device.type != "cpu" or torch.is_grad_enabled():
+            return (flat + self._perceive(flat)).view(tokens.shape)
+        # In parts and in place: what is made of them stays in the CPU's cache.
+        for part in flat.split(BAND):
+            part += self._perceive(part)
+        return tokens
+
+    def _perceive(self, flat: Tensor) -> Tensor:
+        """The hidden layer's answer to tokens (N, C), in the type of its weights."""
+        hidden = linear(self.norm2(flat).to(self.mlp.lin1.weight.dtype), self.mlp.lin1, gelu=True)
+        return linear(hidden, self.mlp.lin2)
 
 
 def encoder_sizes(config: NetworkConfig) -> dict[str, Any]:
