@@ -2,7 +2,7 @@
 
 PyTorch's fused CPU kernel wants one width for queries, keys and values, and multiplies small
 blocks at a fraction of the speed of a plain matrix product, but for CPUs with AMX, see
-`quartered_attention`. Here the scores of one tile are made by one product, biased, turned into
+`kernel_attention`. Here the scores of one tile are made by one product, biased, turned into
 weights in place and multiplied with the values. The scores of all tokens never exist together.
 """
 
@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .kernel_attention import attend_by_quarters, attend_with_mask, kernel_takes
 from .linears import affine, onednn_takes
-from .quartered_attention import attend_by_quarters, tells_sums
 from .relative_positions import Grid, position_codes
 
 TILE = 2**22  # bytes of scores that exist at a time: a share of any L3 cache
@@ -28,8 +28,8 @@ def attend_in_tiles(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -
     """
     if q.shape[1] ** 2 <= WHOLE:
         way = _extended
-    elif q.dtype == torch.bfloat16 and multiplies_in_tiles() and tells_sums(q.dtype):
-        way = attend_by_quarters
+    elif multiplies_in_tiles() and kernel_takes(q.dtype):
+        way = attend_by_quarters if q.dtype == torch.bfloat16 else attend_with_mask
     else:
         way = _tiled
     return way(q, k, v, grid, scale)

@@ -1,11 +1,12 @@
-"""Exact attention by PyTorch's fused CPU kernel, over one quarter of the keys at a time.
+"""Exact attention by PyTorch's fused CPU kernel, for CPUs on which it is the quickest way.
 
-On CPUs that multiply bfloat16 in tiles (AMX) that kernel takes three quarters of the time of two
-products with a softmax between them, and rounds less. The bias of the relative positions enters as
-extra channels, see `attention`; for SAM's 64 x 64 tokens these would be twice as many as the
-channels themselves. The keys of one quarter of the grid lie in half of its rows and half of its
-columns, and need half as many. What the quarters answer is put together by the sums of their
-weights, which the kernel gives as well.
+On those with AMX it takes three quarters (bfloat16) or five sixths (float32) of the time of two
+products with a softmax between them, and rounds less. In float32 it gets the bias of the relative
+positions as a mask, for some queries at a time. In bfloat16, where products cost less than sums,
+the bias enters as extra channels, see `attention`. For SAM's 64 x 64 tokens these would be twice as
+many as the channels themselves; the keys of one quarter of the grid lie in half of its rows and
+half of its columns, and need half as many. What the quarters answer is put together by the sums of
+their weights, which the kernel gives as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,29 @@ from torch import Tensor
 from .relative_positions import Grid, position_codes
 
 WIDENED = 2**22  # bytes of queries with their biases that exist at a time
+MASK = 2**24  # bytes of biases that exist at a time
+
+
+def attend_with_mask(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
+    """softmax(scale q k^T + bias) v for each of N heads; no gradients.
+
+    q, k, v : (N, height * width, channels). Returns the same.
+    """
+    heads, tokens, _ = q.shape
+    out = torch.empty_like(v)
+    step = min(tokens, max(1, MASK // (tokens * q.element_size())))
+    buffer = q.new_empty(step, tokens)
+    rows, columns = grid.biases(q)
+    for head in range(heads):
+        one = slice(head, head + 1)
+        for start in range(0, tokens, step):
+            part = slice(start, start + step)
+            some = q[None, one, part] * scale
+            mask = buffer[: some.shape[2]]
+            places = mask.view(1, -1, grid.height, grid.width)
+            torch.add(rows[one, part, :, None], columns[one, part, None, :], out=places)
+            out[one, part] = _kernel(some, k[None, one], v[None, one], mask[None, None])[0][0]
+    return out
 
 
 def attend_by_quarters(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
@@ -108,16 +132,17 @@ def _joined(answers: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @cache
-def tells_sums(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch's kernel takes the type and tells the sums."""
+def kernel_takes(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has a kernel that takes the type and a mask, and tells the sums."""
     one = torch.ones(1, 1, 1, 1, dtype=dtype)
     try:
-        _, sums = _kernel(one, one, one)
+        _, sums = _kernel(one, one, one, one)
     except (AttributeError, RuntimeError, TypeError, ValueError):  # none, or another one
         return False
     return sums.shape == one.shape[:3]
 
 
-def _kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T) v (B, N, n, c), and the logarithm of each query's sum of weights (B, N, n)."""
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=1.0)
+def _kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T + mask) v (B, N, n, c), and the logarithm of the sums of weights (B, N, n)."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(q, k, v, attn_mask=mask, scale=1.0)
