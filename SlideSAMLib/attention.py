@@ -69,6 +69,10 @@ class FusedAttention(nn.Module):
         rows, columns = sides
         heads = self.num_heads
         channels = self.qkv.out_features // (3 * heads)
+        if sides == (height, width):
+            # (B, H, W, part, heads, channels) -> part, (B, heads, H, W, channels); no copy
+            parts = linear(x, self.qkv).unflatten(-1, (3, heads, channels)).movedim((3, 4), (0, 2))
+            return list(parts[:, :, None, None])
         shape = (batch, down, across, heads, rows, columns, channels)
         if torch.is_grad_enabled():
             out = [x.new_empty(shape) for _ in range(3)]

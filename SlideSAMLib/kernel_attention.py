@@ -29,7 +29,7 @@ def attend_with_mask(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) 
     q, k, v : (N, height * width, channels). Returns the same.
     """
     heads, tokens, _ = q.shape
-    out = torch.empty_like(v)
+    out = v.new_empty(v.shape)
     step = min(tokens, max(1, MASK // (tokens * q.element_size())))
     buffer = q.new_empty(step, tokens)
     rows, columns = grid.biases(q)
@@ -60,7 +60,7 @@ def attend_by_quarters(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float
         for rows in _halves(grid.height)
         for columns in _halves(grid.width)
     ]
-    out = torch.empty_like(v)
+    out = v.new_empty(v.shape)
     for start in range(0, heads, step):
         part = slice(start, start + step)
         some = queries[: len(q[part])]

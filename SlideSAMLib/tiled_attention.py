@@ -44,17 +44,18 @@ def multiplies_in_tiles() -> bool:
 def _tiled(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
     """Some queries of one head at a time."""
     heads, tokens, _ = q.shape
-    out = torch.empty_like(v)
+    out = v.new_empty(v.shape)
     step = max(1, TILE // (tokens * q.element_size()))
     way = _multiplied if q.dtype == torch.float32 and onednn_takes(q) else _summed
     buffer = q.new_empty(0 if way is _multiplied else min(step, tokens) * tokens)
     for head in range(heads):
         rows, columns = grid.biases(q[head : head + 1])
         rows, columns = rows[0].unsqueeze(2), columns[0].unsqueeze(1)
+        own = [part[head].contiguous() for part in (q, k, v)]
         for start in range(0, tokens, step):
             part = slice(start, start + step)
             biases = (rows[part], columns[part])
-            way(q[head, part], k[head], v[head], biases, scale, buffer, out[head, part])
+            way(own[0][part], *own[1:], biases, scale, buffer, out[head, part])
     return out
 
 
@@ -90,7 +91,7 @@ def _extended(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tens
     heads, tokens, channels = q.shape
     codes = position_codes(grid.height, grid.width, channels, q)
     row, column = channels, channels + grid.height  # where the biases start
-    out = torch.empty_like(v)
+    out = v.new_empty(v.shape)
     step = min(heads, max(1, TILE // (q.element_size() * tokens * tokens)))
     queries = q.new_zeros(step, tokens, channels + codes.shape[-1])
     keys = torch.empty_like(queries)
