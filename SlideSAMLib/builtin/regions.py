@@ -85,9 +85,19 @@ def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.
 def sample_region(images: torch.Tensor, region: Region, grid: int = GRID) -> torch.Tensor:
     """Images (C, H, W) -> float32 (C, grid, grid) inside the region."""
     height, width = images.shape[-2:]
-    rows = resampling_matrix(height, region.row, region.rows / grid, grid)
-    columns = resampling_matrix(width, region.column, region.columns / grid, grid)
-    return resampled(images.float(), rows.to(images.device), columns.to(images.device))
+    used_rows, rows = _used(height, region.row, region.rows / grid, grid)
+    used_columns, columns = _used(width, region.column, region.columns / grid, grid)
+    part = images[..., used_rows, used_columns].float()
+    return resampled(part, rows.to(images.device), columns.to(images.device))
+
+
+def _used(count: int, start: float, step: float, out: int) -> tuple[slice, torch.Tensor]:
+    """The part of `count` values that samples are made of, and the `resampling_matrix` of it."""
+    reach = max(step, 1.0) + 1
+    first = min(max(int((start + step / 2 - reach) // 1), 0), count - 1)
+    last = min(max(int(-(-(start + (out - 0.5) * step + reach) // 1)), first), count - 1)
+    used = slice(first, last + 1)
+    return used, resampling_matrix(last + 1 - first, start - first, step, out)
 
 
 def paste_region(
