@@ -6,6 +6,8 @@ Nothing heavy is imported until it is used: `import SlideSAMLib` loads neither t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .waiting import wait_briefly
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -42,6 +44,8 @@ __all__ = [
     "segment",
     "slide",
 ]
+
+wait_briefly()  # before anything here loads torch
 
 if TYPE_CHECKING:
     from .api import SlideResult, segment
