@@ -62,13 +62,17 @@ class Patch:
 
     def probability(self, shape: tuple[int, int]) -> np.ndarray:
         """Probabilities on the whole slice: float32 (H, W)."""
+        values = self.probabilities()
+        return values if values.shape == shape else _spread(values, self.corner, shape)
+
+    def probabilities(self) -> np.ndarray:
+        """Probabilities of the logits' part of the slice: float32 (h, w)."""
         # In place: a slice of 512 x 512 is a megabyte, and new memory costs more than the sums.
         values = np.clip(self.logits, BACKGROUND, -BACKGROUND, dtype=np.float32)
         np.negative(values, out=values)
         np.exp(values, out=values)
         values += 1
-        np.reciprocal(values, out=values)
-        return values if values.shape == shape else _spread(values, self.corner, shape)
+        return np.reciprocal(values, out=values)
 
 
 class KnownMasks:
@@ -102,7 +106,9 @@ class KnownMasks:
     def _probabilities(self) -> np.ndarray:
         out = np.zeros(self.shape, np.float32)
         for place, patch in self.known.items():
-            out[place] = patch.probability(self.shape[1:])
+            y, x = patch.corner
+            height, width = patch.logits.shape
+            out[place, y : y + height, x : x + width] = patch.probabilities()
         return out
 
 

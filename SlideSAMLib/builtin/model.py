@@ -73,8 +73,9 @@ class BuiltinModel:
         out = []
         for window in windows:
             low, high = window.intensity
-            scaled = torch.from_numpy((window.slices - low) / max(high - low, 1e-6))
-            slices = scaled.to(torch.float16).to(self._device)  # NumPy would take ten times as long
+            # NumPy would take several times as long.
+            scaled = torch.from_numpy(window.slices).sub(low).div_(max(high - low, 1e-6))
+            slices = scaled.to(torch.float16).to(self._device)
             out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:]), self.settings))
         return out
 

@@ -109,12 +109,9 @@ class Request:
     ) -> None:
         self.embedding, self.prompt, self.turned = embedding, prompt, turned
         self.box = prompt.box if box is None else box
-        self.slices = embedding.slices.flip(0) if turned else embedding.slices
         self.shape = tuple(embedding.slices.shape[1:])
         self.masks = None if prompt.masks is None else np.asarray(prompt.masks)
         self.known = prompt.known
-        if turned and self.masks is not None:
-            self.masks, self.known = self.masks[::-1].copy(), self.known[::-1]
 
     @property
     def is_placed(self) -> bool:
@@ -202,11 +199,11 @@ class Request:
     def fill(self, batch: Batch, n: int, region: Region) -> None:
         """Write this request, seen through a region, into place n of a batch."""
         device = batch.image.device
-        batch.image[n] = sample_region(self.slices, region)
+        batch.image[n] = self._in_order(sample_region(self.embedding.slices, region))
         if self.masks is not None and any(self.known):
             masks = torch.from_numpy(np.ascontiguousarray(self.masks)).to(device)
-            batch.masks[n] = sample_region(masks, region)
-            batch.known[n] = torch.tensor(self.known, dtype=torch.float32)
+            batch.masks[n] = self._in_order(sample_region(masks, region))
+            batch.known[n] = self._in_order(torch.tensor(self.known, dtype=torch.float32))
         if self.box is not None:
             batch.box[n] = torch.tensor(region.box_to_grid(self.box))
             batch.has_box[n] = 1
@@ -221,6 +218,10 @@ class Request:
             if self.embedding.settings.reference:
                 batch.reference[n] = sample_region(memory.slice, region)
                 batch.nearness[n] = features.nearness(self.prompt.distance)
+
+    def _in_order(self, three: torch.Tensor) -> torch.Tensor:
+        """What there is of the three slices, in the order in which the network sees them."""
+        return three.flip(0) if self.turned else three
 
     def _positive(self) -> list[tuple[float, float]]:
         pairs = zip(self.prompt.points, self.prompt.labels, strict=True)
