@@ -32,15 +32,15 @@ def attend_with_mask(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) 
     out = v.new_empty(v.shape)
     step = min(tokens, max(1, MASK // (tokens * q.element_size())))
     buffer = q.new_empty(step, tokens)
-    rows, columns = grid.biases(q)
     for head in range(heads):
         one = slice(head, head + 1)
+        rows, columns = grid.biases(q[one])
         for start in range(0, tokens, step):
             part = slice(start, start + step)
             some = q[None, one, part] * scale
             mask = buffer[: some.shape[2]]
             places = mask.view(1, -1, grid.height, grid.width)
-            torch.add(rows[one, part, :, None], columns[one, part, None, :], out=places)
+            torch.add(rows[:, part, :, None], columns[:, part, None, :], out=places)
             out[one, part] = _kernel(some, k[None, one], v[None, one], mask[None, None])[0][0]
     return out
 
