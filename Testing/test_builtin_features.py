@@ -109,3 +109,16 @@ def test_prompts_are_drawn_where_they_are():
 def test_even_images_give_finite_inputs():
     batch = with_box(Batch.empty(1))
     assert features.assemble(batch).isfinite().all()
+
+
+def test_the_ring_around_a_mask_is_square():
+    """As wide on its diagonals as beside it, and nothing right next to the mask."""
+    masks = torch.zeros(1, 1, GRID // 2, GRID // 2)
+    masks[0, 0, 30, 20] = 1
+    inside, ring = features._mask_weights(masks)
+    reach = GRID // 2 // 10
+    expected = torch.zeros_like(masks)
+    expected[0, 0, 30 - reach : 31 + reach, 20 - reach : 21 + reach] = 1
+    expected[0, 0, 29:32, 19:22] = 0
+    assert torch.equal(ring, expected)
+    assert torch.equal(inside, masks)

@@ -85,3 +85,22 @@ def test_a_region_beside_the_slice_gives_one_voxel():
     pasted, corner = paste_region(torch.zeros(1, 64, 64), Region(-90, 500, 20, 20), (50, 60))
     assert pasted.shape == (1, 1, 1)
     assert corner == (0, 59)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nothing_that_a_sample_is_made_of_is_cut_away(seed):
+    """Regions inside, across and beside the slice, finer and coarser than it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    height, width = int(between(1, 90)), int(between(1, 90))
+    image = torch.rand(2, height, width, generator=generator)
+    region = Region(
+        between(-60, height + 40), between(-60, width + 40), between(0.5, 200), between(0.5, 200)
+    )
+    rows = resampling_matrix(height, region.row, region.rows / 16, 16)
+    columns = resampling_matrix(width, region.column, region.columns / 16, 16)
+    expected = rows @ image @ columns.T
+    torch.testing.assert_close(sample_region(image, region, 16), expected, rtol=0, atol=1e-6)
