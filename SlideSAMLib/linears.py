@@ -33,14 +33,6 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = F
     return F.gelu(out) if gelu else out
 
 
-def resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows image columns^T for each image: (..., H, W), (h, H), (w, W) -> (..., h, w).
-
-    By plain products: the sizes are new at nearly every call, and oneDNN would prepare for each.
-    """
-    return rows @ (images @ columns.mT)
-
-
 def onednn_takes(x: Tensor) -> bool:
     """Whether oneDNN can multiply x here, without gradients."""
     # The operator is PyTorch's own for compiled code, and knows no gradients.

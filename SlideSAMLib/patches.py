@@ -62,10 +62,10 @@ class Patch:
 
     def probability(self, shape: tuple[int, int]) -> np.ndarray:
         """Probabilities on the whole slice: float32 (H, W)."""
-        values = self.probabilities()
+        values = self.local_probability()
         return values if values.shape == shape else _spread(values, self.corner, shape)
 
-    def probabilities(self) -> np.ndarray:
+    def local_probability(self) -> np.ndarray:
         """Probabilities of the logits' part of the slice: float32 (h, w)."""
         # In place: a slice of 512 x 512 is a megabyte, and new memory costs more than the sums.
         values = np.clip(self.logits, BACKGROUND, -BACKGROUND, dtype=np.float32)
@@ -108,7 +108,7 @@ class KnownMasks:
         for place, patch in self.known.items():
             y, x = patch.corner
             height, width = patch.logits.shape
-            out[place, y : y + height, x : x + width] = patch.probabilities()
+            out[place, y : y + height, x : x + width] = patch.local_probability()
         return out
 
 

@@ -24,7 +24,7 @@ WHOLE = 2**18  # up to so many scores, several heads or windows go into one tile
 def attend_in_tiles(q: Tensor, k: Tensor, v: Tensor, grid: Grid, scale: float) -> Tensor:
     """softmax(scale q k^T + bias) v for each of N heads; no gradients.
 
-    q, k, v : (N, height * width, channels), contiguous. Returns the same.
+    q, k, v : (N, height * width, channels). Returns the same, contiguous.
     """
     if q.shape[1] ** 2 <= WHOLE:
         way = _extended

@@ -138,7 +138,11 @@ def test_the_way_of_a_processor(amx, kernel, monkeypatch):
 
 def test_a_kernel_that_tells_no_sums_is_not_asked_for_them(monkeypatch):
     assert kernel_attention.kernel_takes.__wrapped__(torch.float32)
-    for answer in (lambda *_: (torch.ones(1),) * 9, lambda *_: (torch.ones(1), torch.ones(0))):
+    for answer in (
+        lambda *_: (torch.ones(1),) * 9,
+        lambda *_: (torch.ones(1), torch.ones(0)),
+        lambda *_: (torch.ones(1), torch.full((1, 2, 3), 2.0)),  # logarithms to the base of 2
+    ):
         monkeypatch.setattr(kernel_attention, "_kernel", answer)
         assert not kernel_attention.kernel_takes.__wrapped__(torch.float32)
 

@@ -11,6 +11,7 @@ from SlideSAMLib.builtin.regions import (
     Region,
     paste_region,
     region_around,
+    resampled,
     resampling_matrix,
     sample_region,
 )
@@ -104,3 +105,10 @@ def test_nothing_that_a_sample_is_made_of_is_cut_away(seed):
     columns = resampling_matrix(width, region.column, region.columns / 16, 16)
     expected = rows @ image @ columns.T
     torch.testing.assert_close(sample_region(image, region, 16), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_resampling_by_two_products(leading):
+    images, rows, columns = torch.randn(*leading, 9, 7), torch.randn(5, 9), torch.randn(4, 7)
+    expected = rows @ images @ columns.T
+    torch.testing.assert_close(resampled(images, rows, columns), expected, rtol=1e-5, atol=1e-5)

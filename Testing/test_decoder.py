@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from SlideSAMLib.attention import TokenAttention, plain_attention
-from SlideSAMLib.linears import linear, resampled
+from SlideSAMLib.linears import linear
 from SlideSAMLib.network import build_network
 from SlideSAMLib.sam_modeling import load_modeling
 from SlideSAMLib.upscaling import upscaled_logits
@@ -92,10 +92,3 @@ def test_a_layer_around_a_layer_is_called(gradients: bool) -> None:
     torch.testing.assert_close(linear(x, Adapted(base)), base(x) + 1)
     gelu = nn.functional.gelu(base(x) + 1)
     torch.testing.assert_close(linear(x, Adapted(base), gelu=True), gelu)
-
-
-@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
-def test_resampling_by_two_products(leading: tuple[int, ...], gradients: bool) -> None:
-    images, rows, columns = torch.randn(*leading, 9, 7), torch.randn(5, 9), torch.randn(4, 7)
-    expected = rows @ images @ columns.T
-    torch.testing.assert_close(resampled(images, rows, columns), expected, rtol=1e-5, atol=1e-5)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..linears import resampled
-
 GRID = 128  # raster of the network's input
 SMALLEST_SIDE = 24.0  # in voxels of the finer in-plane spacing: context around tiny objects
 
@@ -98,6 +96,14 @@ def _used(count: int, start: float, step: float, out: int) -> tuple[slice, torch
     last = min(max(int(-(-(start + (out - 0.5) * step + reach) // 1)), first), count - 1)
     used = slice(first, last + 1)
     return used, resampling_matrix(last + 1 - first, start - first, step, out)
+
+
+def resampled(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """rows image columns^T for each image: (..., H, W), (h, H), (w, W) -> (..., h, w).
+
+    By plain products: the sizes are new at nearly every call, and oneDNN would prepare for each.
+    """
+    return rows @ (images @ columns.mT)
 
 
 def paste_region(

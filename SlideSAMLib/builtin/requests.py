@@ -111,7 +111,6 @@ class Request:
         self.box = prompt.box if box is None else box
         self.shape = tuple(embedding.slices.shape[1:])
         self.masks = None if prompt.masks is None else np.asarray(prompt.masks)
-        self.known = prompt.known
 
     @property
     def is_placed(self) -> bool:
@@ -159,7 +158,7 @@ class Request:
         """The region around the box, or around the known mask of the centre."""
         box = self.box
         if box is None:
-            inside = self.masks[1] > 0.5 if self.known[1] else self.masks.max(0) > 0.5
+            inside = self.masks[1] > 0.5 if self.prompt.known[1] else self.masks.max(0) > 0.5
             box = mask_box(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
         around = self.grown(box)  # points outside their box still count
         return region_around(around, self.embedding.spacing, self._factor(around))
@@ -200,10 +199,10 @@ class Request:
         """Write this request, seen through a region, into place n of a batch."""
         device = batch.image.device
         batch.image[n] = self._in_order(sample_region(self.embedding.slices, region))
-        if self.masks is not None and any(self.known):
+        if self.masks is not None and any(self.prompt.known):
             masks = torch.from_numpy(np.ascontiguousarray(self.masks)).to(device)
             batch.masks[n] = self._in_order(sample_region(masks, region))
-            batch.known[n] = self._in_order(torch.tensor(self.known, dtype=torch.float32))
+            batch.known[n] = self._in_order(torch.tensor(self.prompt.known, dtype=torch.float32))
         if self.box is not None:
             batch.box[n] = torch.tensor(region.box_to_grid(self.box))
             batch.has_box[n] = 1
