@@ -35,7 +35,7 @@ def test_singular_values_become_about_1(shape):
     matrix = torch.randn(shape) * 7
     if shape[0] == shape[1]:
         matrix += 20 * torch.eye(shape[0])  # no singular value next to 0
-    found = orthogonalised(matrix)
+    found = orthogonalised(matrix[None])[0]
     assert found.dtype == matrix.dtype and found.shape == matrix.shape
     values = torch.linalg.svdvals(found)
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3

@@ -70,18 +70,20 @@ def _by_shape(parameters: Iterable[torch.nn.Parameter]) -> list[list[torch.nn.Pa
 
 
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
-    """Matrices (..., rows, columns) with singular values of about 1 (0.7..1.2), as they were else.
+    """Matrices (N, rows, columns) with singular values of about 1 (0.7..1.2), as they were else.
 
     Small singular values stay below that. bfloat16 inside: nothing depends on exact values.
     """
     a, b, c = ITERATION
     x = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
+    x = (x.mT if tall else x).contiguous()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    one = a * torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     for _ in range(ROUNDS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        # a x + b G x + c G G x: all sums are of the small square matrices
+        x = torch.baddbmm(gram, gram, gram, beta=b, alpha=c).add_(one) @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 
