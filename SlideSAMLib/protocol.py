@@ -10,8 +10,9 @@ was trained for one sliding direction is told nothing about the direction: `know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,16 +24,25 @@ from .patches import KnownMasks
 class Window:
     """Three neighbouring slices as the models receive them.
 
-    slices : float32 (3, H, W), finite, clipped to the intensity window of the volume.
+    planes : the slices before, centre and after, each float32 (H, W), finite, clipped to the
+        intensity window of the volume. A stack reads each when it is asked for; nobody writes.
     spacing : (slice gap, row height, column width) in mm.
     intensity : (low, high), the window that the slices were clipped to, in image units.
     key : identifies stack and centre for caches.
+    slice_keys : identify the voxels of each slice, for models that keep what they make of a slice
+        for the other windows that hold it; empty where nobody knows.
     """
 
-    slices: np.ndarray
+    planes: Sequence[np.ndarray]
     spacing: tuple[float, float, float]
     intensity: tuple[float, float]
     key: tuple
+    slice_keys: tuple[Hashable, ...] = ()
+
+    @cached_property
+    def slices(self) -> np.ndarray:
+        """All three, float32 (3, H, W)."""
+        return np.stack([self.planes[place] for place in range(3)])
 
 
 @dataclass(frozen=True, eq=False)

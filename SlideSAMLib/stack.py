@@ -93,9 +93,15 @@ class Stack:
         Raises InputError where `index` is not inside 0..slices-1.
         """
         self._check(index)
-        out = np.empty((self.height, self.width), np.float32)
-        self._read(index, out)
-        return out
+        low, high = self.intensity
+        plane = self._view[index]
+        if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
+            values = plane.astype(np.float32)
+        else:
+            # Clip wide types before they become float32, so that nothing overflows to infinity.
+            values = plane.astype(np.float64)
+            values[~np.isfinite(values)] = low
+        return np.clip(values, low, high, out=values).astype(np.float32, copy=False)
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.slices:
@@ -104,44 +110,25 @@ class Stack:
                 f"{self.slices - 1}."
             )
 
-    def _read(self, index: int, out: np.ndarray) -> None:
-        """See `slice`."""
-        low, high = self.intensity
-        plane = self._view[index]
-        if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
-            out[...] = plane
-            np.clip(out, low, high, out=out)
-            return
-        # Clip wide types before they become float32, so that nothing overflows to infinity.
-        values = plane.astype(np.float64)
-        values[~np.isfinite(values)] = low
-        out[...] = np.clip(values, low, high, out=values)
-
     def window(self, centre: int) -> Window:
         """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
         return self.windows([centre])[0]
 
     def windows(self, centres: Sequence[int]) -> list[Window]:
-        """The window around each centre; every slice is read once.
+        """The window around each centre; every slice is read once, when it is asked for.
 
-        Windows that overlap share their memory: nobody may write to it.
         Raises InputError where a centre is not inside 0..slices-1.
         """
         for centre in centres:
             self._check(centre)
         last = self.slices - 1
-        wanted = {c: [min(max(c + n, 0), last) for n in (-1, 0, 1)] for c in map(int, centres)}
-        indices = sorted({index for around in wanted.values() for index in around})
-        read = np.empty((len(indices), self.height, self.width), np.float32)
-        for index, out in zip(indices, read, strict=True):
-            self._read(index, out)
-        place = {index: n for n, index in enumerate(indices)}
+        reading = _Reading(self)
         found = []
         for centre in map(int, centres):
-            before, middle, after = (place[index] for index in wanted[centre])
-            inside = before < middle < after
-            slices = read[before : after + 1] if inside else read[[before, middle, after]]
-            found.append(Window(slices, self.spacing, self.intensity, (self.key, centre)))
+            around = tuple(min(max(centre + n, 0), last) for n in (-1, 0, 1))
+            keys = tuple((self.key, index) for index in around)
+            planes = _Planes(reading, around)
+            found.append(Window(planes, self.spacing, self.intensity, (self.key, centre), keys))
         return found
 
     def to_volume(self, stacked: np.ndarray) -> np.ndarray:
@@ -151,6 +138,33 @@ class Stack:
     def from_volume(self, volume: np.ndarray) -> np.ndarray:
         """Give an array (K, J, I) the axis order of the stack (a view)."""
         return np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
+
+
+class _Reading:
+    """Slices of a stack that several windows have in common, each read once."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._read: dict[int, np.ndarray] = {}
+
+    def slice(self, index: int) -> np.ndarray:
+        """See `Stack.slice`."""
+        if index not in self._read:
+            self._read[index] = self._stack.slice(index)
+        return self._read[index]
+
+
+class _Planes(Sequence):
+    """The slices of one window, read when they are asked for."""
+
+    def __init__(self, reading: _Reading, indices: tuple[int, ...]) -> None:
+        self._reading, self._indices = reading, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._reading.slice(self._indices[place])
 
 
 def _check_volume(volume: np.ndarray) -> None:

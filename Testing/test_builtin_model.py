@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +24,7 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import load_model
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
 from SlideSAMLib.safetensors_files import write_safetensors
+from SlideSAMLib.stack import Stack
 
 SMALL = {"widths": (8, 16, 16, 32), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 4}
 
@@ -56,6 +59,42 @@ def test_it_keeps_the_protocol(model):
     assert answer.presence.shape == (3,)
     assert answer.full(0).shape == (3, 60, 80)
     assert (answer.quality >= 0).all() and (answer.quality <= 1).all()
+
+
+def test_windows_side_by_side_share_what_was_made_of_a_slice(model):
+    volume = np.random.default_rng(2).uniform(0, 100, (5, 20, 30)).astype(np.float32)
+    stack = Stack(volume, window=(10, 90))
+    one, two, last = (model.encode([stack.window(centre)])[0] for centre in (1, 2, 4))
+    assert one.slices[1] is two.slices[0] and one.slices[2] is two.slices[1]
+    assert last.slices[0] is two.slices[2] and last.slices[1] is last.slices[2]
+    for place in range(3):
+        expected = (np.clip(volume[1 + place], 10, 90) - 10) / 80
+        assert np.allclose(two.slices[place].numpy(), expected, atol=1e-3)
+
+
+def test_other_voxels_windows_and_models_share_nothing(model, network):
+    volume = np.random.default_rng(2).uniform(0, 100, (3, 20, 30)).astype(np.float32)
+    other = BuiltinModel(network, torch.device("cpu"), torch.float32)
+    (own,) = model.encode([Stack(volume, key="a").window(1)])
+    asked = [
+        (model, Stack(volume, key="b")),
+        (model, Stack(volume, key="a", window=(5, 50))),
+        (model, Stack(volume)),
+        (other, Stack(volume, key="a")),
+    ]
+    for asking, stack in asked:
+        (found,) = asking.encode([stack.window(1)])
+        assert not {id(one) for one in found.slices} & {id(one) for one in own.slices}
+
+
+def test_slices_that_no_window_holds_are_forgotten(model):
+    volume = np.random.default_rng(2).uniform(0, 100, (3, 20, 30)).astype(np.float32)
+    (found,) = model.encode([Stack(volume).window(1)])
+    held = weakref.ref(found.slices[1])
+    assert held() is not None
+    del found
+    gc.collect()
+    assert held() is None
 
 
 def test_both_directions_are_treated_alike(model):

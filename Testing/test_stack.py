@@ -144,3 +144,24 @@ def test_windows_that_overlap_are_those_of_each_centre(dtype):
         assert window.key[-1] == centre
     with pytest.raises(InputError, match="Slice 7 is outside"):
         stack.windows([3, 7])
+
+
+def test_windows_read_their_slices_once_and_only_when_asked(monkeypatch):
+    read = []
+    original = Stack.slice
+    monkeypatch.setattr(Stack, "slice", lambda s, index: read.append(index) or original(s, index))
+    stack = Stack(VOLUME)
+    one, two = stack.windows([1, 2])
+    assert read == []
+    assert np.array_equal(two.planes[0], one.planes[1]) and read == [1]
+    assert one.slices.shape == two.slices.shape == (3, 5, 6)
+    assert sorted(read) == [0, 1, 2, 3]
+
+
+def test_keys_of_slices_are_those_of_their_voxels():
+    stack = Stack(VOLUME, key="a")
+    assert stack.window(1).slice_keys[1:] == stack.window(2).slice_keys[:2]
+    assert len(set(stack.window(1).slice_keys)) == 3
+    assert stack.window(0).slice_keys[0] == stack.window(0).slice_keys[1]
+    others = [Stack(VOLUME, key="b"), Stack(VOLUME, key="a", axis=1), Stack(VOLUME)]
+    assert all(not set(s.window(1).slice_keys) & set(stack.window(1).slice_keys) for s in others)

@@ -12,9 +12,10 @@ these say that it was wrong. It is kept with the embedding, so that nobody waits
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class BuiltinModel:
         self._network = network.eval().to(device, memory_format=torch.channels_last)
         self._graphs = Graphed(self._forward, device) if device.type == "cuda" else None
         self.device, self.precision = str(device), precision_name(dtype)
+        self._slices: WeakValueDictionary[Hashable, torch.Tensor] = WeakValueDictionary()
 
     def with_settings(self, settings: BuiltinSettings) -> BuiltinModel:
         """The same model with other settings; the network is shared."""
@@ -70,14 +72,28 @@ class BuiltinModel:
 
     def encode(self, windows: Sequence[Window]) -> list[BuiltinEmbedding]:
         """Scale the windows' slices; there is nothing to compute ahead."""
-        out = []
-        for window in windows:
-            low, high = window.intensity
-            # NumPy would take several times as long.
-            scaled = torch.from_numpy(window.slices).sub(low).div_(max(high - low, 1e-6))
-            slices = scaled.to(torch.float16).to(self._device)
-            out.append(BuiltinEmbedding(slices, tuple(window.spacing[1:]), self.settings))
-        return out
+        return [
+            BuiltinEmbedding(
+                tuple(self._scaled(window, place) for place in range(3)),
+                tuple(window.spacing[1:]),
+                self.settings,
+            )
+            for window in windows
+        ]
+
+    def _scaled(self, window: Window, place: int) -> torch.Tensor:
+        """One slice of a window as 0..1; the same tensor as long as another window holds it."""
+        key = window.slice_keys[place] if window.slice_keys else None
+        known = None if key is None else self._slices.get(key)
+        if known is not None:
+            return known
+        low, high = window.intensity
+        # NumPy would take several times as long.
+        scaled = torch.from_numpy(window.planes[place]).sub(low).div_(max(high - low, 1e-6))
+        scaled = scaled.to(torch.float16).to(self._device)
+        if key is not None:
+            self._slices[key] = scaled
+        return scaled
 
     def predict(self, embedding: BuiltinEmbedding, prompt: WindowPrompt) -> WindowPrediction:
         """Four candidates on the region of the prompt; candidate 0 is the best answer."""
@@ -125,8 +141,8 @@ class BuiltinModel:
         if not mask.any():
             return None
         region = region_around(mask_box(mask), embedding.spacing, FACTOR)
-        inside = torch.from_numpy(mask).to(embedding.slices)
-        both = torch.stack([embedding.slices[1], inside])
+        centre = embedding.slices[1]
+        both = torch.stack([centre, torch.from_numpy(mask).to(centre)])
         image, seen = sample_region(both, region)
         return Memory(features.mask_histograms(image[None, None], seen[None, None])[0], both)
 

@@ -7,6 +7,7 @@ that shrinking does not alias and enlarging is linear. Outside the slice the edg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,13 +81,15 @@ def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.
     return matrix.float()
 
 
-def sample_region(images: torch.Tensor, region: Region, grid: int = GRID) -> torch.Tensor:
-    """Images (C, H, W) -> float32 (C, grid, grid) inside the region."""
-    height, width = images.shape[-2:]
+def sample_region(
+    images: torch.Tensor | Sequence[torch.Tensor], region: Region, grid: int = GRID
+) -> torch.Tensor:
+    """Images (C, H, W), or C images (H, W), -> float32 (C, grid, grid) inside the region."""
+    height, width = images[0].shape
     used_rows, rows = _used(height, region.row, region.rows / grid, grid)
     used_columns, columns = _used(width, region.column, region.columns / grid, grid)
-    part = images[..., used_rows, used_columns].float()
-    return resampled(part, rows.to(images.device), columns.to(images.device))
+    part = torch.stack([image[used_rows, used_columns] for image in images]).float()
+    return resampled(part, rows.to(part.device), columns.to(part.device))
 
 
 def _used(count: int, start: float, step: float, out: int) -> tuple[slice, torch.Tensor]:

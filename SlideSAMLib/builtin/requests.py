@@ -49,19 +49,20 @@ class BuiltinSettings:
 
 @dataclass(frozen=True, eq=False)
 class BuiltinEmbedding:
-    """Three slices scaled to 0..1, float16 (3, H, W), and their spacing (row, column) in mm.
+    """Three slices scaled to 0..1, float16 (H, W) each, and their spacing (row, column) in mm.
 
+    slices : before, centre, after; windows next to each other share them.
     first_boxes : point (x, y) -> box in voxels of the answer to this point alone, or None.
     """
 
-    slices: torch.Tensor
+    slices: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     spacing: tuple[float, float]
     settings: BuiltinSettings = BuiltinSettings()
     first_boxes: dict[tuple[float, float], tuple | None] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        return self.slices.nbytes
+        return sum(one.nbytes for one in self.slices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ class Request:
     ) -> None:
         self.embedding, self.prompt, self.turned = embedding, prompt, turned
         self.box = prompt.box if box is None else box
-        self.shape = tuple(embedding.slices.shape[1:])
+        self.shape = tuple(embedding.slices[1].shape)
         self.masks = None if prompt.masks is None else np.asarray(prompt.masks)
 
     @property
