@@ -7,6 +7,7 @@ order (I, J, K; LPS) so that nothing is converted on the way from the image to i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,14 @@ def read_image(
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no file {path}.")
+    hidden = None
     with _quiet_itk():
-        image = dicom.read_series(path, series) if path.is_dir() else _read_file(path)
+        if path.is_dir():
+            image = dicom.read_series(path, series)
+        else:
+            image, hidden = _read_file(path)
     array = sitk.GetArrayFromImage(image)
-    array = _finite(array, path, fill_non_finite)
+    array = _finite(array, path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
             f"{path} looks like a label map, not like an image: give the CT or MR image, or "
@@ -165,7 +170,8 @@ def _segmentation_fields(size: tuple[int, int, int], name: str) -> dict[str, str
     }
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path) -> tuple[sitk.Image, np.ndarray | None]:
+    """The image, and where it has voxels that ITK hides, see `nifti.non_finite_voxels`."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -173,11 +179,15 @@ def _read_file(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
     _check_kind(path, reader)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read, it may be damaged: {_reason(error)}") from None
-    return image[:, :, :, 0] if image.GetDimension() == 4 else image
+    with ThreadPoolExecutor(1) as beside:  # at the same time, for packed files are slow to read
+        hidden = beside.submit(nifti.non_finite_voxels, path, reader.GetSize()[2::-1])
+        try:
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} cannot be read, it may be damaged: {_reason(error)}"
+            ) from None
+    return image[:, :, :, 0] if image.GetDimension() == 4 else image, hidden.result()
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
@@ -199,11 +209,12 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
         )
 
 
-def _finite(array: np.ndarray, path: Path, fill: float | None) -> np.ndarray:
+def _finite(
+    array: np.ndarray, path: Path, fill: float | None, hidden: np.ndarray | None
+) -> np.ndarray:
     """The array without NaN and infinite voxels: they are replaced by `fill`, or refused."""
     if not np.issubdtype(array.dtype, np.floating):
         return array
-    hidden = nifti.non_finite_voxels(path, array.shape) if path.is_file() else None
     # Slice by slice, so that a large volume needs no second copy.
     if hidden is None:
         count = sum(int(plane.size - np.count_nonzero(np.isfinite(plane))) for plane in array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,7 @@ def test_a_4d_file_with_one_volume_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pixel", [np.float32, np.float64])
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".img", ".hdr"])
 def test_non_finite_voxels_are_refused_or_filled(tmp_path: Path, suffix: str, pixel: type) -> None:
     array = noisy().astype(pixel)
     array[2, 3, 4], array[0, 0, 0] = np.nan, np.inf
@@ -166,6 +167,34 @@ def test_non_finite_voxels_are_refused_or_filled(tmp_path: Path, suffix: str, pi
     filled = volumes.read_image(path, fill_non_finite=-5).array
     expected = np.where(np.isfinite(array), array, -5)
     assert np.array_equal(filled, expected)
+
+
+@pytest.mark.parametrize("pixel", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".img"])
+@pytest.mark.parametrize("kept", [0.5, -1, -9])
+def test_nifti_files_that_were_cut_off(
+    tmp_path: Path, suffix: str, kept: float, pixel: type
+) -> None:
+    path = tmp_path / f"cut{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(noisy().astype(pixel)), str(path))
+    assert volumes.read_image(path).array.shape == (6, 20, 30)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept) if kept > 0 else kept])
+    with pytest.raises(InputError, match="damaged or was cut off"):
+        volumes.read_image(path)
+
+
+def test_packed_nifti_files_are_checked_to_their_end(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    array = noisy((20, 80, 90))
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    whole = path.read_bytes()
+    content = gzip.decompress(whole)
+    path.write_bytes(gzip.compress(content[:999]) + gzip.compress(content[999:]) + b"a tail")
+    assert np.array_equal(volumes.read_image(path).array, array)
+    path.write_bytes(whole[:-8] + b"wrong" + whole[-3:])
+    with pytest.raises(InputError, match="damaged or was cut off"):
+        volumes.read_image(path)
 
 
 def test_big_endian_nifti2_with_nan(tmp_path: Path) -> None:
