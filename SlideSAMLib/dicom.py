@@ -12,7 +12,12 @@ from .errors import InputError
 POSITION = "0020|0032"
 ORIENTATION = "0020|0037"
 DESCRIPTION = "0008|103e"
+PIXELS = "0028|0030"
+KIND = "0008|0016"
 MAX_UNEVEN = 0.1  # of the usual gap between two slices
+MAX_TURN = 1e-3  # of the direction of rows and columns, as cosines
+MAX_ASIDE = 0.5  # pixels that a slice may lie beside the line through the first one
+ADVICE = "load it in Slicer and save it as NRRD"
 NAMED = 4  # series that an error message lists
 
 
@@ -20,7 +25,8 @@ def read_series(folder: Path, series: str | None = None) -> sitk.Image:
     """Read the DICOM series of a folder as a 3D image.
 
     Raises InputError where the folder has no series, several and none was chosen, an unknown one
-    was chosen, slices are missing, or the slices are colour pictures.
+    was chosen, slices are missing or cannot be read, the slices do not lie straight above each
+    other, or they are colour pictures.
     """
     found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not found:
@@ -33,6 +39,7 @@ def read_series(folder: Path, series: str | None = None) -> sitk.Image:
             f"{_listing(folder, found)}."
         )
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series or found[0])
+    _check_whole(folder, found, names)
     _check_slices(folder, names)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
@@ -56,14 +63,53 @@ def _listing(folder: Path, found: tuple[str, ...]) -> str:
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
 
+def _check_whole(folder: Path, found: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Refuse a folder with damaged images: GDCM leaves them out and says nothing.
+
+    It leaves out what is no image, too (DICOMDIR, reports), which has another SOP class.
+    """
+    known = {Path(name).name for name in names}
+    kind = _tags(names[0]).get(KIND, "").strip()
+    others = {p for p in folder.iterdir() if p.name not in known and p.is_file()}
+    others = {path.name for path in others if _kind(path) in ("", kind)}
+    for uid in found if others else ():  # of other series; slow, GDCM reads the folder anew
+        series = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+        others -= {Path(name).name for name in series}
+    if others:
+        raise InputError(
+            f"{folder / min(others)} is a DICOM image that cannot be read: copy it again, or take "
+            "it out of the folder."
+        )
+
+
+def _kind(path: Path) -> str | None:
+    """The SOP class in the header of a DICOM file, "" where it was cut off; None for others."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if head[128:132] != b"DICM":
+        return None
+    _, mark, rest = head.partition(b"\x02\x00\x02\x00UI")  # always explicit, little endian
+    if len(rest) < 2 or not mark:
+        return ""
+    length = int.from_bytes(rest[:2], "little")
+    return rest[2 : 2 + length].decode("ascii", "replace").strip("\0 ")
+
+
 def _check_slices(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse series whose slices are not evenly spaced: ITK would place them wrongly."""
+    """Refuse series whose slices ITK would place wrongly: not even, not straight, not parallel."""
     headers = [_tags(name) for name in names]
-    if len(names) < 3 or any(POSITION not in h or ORIENTATION not in h for h in headers):
+    positions = [_numbers(header, POSITION, 3) for header in headers]
+    turns = [_numbers(header, ORIENTATION, 6) for header in headers]
+    if len(names) < 2 or any(value is None for value in (*positions, *turns)):
         return
-    first = np.array(headers[0][ORIENTATION].split("\\"), float)
-    normal = np.cross(first[:3], first[3:])
-    along = [float(normal @ np.array(h[POSITION].split("\\"), float)) for h in headers]
+    if np.ptp(turns, axis=0).max() > MAX_TURN:
+        raise InputError(
+            f"The DICOM series of {folder} has slices of several orientations: export the one "
+            f"volume that you want to segment, or {ADVICE}."
+        )
+    normal = np.cross(turns[0][:3], turns[0][3:])
+    steps = np.subtract(positions, positions[0])
+    along = steps @ normal
     gaps = np.abs(np.diff(along))
     usual = float(np.median(gaps))
     if (gaps < 1e-3).any():
@@ -74,8 +120,24 @@ def _check_slices(folder: Path, names: tuple[str, ...]) -> None:
     if np.abs(gaps - usual).max() > MAX_UNEVEN * usual:
         raise InputError(
             f"The DICOM series of {folder} is not evenly spaced (gaps from {gaps.min():.2f} to "
-            f"{gaps.max():.2f} mm): slices are missing, load it in Slicer and save it as NRRD."
+            f"{gaps.max():.2f} mm): slices are missing, {ADVICE}."
         )
+    pixels = _numbers(headers[0], PIXELS, 2)
+    aside = np.linalg.norm(steps - along[:, None] * normal, axis=1).max()
+    if aside > MAX_ASIDE * (1.0 if pixels is None else pixels.min()):
+        raise InputError(
+            f"The slices of the DICOM series of {folder} do not lie straight above each other (a "
+            f"tilted gantry?): {ADVICE}."
+        )
+
+
+def _numbers(header: dict[str, str], tag: str, count: int) -> np.ndarray | None:
+    """The numbers of a tag; None where it is not there or holds something else."""
+    try:
+        values = np.array(header.get(tag, "").split("\\"), float)
+    except ValueError:
+        return None
+    return values if len(values) == count and np.isfinite(values).all() else None
 
 
 def _tags(name: str) -> dict[str, str]:

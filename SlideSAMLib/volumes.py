@@ -19,6 +19,7 @@ from . import dicom, labelmaps, nifti
 from .errors import InputError
 from .formats import OUTPUT_SUFFIXES
 
+MAX_SHEAR = 1e-3  # cosine of the angle between two axes, more than rounding makes
 SEGMENT_COLOUR = (0.93, 0.62, 0.36)
 # What Slicer writes for a segment that nobody has classified yet.
 TISSUE_TAG = (
@@ -115,6 +116,16 @@ def output_suffix(path: str | Path) -> str:
     )
 
 
+def check_lattice(geometry: Geometry, path: str | Path) -> None:
+    """Raise InputError for a NIfTI file of sheared axes: ITK would silently straighten them."""
+    axes = np.reshape(geometry.direction, (3, 3))
+    if ".nii" in output_suffix(path) and np.abs(axes.T @ axes - np.eye(3)).max() > MAX_SHEAR:
+        raise InputError(
+            f"{path} cannot hold the image's axes, which are not at right angles: end it with "
+            ".nrrd or .mha."
+        )
+
+
 def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str = "") -> None:
     """Write a mask as a uint8 label map (1 inside), or as a Slicer segmentation (.seg.nrrd).
 
@@ -128,9 +139,10 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     Raises
     ------
     InputError
-        The suffix is unknown or the file cannot be written.
+        The suffix is unknown, its format cannot hold the lattice, or the file cannot be written.
     """
     suffix = output_suffix(path)
+    check_lattice(geometry, path)
     if mask.shape != geometry.size[::-1]:
         raise InputError(f"The mask has the shape {mask.shape}, the image {geometry.size[::-1]}.")
     image = sitk.GetImageFromArray(mask.astype(np.uint8))

@@ -283,3 +283,12 @@ def test_bad_checkpoints(capsys: Capture, tmp_path: Path, image: Path, output: P
         assert_refused(run_command(capsys, "segment", image, output, *words), name)
         assert_refused(run_command(capsys, "models", "verify", tmp_path / name), name)
     assert not trap.exists()
+
+
+def test_nifti_for_sheared_axes(capsys: Capture, tmp_path: Path, output: Path) -> None:
+    image = sitk.GetImageFromArray(noisy_ball()[0])
+    image.SetDirection((1.0, 0.0, 0.0, 0.0, 1.0, 0.6, 0.0, 0.0, 0.8))
+    sitk.WriteImage(image, str(tmp_path / "sheared.nrrd"))
+    words = [*BOX, "--model", "no model is loaded for this"]
+    outcome = run_command(capsys, "segment", tmp_path / "sheared.nrrd", output, *words)
+    assert_refused(outcome, "right angles", ".nrrd or .mha")

@@ -32,31 +32,6 @@ def oblique_image(array: np.ndarray) -> sitk.Image:
     return image
 
 
-def write_series(folder: Path, uid: str, positions: list[float], text: str = "series") -> None:
-    """A small CT series with one file per position along z."""
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number, z in enumerate(positions):
-        image = sitk.GetImageFromArray(noisy((1, 8, 9), seed=number))
-        image.SetSpacing((0.7, 0.8, 2.0))
-        tags = {
-            "0008|0060": "CT",
-            "0008|103e": text,
-            "0020|000e": uid,
-            "0020|000d": "1.2.3.1",
-            "0008|0018": f"{uid}.{number + 1}",
-            "0020|0013": str(number + 1),
-            "0020|0032": f"1\\2\\{z}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0028|0030": "0.8\\0.7",
-            "0018|0050": "2",
-        }
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{uid}-{number}.dcm"))
-        writer.Execute(image)
-
-
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_array_spacing_and_geometry_of_an_oblique_image(tmp_path: Path, suffix: str) -> None:
     array = noisy()
@@ -141,6 +116,20 @@ def test_unknown_suffixes_are_refused(name: str) -> None:
         volumes.output_suffix(name)
 
 
+@pytest.mark.parametrize("suffix", volumes.OUTPUT_SUFFIXES)
+def test_sheared_axes_are_not_written_as_nifti(tmp_path: Path, suffix: str) -> None:
+    sheared = (1.0, 0.0, 0.0, 0.0, 1.0, 0.6, 0.0, 0.0, 0.8)
+    geometry = volumes.Geometry((30, 20, 6), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), sheared)
+    path = tmp_path / f"out{suffix}"
+    if ".nii" in suffix:
+        with pytest.raises(InputError, match=r"right angles: end it with \.nrrd or \.mha"):
+            volumes.write_mask(np.ones((6, 20, 30), bool), geometry, path)
+        assert not list(tmp_path.iterdir())
+    else:
+        volumes.write_mask(np.ones((6, 20, 30), bool), geometry, path)
+        assert sitk.ReadImage(str(path)).GetDirection() == pytest.approx(sheared)
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
     geometry = volumes.Geometry.of(oblique_image(noisy()))
     with pytest.raises(InputError, match="shape"):
@@ -206,41 +195,6 @@ def test_big_endian_nifti2_with_nan(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti2Image(array.T, np.eye(4), header), tmp_path / "nan.nii")
     bad = nifti.non_finite_voxels(tmp_path / "nan.nii", array.shape)
     assert np.argwhere(bad).tolist() == [[2, 3, 4]]
-
-
-def test_a_dicom_folder_with_one_series(tmp_path: Path) -> None:
-    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0, 6.0])
-    volume = volumes.read_image(tmp_path)
-    assert volume.array.shape == (4, 8, 9)
-    assert volume.spacing == pytest.approx((2.0, 0.8, 0.7))
-    assert volume.geometry.origin == pytest.approx((1, 2, 0))
-
-
-def test_a_dicom_folder_with_two_series_needs_a_choice(tmp_path: Path) -> None:
-    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0], "thin")
-    write_series(tmp_path, "1.2.3.20", [0.0, 2.0], "scout")
-    with pytest.raises(InputError, match=r"2 DICOM series.*--series UID.*1\.2\.3\.20 \(scout, 2"):
-        volumes.read_image(tmp_path)
-    assert volumes.read_image(tmp_path, series="1.2.3.10").array.shape == (3, 8, 9)
-    with pytest.raises(InputError, match="has no series"):
-        volumes.read_image(tmp_path, series="1.9")
-
-
-@pytest.mark.parametrize(
-    ("positions", "message"),
-    [([0.0, 2.0, 4.0, 8.0, 10.0], "evenly spaced"), ([0.0, 2.0, 2.0, 4.0], "one position")],
-)
-def test_dicom_series_with_missing_or_double_slices(
-    tmp_path: Path, positions: list[float], message: str
-) -> None:
-    write_series(tmp_path, "1.2.3.10", positions)
-    with pytest.raises(InputError, match=message):
-        volumes.read_image(tmp_path)
-
-
-def test_a_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="without DICOM"):
-        volumes.read_image(tmp_path)
 
 
 def labels() -> np.ndarray:

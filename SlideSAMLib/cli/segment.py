@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     check_different(files)
     check_writable(args.output)
     image = read_image(args)
+    volumes.check_lattice(image.geometry, args.output)
     result = segment_image(args, image, prompts)
 
     writers: dict[Path, Callable[[Path], None]] = {
