@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,15 @@ from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
-from SlideSAMLib.training.datasets import Dataset, Shelf, read_dataset, read_nnunet, split
+from SlideSAMLib.training.datasets import (
+    Dataset,
+    Shelf,
+    held_out_cases,
+    labelled_case,
+    read_dataset,
+    read_nnunet,
+    split,
+)
 from SlideSAMLib.training.finetune import read_finetune_config, slug
 from SlideSAMLib.training.mixture import Mixture
 from Testing.cli_tools import assert_refused, noisy_ball, run_command, write_image
@@ -107,6 +116,41 @@ def test_labels_that_are_not_there_are_named(folder):
         read_dataset(DatasetConfig(str(folder / "nothing")))
 
 
+def test_a_region_is_learnt_and_measured_as_one_object(folder):
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ball": 1}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    whole = read_dataset(DatasetConfig(str(folder), labels=("whole",)))
+    case = whole.cases[2]
+    values = case.load().labels
+    found = labelled_case(case, whole)
+    assert found.targets == [1]
+    assert np.array_equal(found.labels == 1, values > 0)
+    (measured,) = held_out_cases([replace(whole, cases=[case, case])], 0.5)
+    assert measured.names == {1: "whole"}
+    assert np.array_equal(measured.load_labels(), values > 0)
+    core = read_dataset(DatasetConfig(str(folder), labels=("core", "ball")))
+    assert labelled_case(case, core).targets == [1, 2]
+    with pytest.raises(InputError, match=r"whole and core .* overlap: list it twice"):
+        read_dataset(DatasetConfig(str(folder), labels=("whole", "core")))
+
+
+def test_labels_are_known_by_name_whatever_their_number_is_in_a_case(folder, tmp_path):
+    cases = [
+        {
+            "id": str(n),
+            "image": f"{folder.name}/imagesTr/liver_00{n}_0000.nii.gz",
+            "label": f"{folder.name}/labelsTr/liver_00{n}.nii.gz",
+            "labels": [{"value": 1, "name": names[0]}, {"value": 2, "name": names[1]}],
+        }
+        for n, names in ((3, ("liver", "tumour")), (4, ("tumour", "liver")))
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"cases": cases}))
+    tumour = read_dataset(DatasetConfig(str(tmp_path / "manifest.json"), labels=("tumour",)))
+    assert [labelled_case(case, tumour).targets for case in tumour.cases] == [[2], [1]]
+    held_out = held_out_cases([tumour], 0.5)
+    assert [case.names for case in held_out] == [{1: "tumour"}]
+
+
 def test_held_out_cases_are_never_trained_on(folder):
     dataset = read_dataset(DatasetConfig(str(folder)))
     kept, out = split(dataset, 0.25)
@@ -128,7 +172,7 @@ def test_a_shelf_holds_few_volumes_but_shows_all(folder):
     assert len(shelf._volumes) == 1
     assert len(seen) == 4
     with pytest.raises(InputError, match="large enough"):
-        Shelf(Dataset("none", 1.0, dataset.cases, frozenset({9})), 2, rng)
+        Shelf(Dataset("none", 1.0, dataset.cases, ("none",)), 2, rng)
 
 
 def test_sources_are_mixed_by_weight(folder):

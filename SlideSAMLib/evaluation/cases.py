@@ -48,7 +48,8 @@ class CaseVolume:
 class Case:
     """One entry of a manifest, or a case that is in memory already (`content`).
 
-    The files are read by `load`, not before. `names` says what each label value means.
+    The files are read by `load`, not before. `names` says what each label value means, `regions`
+    which values have a further name together.
     """
 
     id: str
@@ -57,6 +58,12 @@ class Case:
     names: dict[int, str] = field(default_factory=dict)
     modality: str = ""
     content: CaseVolume | None = field(default=None, repr=False, compare=False)
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def values(self, name: str) -> list[int]:
+        """The label values of what has this name, in order; empty where there is no such thing."""
+        own = [value for value, own in self.names.items() if own == name]
+        return sorted(value for value in self.regions.get(name, own) if value > 0)
 
     def load(self) -> CaseVolume:
         """Read both volumes; raises InputError where they cannot be used together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ EXCHANGE = 40  # draws until one volume in memory is replaced by another of the 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The cases of a source. values : the label values that are learnt; empty for all.
+    """The cases of a source. labels : names of the structures that are learnt; empty for all.
 
     unlabelled : label value of the slices that nobody has labelled, or None.
     """
@@ -30,7 +30,7 @@ class Dataset:
     name: str
     weight: float
     cases: list[Case]
-    values: frozenset[int] = field(default_factory=frozenset)
+    labels: tuple[str, ...] = ()
     unlabelled: int | None = None
 
 
@@ -47,24 +47,24 @@ def read_dataset(config: DatasetConfig) -> Dataset:
         cases = read_manifest(path, verify=False)
     else:
         raise InputError(f"There is no data set {path}: give an nnU-Net folder or a manifest.json.")
-    values = _values(cases, config.labels, path)
+    _check_labels(cases, config.labels, path)
     name = path.name if path.is_dir() else path.parent.name
-    return Dataset(name, config.weight, cases, values, config.unlabelled)
+    return Dataset(name, config.weight, cases, config.labels, config.unlabelled)
 
 
 def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
     """The training cases of an nnU-Net dataset folder.
 
     The layout is that of nnU-Net v2: dataset.json with `labels` and `file_ending`,
-    imagesTr/CASE_0000.nii.gz (one file a channel) and labelsTr/CASE.nii.gz. Labels that are
-    regions (lists of values) keep the name of the whole region for each of their values that has
-    no name of its own.
+    imagesTr/CASE_0000.nii.gz (one file a channel) and labelsTr/CASE.nii.gz. Labels that are lists
+    of values are the regions of the cases; they also name those of their values that have no name
+    of their own.
 
     Raises InputError where something of this is missing.
     """
     try:
         content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        names = _label_names(content["labels"])
+        names, regions = _label_names(content["labels"])
         ending = str(content.get("file_ending", DEFAULT_ENDING))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -76,39 +76,51 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
         image = folder / "imagesTr" / f"{name}_{channel:04d}{ending}"
         if not image.is_file():
             raise InputError(f"The case {name} of {folder} has no image {image.name} in imagesTr.")
-        cases.append(Case(name, image, label, names))
+        cases.append(Case(name, image, label, names, regions=regions))
     if not cases:
         raise InputError(f"The folder {folder} has no labels *{ending} in labelsTr.")
     return cases
 
 
-def _label_names(labels: dict) -> dict[int, str]:
-    """Label value -> name; version 1 of the format has them the other way round."""
+def _label_names(labels: dict) -> tuple[dict[int, str], dict[str, tuple[int, ...]]]:
+    """Label value -> name, region -> values; version 1 of the format has names as values."""
     if all(str(key).isdecimal() for key in labels):
         labels = {name: int(value) for value, name in labels.items()}
     names: dict[int, str] = {}
-    single = {k: v for k, v in labels.items() if not isinstance(v, (list, tuple))}
-    for name, value in single.items():
-        if int(value) > 0:
+    regions = {
+        str(name): tuple(int(value) for value in values)
+        for name, values in labels.items()
+        if isinstance(values, (list, tuple))
+    }
+    for name, value in labels.items():
+        if str(name) not in regions and int(value) > 0:
             names[int(value)] = str(name)
-    for name, values in labels.items():
-        if isinstance(values, (list, tuple)):
-            for value in values:
-                names.setdefault(int(value), str(name))
-    return names
+    for name, values in regions.items():
+        for value in values:
+            names.setdefault(value, name)
+    return names, regions
 
 
-def _values(cases: Sequence[Case], wanted: Sequence[str], path: Path) -> frozenset[int]:
-    if not wanted:
-        return frozenset()
-    known = {name: value for case in cases for value, name in case.names.items()}
+def _check_labels(cases: Sequence[Case], wanted: Sequence[str], path: Path) -> None:
+    """Raise InputError where a wanted label is in no case, or two share a value in one."""
+    known = {name for case in cases for name in (*case.names.values(), *case.regions)}
+    known = {name for name in known if any(case.values(name) for case in cases)}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(
             f"The data set {path} has no label {', '.join(unknown)}; it has: "
             f"{', '.join(sorted(known))}."
         )
-    return frozenset(known[name] for name in wanted)
+    for case in cases:
+        owner: dict[int, str] = {}
+        for name in wanted:
+            for value in case.values(name):
+                other = owner.setdefault(value, name)
+                if other != name:
+                    raise InputError(
+                        f"The labels {other} and {name} of the data set {path} overlap: list it "
+                        "twice in datasets, with one of them each."
+                    )
 
 
 def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
@@ -140,12 +152,27 @@ def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> 
 
 
 def _wanted(case: Case, dataset: Dataset) -> Case:
-    if not dataset.values:
+    if not dataset.labels:
         return case
     content = case.load()
-    wanted = np.isin(content.labels, sorted(dataset.values))
-    labels = np.where(wanted, content.labels, 0)
-    return replace(case, content=replace(content, labels=labels))
+    merged, names = _merged(content.labels, case, dataset)
+    labels = np.where(np.isin(merged, list(names)), merged, 0)
+    return replace(case, content=replace(content, labels=labels), names=names, regions={})
+
+
+def _merged(labels: np.ndarray, case: Case, dataset: Dataset) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels in which each wanted structure has one value, and the names of these values.
+
+    A structure may have several values, and others in every case.
+    """
+    names: dict[int, str] = {}
+    for name in dataset.labels:
+        values = case.values(name)
+        if len(values) > 1:
+            labels = np.where(np.isin(labels, values), labels.dtype.type(values[0]), labels)
+        if values:
+            names[values[0]] = name
+    return labels, names
 
 
 class Shelf:
@@ -229,12 +256,12 @@ class Shelf:
 def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
     """Read a case for training; None where it has no structure that is large enough."""
     content = case.load()
-    labels = content.labels.astype(np.uint16)
+    labels, wanted = _merged(content.labels.astype(np.uint16), case, dataset)
     volume = labelled(labels, sources.scaled(content.volume), content.spacing, smallest=60)
     volume.unlabelled = dataset.unlabelled
     volume.targets = [
         value
         for value in volume.targets
-        if value != dataset.unlabelled and (not dataset.values or value in dataset.values)
+        if value != dataset.unlabelled and (not dataset.labels or value in wanted)
     ]
     return volume if volume.targets else None

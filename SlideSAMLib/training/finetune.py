@@ -143,8 +143,7 @@ def card(
     ]
     for dataset in datasets:
         kept, out = split(dataset, train.held_out)
-        names = {value: name for case in dataset.cases for value, name in case.names.items()}
-        chosen = ", ".join(names.get(v, str(v)) for v in sorted(dataset.values)) or "all"
+        chosen = ", ".join(dataset.labels) or "all"
         lines.append(
             f"| {dataset.name} | {dataset.weight:g} | {len(kept.cases)} | {len(out.cases)} | "
             f"{chosen} |"
