@@ -276,3 +276,13 @@ def test_the_names_of_the_command_are_those_of_the_suite() -> None:
 )
 def test_bad_arguments(words: list[str], parts: list[str], capsys) -> None:
     assert_refused(run_command(capsys, "benchmark", *words), *parts)
+
+
+@pytest.mark.parametrize("option", ["--json", "--profile"])
+@pytest.mark.parametrize("read", ["--data", "--checkpoint"])
+def test_files_that_are_read_are_not_overwritten(capsys, tmp_path, read, option) -> None:
+    (tmp_path / "file").write_text("mine")
+    words = ["--data", tmp_path / "manifest.json", read, tmp_path / "file"]
+    outcome = run_command(capsys, "benchmark", *words, option, tmp_path / "file")
+    assert_refused(outcome, option, read, "are the same file")
+    assert (tmp_path / "file").read_text() == "mine"

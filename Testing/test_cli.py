@@ -251,3 +251,19 @@ def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert_refused(run_command(capsys, "segment"), "IMAGE, OUTPUT")
     assert_refused(run_command(capsys, "segment", "a", "b.nrrd", "--bogus"), "--bogus")
     assert_refused(run_command(capsys, "models"), "ACTION")
+
+
+def test_files_that_are_read_are_not_overwritten(
+    ball: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _ = ball
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"slice": 10, "points": [[22, 20]]}]')
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+    words = ["segment", image, tmp_path / "out.nrrd", "--prompts", prompts, "--model", model]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path, name in ((prompts, "--prompts"), (model, "--model"), (image, "IMAGE")):
+        outcome = run_command(capsys, *words, "--report", path)
+        assert_refused(outcome, "--report", name, "are the same file")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

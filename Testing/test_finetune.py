@@ -264,6 +264,25 @@ def test_bad_settings_are_refused_and_nothing_is_written(folder, tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["x", "weights", "best", "candidate"])
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_a_run_does_not_replace_what_it_starts_from(folder, small, tmp_path, capsys, command, name):
+    if (command, name) == ("train", "x"):
+        pytest.skip("training writes no file of a name of one's own")
+    config, output = tmp_path / "run.yaml", tmp_path / "run"
+    output.mkdir()
+    start = Path(small).rename(output / f"{name}.safetensors")
+    before = start.read_bytes()
+    settings = tiny(str(start)) | {"output": str(output), "datasets": [{"path": str(folder)}]}
+    if command == "finetune":
+        settings["name"] = "x"
+    config.write_text(yaml.safe_dump(settings))
+    outcome = run_command(capsys, command, config)
+    assert start.read_bytes() == before
+    assert_refused(outcome, "would overwrite", "another output folder")
+    assert list(output.iterdir()) == [start]
+
+
 def test_defaults_can_be_set(folder, small, tmp_path):
     config = tmp_path / "run.yaml"
     settings = {"name": "My Model, v2", "output": "run", "datasets": [{"path": str(folder)}]}

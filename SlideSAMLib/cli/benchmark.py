@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     given = {name: path for name, path in files.items() if path is not None}
     for name, path in given.items():
         check_writable(path, f"The file of {name}")
-    check_different(given)
+    read = {"--data": args.data, "--checkpoint": args.checkpoint and Path(args.checkpoint)}
+    check_different(given | {name: path for name, path in read.items() if path is not None})
     plan = make_plan(args)
     if any(name.startswith("vit") for name in plan.models) and not find_spec("segment_anything"):
         raise InputError("The vit models need segment-anything: pip install segment-anything==1.0.")

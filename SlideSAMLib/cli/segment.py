@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
     prompts = gather_prompts(args)
     volumes.output_suffix(args.output)
-    files = {"IMAGE": args.image, "OUTPUT": args.output}
+    files = {"IMAGE": args.image, "OUTPUT": args.output, "--report": args.report}
+    files |= {"--prompts": args.prompts, "--model": Path(args.model).expanduser()}
+    check_different({name: path for name, path in files.items() if path is not None})
     if args.report is not None:
-        files["--report"] = args.report
         check_writable(args.report, "The report")
-    check_different(files)
     check_writable(args.output)
     image = read_image(args)
     volumes.check_lattice(image.geometry, args.output)

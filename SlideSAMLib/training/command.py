@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     need_packages()
     from .config import read_config
 
-    training = train(read_config(args.config), args.resume, args.stop_after)
+    config = read_config(args.config)
+    check_start(config)
+    training = train(config, args.resume, args.stop_after)
     if training.fabric.global_rank != 0:
         return 0
     if training.stopped:
@@ -60,6 +62,19 @@ def need_packages() -> None:
             raise InputError(
                 f"Training needs the package {name}: install SlideSAM with its extra 'train'."
             )
+
+
+def check_start(config: TrainConfig, *others: Path) -> None:
+    """Raise InputError where the run, or one of the other files, would replace its start_from."""
+    from .selection import BEST, CANDIDATE
+
+    written = [Path(config.output) / name for name in ("weights.safetensors", BEST, CANDIDATE)]
+    start = Path(config.start_from).resolve() if config.start_from else None
+    if start in [path.resolve() for path in (*written, *others)]:
+        raise InputError(
+            f"The run would overwrite {config.start_from}, which it starts from: name another "
+            "output folder."
+        )
 
 
 def train(config: TrainConfig, resume: bool, stop_after: float | None = None) -> Training:

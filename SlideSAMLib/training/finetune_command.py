@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_finetune_config(args.config)
     for described in config.train.datasets:
         read_dataset(described)  # says what is wrong before anything is written
+    command.check_start(config.train, config.weights_path)
     training = command.train(config.train, args.resume, args.stop_after)
     if training.fabric.global_rank:
         return 0

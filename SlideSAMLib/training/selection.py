@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VALUE = "volume_dice"  # in the curve and in the notes of the file
 BEST = "best.safetensors"
+CANDIDATE = "candidate.safetensors"  # while it is measured
 Writing = Callable[[Path, dict[str, str]], None]  # writes the model of now, with these notes
 
 
@@ -76,7 +77,7 @@ class Selection:
 
         Returns the values of `columns`. torch's random numbers stay as they are.
         """
-        candidate = self.path.with_name("candidate.safetensors")
+        candidate = self.path.with_name(CANDIDATE)
         write(candidate, {})
         with torch.random.fork_rng():
             dice = {prompt: self._dice(candidate, prompt) for prompt in self._config.prompts}
