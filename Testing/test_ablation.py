@@ -218,6 +218,21 @@ def test_resume_computes_only_what_is_missing(registered, tmp_path, capsys):
     assert "another seed" in capsys.readouterr().err
 
 
+def test_earlier_results_are_not_replaced(registered, tmp_path, capsys):
+    output = tmp_path / "out"
+    words = ["ablate", str(write_manifest(tmp_path)), "--variants", str(write_variants(tmp_path))]
+    words += ["--model", registered, "--output", str(output), "--protocol", "full", "--limit", "1"]
+    assert main([*words, "--only", "blind"]) == 0
+    before = {path: path.read_bytes() for path in output.rglob("*.*")}
+    capsys.readouterr()
+    for others in ([], ["--only", "never content"]):  # the default is in all
+        assert main([*words, *others]) == 2
+        assert "give --resume to go on with them" in capsys.readouterr().err
+    # One of four files is of other settings: nothing is written to the other three.
+    assert main([*words, "--resume", "--seed", "3"]) == 2
+    assert {path: path.read_bytes() for path in output.rglob("*.*")} == before
+
+
 @pytest.mark.parametrize(
     "change",
     [

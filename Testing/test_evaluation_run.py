@@ -266,9 +266,10 @@ def test_command_writes_everything(registered, tmp_path, capsys):
 def test_overlays_show_truth_prediction_and_prompt(registered, tmp_path):
     from PIL import Image
 
-    manifest, output = write_manifest(tmp_path), tmp_path / "out"
+    manifest = write_manifest(tmp_path)
     words = ["evaluate", str(manifest), "--model", registered, "--limit", "1", "--cases", "leaky"]
     for prompt in ("box", "point"):
+        output = tmp_path / prompt
         assert main([*words, "--prompt", prompt, "--output", str(output)]) == 0
         path = output / "overlays" / f"leaky-large-block-1_{prompt}_full.png"
         pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
@@ -347,6 +348,31 @@ def test_bad_files_write_nothing(registered, tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert [line.startswith("error: ") for line in errors] == [True] * 3
     assert not output.exists()
+
+
+@pytest.mark.parametrize("part", ["image", "label"])
+def test_every_case_is_read_before_anything_is_written(registered, tmp_path, capsys, part):
+    manifest = write_manifest(tmp_path, sha256={})
+    path = tmp_path / f"leaky_{part}.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    words = ["evaluate", str(manifest), "--model", registered, "--output", str(tmp_path / "out")]
+    assert main([*words, "--no-overlays"]) == 2
+    assert f"leaky_{part}.nii.gz is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_earlier_results_are_not_replaced(registered, tmp_path, capsys):
+    output = tmp_path / "out"
+    words = ["evaluate", str(write_manifest(tmp_path)), "--output", str(output), "--no-overlays"]
+    words += ["--model", registered, "--limit", "1"]
+    assert main(words) == 0
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    capsys.readouterr()
+    assert main([*words, "--seed", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "earlier run: give --resume to go on with them, or another --output" in error
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_an_output_that_is_a_file(registered, tmp_path, capsys):

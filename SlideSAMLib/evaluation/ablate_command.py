@@ -34,18 +34,24 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from . import ablation_report
     from .cases import check_structures, read_manifest
+    from .results import check_new
     from .variants import read_variants
 
     variants = _chosen(read_variants(args.variants), args.only)
+    paths = {v.name: args.output / FOLDER / f"{v.slug}.jsonl" for v in variants}
+    if not args.resume:
+        check_new(paths.values())
     cases = read_manifest(args.manifest, args.cases)
     check_structures(cases, args.limit, args.min_voxels)
     model, described = command.load_described(args)
     models = {variant.name: _with_changes(model, variant) for variant in variants}
     shared = {**command.shared_settings(args), **described}
     command.make_folder(args.output / FOLDER)
+    files = {v.name: _result_file(paths[v.name], v, shared) for v in variants}
+    earlier = {n: file.resume() if args.resume else file.start() for n, file in files.items()}
     results = {
-        variant.name: _evaluate(args, cases, models[variant.name], variant, shared)
-        for variant in variants
+        v.name: _evaluate(args, cases, models[v.name], v, files[v.name], earlier[v.name])
+        for v in variants
     }
     chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
     settings = {**shared, **chosen, "command line": command.command_line(args)}
@@ -89,17 +95,21 @@ def _with_changes(model: Any, variant: Any) -> Any:
         raise InputError(f"Variant {variant.name!r}: {error}") from None
 
 
-def _evaluate(
-    args: argparse.Namespace, cases: list, model: Any, variant: Any, shared: Mapping[str, Any]
-) -> list:
-    """The results of one variant, kept in a file of its own."""
+def _result_file(path: Path, variant: Any, shared: Mapping[str, Any]) -> Any:
+    """The file of one variant's results."""
     from .results import ResultFile
-    from .runner import evaluate
 
     settings = variant.slide_settings()
     own = {"slide": asdict(settings), "changes of the model": dict(variant.model)}
-    file = ResultFile(args.output / FOLDER / f"{variant.slug}.jsonl", {**shared, **own})
-    done = file.resume() if args.resume else file.start()
+    return ResultFile(path, {**shared, **own})
+
+
+def _evaluate(
+    args: argparse.Namespace, cases: list, model: Any, variant: Any, file: Any, done: list
+) -> list:
+    """The results of one variant, kept in a file of its own; `done` are those that it has."""
+    from .runner import evaluate
+
     with command.bar(variant.name) as progress:
         return evaluate(
             cases,
@@ -109,7 +119,7 @@ def _evaluate(
             args.limit,
             args.min_voxels,
             seed=args.seed,
-            settings=settings,
+            settings=variant.slide_settings(),
             workers=args.workers,
             done=done,
             store=file.append,

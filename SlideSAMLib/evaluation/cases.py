@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..stack import Stack
 
 # A volume counts as anisotropic when its coarsest axis is this much coarser than axis k.
 ANISOTROPIC = 1.1
@@ -126,11 +127,21 @@ def structures(
 
 
 def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None:
-    """Raise InputError unless at least one case has a structure that `structures` would name."""
-    if not any(structures(c.load_labels(), c.names, limit, min_voxels) for c in cases):
+    """Raise InputError unless at least one case has a structure that `structures` would name.
+
+    All of these cases are read, so that a damaged one is found now and not hours later.
+    """
+    used = [c for c in cases if structures(c.load_labels(), c.names, limit, min_voxels)]
+    if not used:
         raise InputError(
             f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."
         )
+    for case in used:
+        content = case.load()
+        try:
+            Stack(content.volume, content.axis, content.spacing)
+        except InputError as error:
+            raise InputError(f"Case {case.id}: {error}") from None
 
 
 def read_manifest(

@@ -109,7 +109,7 @@ def add_shared_arguments(
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from .cases import check_structures, read_manifest
-    from .results import ResultFile
+    from .results import ResultFile, check_new
     from .runner import evaluate
 
     baselines_only = args.baselines_only
@@ -124,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             'The surfaces need MONAI: pip install "SlideSAM[evaluate]", or give --no-surfaces.'
         )
+    if not args.resume:
+        check_new([args.output / RESULTS])
     cases = read_manifest(args.manifest, args.cases)
     check_structures(cases, args.limit, args.min_voxels)
     model, described = (None, {}) if baselines_only else load_described(args)

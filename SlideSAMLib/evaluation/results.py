@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,16 @@ class ResultFile:
         return results
 
 
+def check_new(paths: Iterable[Path]) -> None:
+    """Raise InputError where there is a result file already, which `start` would replace."""
+    there = next((path for path in paths if path.exists()), None)
+    if there is not None:
+        raise InputError(
+            f"{there} has the results of an earlier run: give --resume to go on with them, or "
+            "another --output."
+        )
+
+
 def read_results(path: Path) -> list[StructureResult]:
     """The results of a result file; raises InputError where it is none."""
     if not path.is_file():
@@ -149,7 +160,7 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], bool]:
             if number < len(lines):
                 raise InputError(f"Line {number} of {path} is damaged.") from None
     if not records or set(records[0]) != {"settings"}:
-        raise InputError(f"{path} is not a result file: evaluate without --resume.")
+        raise InputError(f"{path} is not a result file: give another --output.")
     return records, len(records) == len(lines)
 
 
