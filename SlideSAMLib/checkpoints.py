@@ -27,7 +27,7 @@ from .architecture import config_title, infer_config
 from .errors import InputError, ModelError
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
-from .tensor_files import TensorFile, is_builtin, read_tensor_file
+from .tensor_files import TensorFile, check_finite, is_builtin, read_tensor_file
 
 FORMAT = "slidesam"  # `format` in the metadata of files that `convert` writes
 KINDS = {"slide-sam": "Slide-SAM", "sam": "SAM", "medsam": "MedSAM"}
@@ -162,6 +162,7 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
         base = load_checkpoint(base_path(file), file.metadata.get("kind"))
         tensors, ranks = merge_adapter(base.tensors, file)
         fitting = _fitting(tensors, base.config)
+        check_finite(fitting, file.path)
         merged = (*base.lora_ranks, *ranks)
         return Checkpoint(file.path, fitting, base.config, base.kind, merged, _note(file))
     tensors = _without_prefix(file.tensors)
@@ -178,7 +179,9 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
     heads = ours.get("decoder_heads", "")
     config = infer_config(tensors, int(heads) if heads.isdigit() else None)
     note = _note(file) if ours else {}
-    return Checkpoint(file.path, _fitting(tensors, config), config, kind, ranks, note)
+    fitting = _fitting(tensors, config)
+    check_finite(fitting, file.path)
+    return Checkpoint(file.path, fitting, config, kind, ranks, note)
 
 
 def _note(file: TensorFile) -> dict[str, str]:

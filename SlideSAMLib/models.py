@@ -238,7 +238,10 @@ def _describe(path: Path, info: ModelInfo | None) -> str:
 
     file = read_tensor_file(path)
     if is_builtin(file):
-        return "Built-in model of SlideSAM"
+        from .builtin.weights import read_model
+
+        name = read_model(path)[1].get("name")
+        return f"{name}, made from the built-in model" if name else "Built-in model of SlideSAM"
     from .checkpoints import load_checkpoint
 
     return load_checkpoint(file, info.kind if info is not None else None).description

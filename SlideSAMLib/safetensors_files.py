@@ -66,7 +66,10 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[s
 
 
 def _header(text: bytes) -> dict[str, Any]:
-    header = json.loads(text.decode("utf-8"))
+    try:
+        header = json.loads(text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("the header is nested too deeply") from None
     if not isinstance(header, dict):
         raise ValueError("the header is no table")
     return header

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from SlideSAMLib import load_model
+from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.weights import write_weights
+from SlideSAMLib.errors import ModelError
 from Testing.cli_tools import assert_refused, run_command, small_checkpoint
 
 Capture = pytest.CaptureFixture[str]
@@ -82,3 +89,53 @@ def test_unknown_names(capsys: Capture, action: str) -> None:
 
 def test_the_built_in_model_stays(capsys: Capture) -> None:
     assert_refused(run_command(capsys, "models", "remove", "builtin"), "cannot be removed")
+
+
+TINY = {"widths": [8, 16, 16, 24], "depths": [0, 1, 1, 1], "blocks": 1, "heads": 3}
+
+
+def tiny_model(path: Path, weight: float = 0.5, **changes: object) -> Path:
+    """A small built-in network in a file, with one weight of this value."""
+    network = BuiltinNetwork(**TINY)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[3] = weight
+    write_weights(network.state_dict(), network.config | changes, path, {"name": "My liver model"})
+    return path
+
+
+def test_verify_names_a_model_of_ones_own(capsys: Capture, tmp_path: Path) -> None:
+    outcome = run_command(capsys, "models", "verify", tiny_model(tmp_path / "own.safetensors"))
+    assert outcome.code == 0, outcome.err
+    assert "My liver model" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "changes", [{"widths": [8, 16]}, {"widths": 5}, {"heads": 0}, {"blocks": 2}, {"colour": 1}]
+)
+def test_verify_builds_the_network(capsys: Capture, tmp_path: Path, changes: dict) -> None:
+    path = tiny_model(tmp_path / "own.safetensors", **changes)
+    assert_refused(run_command(capsys, "models", "verify", path), "own.safetensors")
+    with pytest.raises(ModelError):
+        load_model(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    capsys: Capture, tmp_path: Path, value: float
+) -> None:
+    plain = small_checkpoint(tmp_path / "sam.safetensors")
+    with safe_open(plain, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = next(name for name in tensors if "patch_embed" in name)
+    tensors[name].view(-1)[5] = value
+    save_file(tensors, plain)
+    for path in (plain, tiny_model(tmp_path / "own.safetensors", value)):
+        assert_refused(run_command(capsys, "models", "verify", path), path.name, "not finite")
+        with pytest.raises(ModelError, match="not finite"):
+            load_model(path)
+
+
+def test_a_header_that_is_nested_too_deeply(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "deep.safetensors"
+    path.write_bytes((100_000).to_bytes(8, "little") + b'{"a":' * 20_000)
+    assert_refused(run_command(capsys, "models", "verify", path), "damaged")

@@ -43,6 +43,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, ratio: int = 3) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{width} channels cannot be divided among {heads} heads")
         self.heads = heads
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)

@@ -10,9 +10,13 @@ import torch
 
 from ..errors import InputError, ModelError
 from ..safetensors_files import read_safetensors, write_safetensors
+from ..tensor_files import check_finite
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
+# What a file that is no model's, or sizes that make no network, come to.
+BROKEN = (OSError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError)
+BROKEN += (AttributeError, RecursionError)
 VERSION = "2"  # 1: networks that did not look at the remembered slice
 
 
@@ -46,11 +50,10 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
                 f"{path} is of version {metadata.get('version')} of the built-in model, but "
                 f"this SlideSAM reads versions 1 and {VERSION}: install them together."
             )
-        config = {"reference": False, **json.loads(metadata["config"])}
+        network = BuiltinNetwork(**{"reference": False, **json.loads(metadata["config"])})
         values = {name: tensor.float() for name, tensor in tensors.items()}
-    except (OSError, KeyError, ValueError) as error:
+    except BROKEN as error:
         raise ModelError(f"The model file {path} cannot be read: {error}.") from None
-    network = BuiltinNetwork(**config)
     expected = network.state_dict()
     wrong = [
         key
@@ -59,6 +62,7 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
     ]
     if wrong:
         raise ModelError(f"The model file {path} does not fit: {', '.join(wrong[:3])} differ.")
+    check_finite(tensors, path)
     network.load_state_dict(values)
     return network.eval(), metadata
 
