@@ -8,6 +8,7 @@ are the lengths of alternating runs of unset and set voxels, row by row, unset f
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,7 +32,7 @@ def prompts_from_json(text: str | list) -> list[SlicePrompt]:
     """
     try:
         objects = json.loads(text) if isinstance(text, str | bytes) else text
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The prompts are not valid JSON: {error}.") from None
     if not isinstance(objects, list) or not objects:
         raise InputError('The prompts must be a JSON list such as [{"slice": 57, "box": [...]}].')
@@ -52,7 +53,9 @@ def _to_object(prompt: SlicePrompt) -> dict[str, Any]:
 
 def _from_object(entry: Any, place: int) -> SlicePrompt:
     if not isinstance(entry, dict) or "slice" not in entry:
-        raise InputError(f'Prompt {place} must be a JSON object with a "slice", not {entry!r}.')
+        raise InputError(
+            f'Prompt {place} must be a JSON object with a "slice", not {reprlib.repr(entry)}.'
+        )
     unknown = sorted(set(entry) - FIELDS)
     if unknown:
         raise InputError(
@@ -69,8 +72,10 @@ def _from_object(entry: Any, place: int) -> SlicePrompt:
         )
     except InputError:
         raise
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"Prompt {place} cannot be read ({error}): {entry!r}.") from None
+    except (TypeError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise InputError(
+            f"Prompt {place} cannot be read ({error}): {reprlib.repr(entry)}."
+        ) from None
 
 
 def mask_to_object(mask: np.ndarray) -> dict[str, Any]:

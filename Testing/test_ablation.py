@@ -259,3 +259,11 @@ def test_a_variant_that_the_model_cannot_take_writes_nothing(registered, tmp_pat
     assert main([*words, "--model", registered, "--variants", str(path)]) == 2
     assert "Variant 'wide': There is no model's setting 'factor'" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "[2001-99-99]"])
+@pytest.mark.parametrize("name", ["variants.json", "variants.yaml"])
+def test_variants_that_are_too_deep_or_too_large_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"are not (JSON|YAML)"):
+        read_variants(tmp_path / name)

@@ -333,3 +333,17 @@ def test_three_points_are_spread_inside():
     small = np.zeros((5, 5), bool)
     small[2, 2:4] = True
     assert sorted(prompting.inner_points(small, (1.0, 1.0), 3)) == [(2, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"cases": [{"id": "a", "image": "a.nii", "label": "b.nii", "labels": '
+        '[{"value": 1e400, "name": "x"}]}]}',
+    ],
+)
+def test_a_manifest_that_is_too_deep_or_too_large_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"is not JSON|must list objects"):
+        read_manifest(tmp_path / "manifest.json", verify=False)

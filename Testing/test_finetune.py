@@ -99,6 +99,8 @@ def test_regions_and_the_first_version_of_the_format_have_names(folder):
     [
         (lambda root: (root / "dataset.json").unlink(), "is no nnU-Net data set"),
         (lambda root: (root / "dataset.json").write_text('{"labels": 3}'), "is no nnU-Net"),
+        (lambda root: (root / "dataset.json").write_text("[" * 100_000), "is no nnU-Net"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": {"x": 1e400}}'), "is no nnU"),
         (lambda root: (root / "imagesTr" / "liver_002_0000.nii.gz").unlink(), "no image"),
         (lambda root: [p.unlink() for p in (root / "labelsTr").iterdir()], "has no labels"),
     ],

@@ -193,3 +193,20 @@ def test_unusable_json_is_refused_in_one_sentence(text):
     with pytest.raises(InputError) as caught:
         prompts_from_json(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '[{"slice": ' + "9" * 5000 + ', "points": [[1, 1]]}]',
+        '[{"slice": 1e400, "points": [[1, 1]]}]',
+        '[{"slice": 1, "mask": {"shape": [1e400, 1], "runs": [1]}}]',
+        '[{"slice": 1, "mask": {"shape": [9, 9], "runs": [1e400]}}]',
+        '[{"slice": 1, "mask": {"shape": [9, 9], "runs": [99999999999999999999]}}]',
+        '[{"slice": 1, "mask": {"shape": [10000000, 10000000], "runs": [0, 100000000000000]}}]',
+    ],
+)
+def test_json_that_is_too_deep_or_too_large_is_refused(text):
+    with pytest.raises(InputError):
+        prompts_from_json(text)

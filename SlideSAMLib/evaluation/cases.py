@@ -183,7 +183,7 @@ def _entries(path: Path) -> list[dict]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"The manifest {path} cannot be read: {reason}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The manifest {path} is not JSON: {error}.") from None
     entries = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -199,7 +199,7 @@ def _case(manifest: Path, entry: dict, verify: bool) -> Case:
     try:
         names = {int(item["value"]): str(item["name"]) for item in entry.get("labels") or []}
         hashes = dict(entry.get("sha256") or {})
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(
             f'Case {entry["id"]} of {manifest}: "labels" must list objects with "value" and '
             '"name", and "sha256" must be an object.'

@@ -111,7 +111,7 @@ def _read(path: Path) -> Any:
     if path.suffix.lower() == ".json":
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"The variants {path} are not JSON: {error}.") from None
     if importlib.util.find_spec("yaml") is None:
         raise InputError(
@@ -121,7 +121,7 @@ def _read(path: Path) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The variants {path} are not YAML: {error}.") from None
 
 

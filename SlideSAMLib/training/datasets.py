@@ -17,6 +17,8 @@ from .generators import StateMismatch, generator_state, restored_generator
 from .slabs import Labelled, labelled
 
 DEFAULT_ENDING = ".nii.gz"
+# What a dataset.json that cannot be used comes to.
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
 
 
@@ -66,7 +68,7 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
         content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         names, regions = _label_names(content["labels"])
         ending = str(content.get("file_ending", DEFAULT_ENDING))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except BROKEN as error:
         raise InputError(
             f"{folder} is no nnU-Net data set: dataset.json cannot be read ({error})."
         ) from None
