@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import InputError
 from .prompts import SlicePrompt
 from .protocol import SliceModel
 from .sliding import FinishedSlice, Slider, SlideSettings
@@ -117,8 +118,10 @@ def _result(
 
 
 def _loaded(model: SliceModel | str | os.PathLike | None) -> SliceModel:
-    if model is not None and not isinstance(model, str | os.PathLike):
+    if isinstance(model, SliceModel):
         return model
+    if not isinstance(model, str | os.PathLike | None):
+        raise InputError(f"The model must be loaded, or a name or a file, not {model!r}.")
     from .models import load_model
 
     return load_model("builtin" if model is None else model)

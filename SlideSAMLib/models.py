@@ -92,6 +92,8 @@ def load_model(
         The model is not on this computer yet, its file is not the expected one, or it is no
         usable checkpoint.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"A model is loaded by its name or its file, not by {name!r}.")
     name = os.fspath(name)
     if name in _LOADERS:
         return _LOADERS[name](device, precision)

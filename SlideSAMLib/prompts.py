@@ -35,7 +35,8 @@ class SlicePrompt:
     ------
     InputError
         Nothing is marked, the box is empty, inverted or not finite, the labels do not fit the
-        points, a label is neither 0 nor 1, or there are only negative points.
+        points, a label is neither 0 nor 1, there are only negative points, or something is of
+        another kind than it must be.
     """
 
     index: int
@@ -51,13 +52,7 @@ class SlicePrompt:
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "labels", labels)
         if self.mask is not None:
-            mask = np.asarray(self.mask).astype(bool)
-            if mask.ndim != 2 or not mask.any():
-                raise InputError(
-                    f"The mask prompt on slice {self.index} must be a 2D array with at least one "
-                    "voxel set."
-                )
-            object.__setattr__(self, "mask", mask)
+            object.__setattr__(self, "mask", _mask(self.mask, self.index))
         if self.box is None and self.mask is None and 1 not in labels:
             raise InputError(
                 f"The prompt on slice {self.index} marks nothing: give a box, a positive point or "
@@ -103,18 +98,44 @@ class SlicePrompt:
         return (max(x0, 0.0), max(y0, 0.0), min(x1, width - 1.0), min(y1, height - 1.0))
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, of whatever type; True and False are none."""
+    try:
+        return not isinstance(value, bool) and bool(int(value) == value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def _whole(index: int) -> int:
-    if isinstance(index, bool) or int(index) != index:
+    if not is_whole(index):
         raise InputError(f"The slice index must be a whole number, not {index!r}.")
     return int(index)
+
+
+def _mask(values: np.ndarray, index: int) -> np.ndarray:
+    mask = np.asarray(values)
+    if mask.dtype.kind not in "biuf" or (mask.dtype.kind == "f" and not _all_0_or_1(mask)):
+        raise InputError(f"The mask prompt on slice {index} must be an array of True and False.")
+    if mask.ndim != 2 or not mask.any():
+        raise InputError(
+            f"The mask prompt on slice {index} must be a 2D array with at least one voxel set."
+        )
+    return mask.astype(bool)
+
+
+def _all_0_or_1(mask: np.ndarray) -> bool:
+    return bool(((mask == 0) | (mask == 1)).all())
 
 
 def _box(box: Sequence[float] | None) -> tuple[float, float, float, float] | None:
     if box is None:
         return None
-    values = tuple(float(v) for v in box)
+    try:
+        values = () if isinstance(box, str) else tuple(float(v) for v in box)
+    except (TypeError, ValueError, OverflowError):
+        values = ()
     if len(values) != 4 or not np.isfinite(values).all():
-        raise InputError(f"A box needs four finite numbers X0 Y0 X1 Y1, not {tuple(box)}.")
+        raise InputError(f"A box needs four finite numbers X0 Y0 X1 Y1, not {box!r}.")
     x0, y0, x1, y1 = values
     if x1 < x0 or y1 < y0:
         raise InputError(f"The box {values} is inverted: X1 must be >= X0 and Y1 >= Y0.")
@@ -128,11 +149,14 @@ def _points(
 ) -> tuple[tuple[tuple[float, float], ...], tuple[int, ...]]:
     try:
         pairs = tuple((float(x), float(y)) for x, y in ([] if points is None else points))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"Points must be pairs (x, y) of numbers, not {points!r}.") from None
     if not np.isfinite(pairs).all():
         raise InputError(f"Points must be finite numbers, not {pairs}.")
-    signs = (1,) * len(pairs) if labels is None else tuple(int(v) for v in labels)
+    try:
+        signs = (1,) * len(pairs) if labels is None else tuple(int(v) for v in labels)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"Point labels must be a list of 1 and 0, not {labels!r}.") from None
     if len(signs) != len(pairs):
         raise InputError(f"There are {len(pairs)} points but {len(signs)} labels: give one each.")
     if set(signs) - {0, 1}:

@@ -22,7 +22,7 @@ from .front import Anchor, Front, Question, nearest_anchor, predict_anchor, told
 from .fusion import SliceRecord, blend
 from .next_prompt import merge_prompts
 from .patches import Patch
-from .prompts import SlicePrompt
+from .prompts import SlicePrompt, is_whole
 from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
 from .slide_types import FinishedSlice, SlideSettings
 from .stack import Stack
@@ -349,7 +349,7 @@ def checked_limits(stack: Stack, first: int | None, last: int | None) -> tuple[i
     for name, value in (("first", first), ("last", last)):
         if value is None:
             continue
-        if isinstance(value, bool) or int(value) != value:
+        if not is_whole(value):
             raise InputError(f"The {name} slice must be a whole number, not {value!r}.")
         if not 0 <= value < stack.slices:
             raise InputError(

@@ -260,3 +260,20 @@ def test_slide_is_a_generator_with_stops_for_its_value():
         while True:
             next(slides)
     assert end.value.value["forward"] == SlideSAMLib.Stop.NOTHING_LEFT
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"first": "a"}, "first slice must be a whole number"),
+        ({"last": float("nan")}, "last slice must be a whole number"),
+        ({"model": 5}, "must be loaded, or a name or a file"),
+        ({"model": ThresholdModel}, "must be loaded, or a name or a file"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(wrong, words):
+    volume, _ = block_volume()
+    with pytest.raises(InputError, match=words):
+        segment(volume, PROMPT, **{"model": ThresholdModel(), **wrong})
+    with pytest.raises(InputError, match="by its name or its file"):
+        SlideSAMLib.load_model(None)

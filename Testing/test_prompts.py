@@ -38,11 +38,36 @@ SHAPE = (20, 30)
         ({"index": 1.5, "points": [(1, 2)]}, "whole number"),
         ({"index": 1, "mask": np.zeros((4, 4))}, "at least one"),
         ({"index": 1, "mask": np.ones((4, 4, 4))}, "2D"),
+        ({"index": 1, "mask": np.full((4, 4), np.nan)}, "True and False"),
+        ({"index": 1, "mask": np.full((4, 4), 0.5)}, "True and False"),
+        ({"index": 1, "mask": np.array([["a", "b"]])}, "True and False"),
+        ({"index": 1, "mask": "x"}, "True and False"),
+        ({"index": None, "points": [(1, 2)]}, "whole number"),
+        ({"index": "x", "points": [(1, 2)]}, "whole number"),
+        ({"index": "1", "points": [(1, 2)]}, "whole number"),
+        ({"index": True, "points": [(1, 2)]}, "whole number"),
+        ({"index": np.nan, "points": [(1, 2)]}, "whole number"),
+        ({"index": np.inf, "points": [(1, 2)]}, "whole number"),
+        ({"index": 1, "box": 5}, "four finite numbers"),
+        ({"index": 1, "box": "1234"}, "four finite numbers"),
+        ({"index": 1, "box": (1, None, 3, 4)}, "four finite numbers"),
+        ({"index": 1, "box": (1, 10**400, 3, 4)}, "four finite numbers"),
+        ({"index": 1, "points": [(1, 10**400)]}, "pairs"),
+        ({"index": 1, "points": [(1, 2)], "labels": 1}, "list of 1 and 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": ["x"]}, "list of 1 and 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": [np.nan]}, "list of 1 and 0"),
     ],
 )
 def test_unusable_prompts_are_refused(fields, words):
     with pytest.raises(InputError, match=words):
         SlicePrompt(**fields)
+
+
+def test_whole_numbers_and_masks_may_be_of_any_kind():
+    prompt = SlicePrompt(np.float32(3), mask=np.array([[0, 255]], np.uint8))
+    assert prompt.index == 3 and type(prompt.index) is int
+    assert prompt.mask.tolist() == [[False, True]]
+    assert SlicePrompt(np.int64(3), mask=[[0.0, 1.0]]).mask.dtype == bool
 
 
 @pytest.mark.parametrize(
