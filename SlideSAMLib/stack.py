@@ -210,7 +210,16 @@ def _checked_window(window: Sequence[float] | None, volume: np.ndarray) -> tuple
         raise InputError(
             f"The intensity window must be two finite numbers LOW < HIGH, not {window!r}."
         )
-    return values
+    above = below = False
+    for plane in volume:  # a few planes nearly always tell
+        above = above or bool((plane > values[0]).any())
+        below = below or bool((plane < values[1]).any())
+        if above and below:
+            return values
+    raise InputError(
+        f"The intensity window {values[0]:g} to {values[1]:g} lies outside all voxels of the "
+        "volume: choose one that shows something."
+    )
 
 
 def _reorder(spacing: tuple[float, float, float], axis: int) -> tuple[float, float, float]:

@@ -82,9 +82,12 @@ def read_image(
     ------
     InputError
         The file is missing or no image, it is not a 3D scalar image, it looks like a label map,
-        it has non-finite voxels, or the DICOM folder is empty, ambiguous or has gaps.
+        it has non-finite voxels or their value cannot be used, or the DICOM folder is empty,
+        ambiguous, damaged or not a straight stack of slices.
     """
     path = Path(path)
+    if fill_non_finite is not None and not np.isfinite(fill_non_finite):
+        raise InputError(f"--fill-non-finite must be a finite number, not {fill_non_finite:g}.")
     if not path.exists():
         raise InputError(f"There is no file {path}.")
     hidden = None
@@ -238,6 +241,10 @@ def _finite(
         raise InputError(
             f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it, or give "
             "--fill-non-finite VALUE to replace them."
+        )
+    if abs(fill) > np.finfo(array.dtype).max:
+        raise InputError(
+            f"--fill-non-finite {fill:g} does not fit into the {array.dtype} voxels of {path}."
         )
     for k, plane in enumerate(array):
         plane[~np.isfinite(plane) if hidden is None else hidden[k]] = fill

@@ -165,3 +165,14 @@ def test_keys_of_slices_are_those_of_their_voxels():
     assert stack.window(0).slice_keys[0] == stack.window(0).slice_keys[1]
     others = [Stack(VOLUME, key="b"), Stack(VOLUME, key="a", axis=1), Stack(VOLUME)]
     assert all(not set(s.window(1).slice_keys) & set(stack.window(1).slice_keys) for s in others)
+
+
+@pytest.mark.parametrize("window", [(1000, 2000), (100, 200), (-50, 0), (-9, -5)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_a_window_that_shows_nothing_is_refused(window, dtype):
+    volume = np.zeros((4, 5, 6), dtype)
+    volume[3, 4, 5] = 100
+    with pytest.raises(InputError, match="lies outside all voxels"):
+        Stack(volume, window=window)
+    assert Stack(volume, window=(99, 2000)).intensity == (99, 2000)
+    assert Stack(volume, window=(0, 100)).intensity == (0, 100)

@@ -158,6 +158,24 @@ def test_non_finite_voxels_are_refused_or_filled(tmp_path: Path, suffix: str, pi
     assert np.array_equal(filled, expected)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "finite number"),
+        (-np.inf, "finite number"),
+        (1e39, "does not fit into the float32"),
+    ],
+)
+def test_values_that_cannot_fill_voxels_are_refused(
+    tmp_path: Path, value: float, message: str
+) -> None:
+    array = noisy().astype(np.float32)
+    array[2, 3, 4] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "nan.nrrd"))
+    with pytest.raises(InputError, match=message):
+        volumes.read_image(tmp_path / "nan.nrrd", fill_non_finite=value)
+
+
 @pytest.mark.parametrize("pixel", [np.uint8, np.int16, np.float32, np.float64])
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".img"])
 @pytest.mark.parametrize("kept", [0.5, -1, -9])
