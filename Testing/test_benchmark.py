@@ -256,6 +256,34 @@ def test_a_profile_names_the_operations(network) -> None:
     assert "Self CPU" in profiling.table(network, CPU, torch.float32, 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--shape", "20", "40", "40"], ["100 slices", "volume of 20", "larger --shape"]),
+        (["--data", "missing.json"], ["missing.json"]),
+        (["--data", "m.json", "--cases", "other"], ["no case other"]),
+        (["--data", "m.json"], ["i.nii.gz is missing"]),
+        (["--data", "empty.json"], ["No case has a structure"]),
+        (["--data", "whole.json", "--checkpoint", "missing.pth"], ["missing.pth"]),
+    ],
+)
+def test_what_is_needed_is_read_before_anything_is_measured(
+    tmp_path: Path, capsys, monkeypatch, words: list[str], parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    volume, mask = ball_volume()
+    write_image(tmp_path / "v.nii.gz", volume)
+    write_image(tmp_path / "l.nii.gz", mask.astype(np.uint8))
+    write_image(tmp_path / "none.nii.gz", mask.astype(np.uint8) * 0)
+    for name, image, label in (("m", "i", "l"), ("whole", "v", "l"), ("empty", "v", "none")):
+        case = {"id": "ball", "image": f"{image}.nii.gz", "label": f"{label}.nii.gz"}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"cases": [case]}))
+    for name in ("_rates", "_network"):
+        monkeypatch.setattr(suite.Suite, name, lambda *rest: pytest.fail("it measures"))
+    outcome = run_command(capsys, "benchmark", "--parts", "runs", "agreement", *words)
+    assert_refused(outcome, *parts)
+
+
 def test_the_names_of_the_command_are_those_of_the_suite() -> None:
     from SlideSAMLib.cli import benchmark
 
@@ -267,6 +295,8 @@ def test_the_names_of_the_command_are_those_of_the_suite() -> None:
     ("words", "parts"),
     [
         (["--rounds", "0"], ["1 or more"]),
+        (["--rounds", "x"], ["a whole number, 1 or more, not x"]),
+        (["--parts", "agreement", "--models", "builtin"], ["needs --data"]),
         (["--cases", "a"], ["--data"]),
         (["--slices", "9", "--shape", "5", "40", "40"], ["fewer --slices"]),
         (["--json", "missing/out.json"], ["no folder"]),

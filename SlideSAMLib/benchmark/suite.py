@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..devices import choose_device, choose_precision, precision_name
+from ..errors import InputError
 from ..models import load_model
 from . import agreement, encoding, large, machine, phantom, profiling, runs, startup, subjects
 
@@ -61,7 +62,8 @@ class Suite:
         self.report: dict[str, Any] = {"machine": machine.describe(self.device)}
 
     def run(self) -> dict[str, Any]:
-        """Measure everything."""
+        """Measure everything. Raises InputError or ModelError, and then before it measures."""
+        self._check()
         if "startup" in self.plan.parts:
             self.say("start-up")
             self.report["startup"] = startup.measure(self.plan.device)
@@ -78,6 +80,25 @@ class Suite:
         if "agreement" in self.plan.parts:
             self._masks()
         return self.report
+
+    def _check(self) -> None:
+        """Read what the parts need, so that nothing wrong is found after an hour."""
+        plan = self.plan
+        if "runs" in plan.parts:
+            ours = [BUILTIN] if BUILTIN in plan.models else []
+            for what in ours + [self.device.type] * bool(self.sizes):
+                shape, slices = self._size(what)
+                if slices > shape[0]:
+                    raise InputError(
+                        f"An object of {slices} slices does not fit into a volume of {shape[0]}: "
+                        "give fewer --slices or a larger --shape."
+                    )
+        if "agreement" in plan.parts and plan.manifest is not None:
+            from ..evaluation.cases import check_structures, read_manifest
+
+            check_structures(read_manifest(plan.manifest, plan.cases), plan.limit, 0)
+            if plan.checkpoint is not None:
+                load_model(plan.checkpoint, plan.device, "float32")
 
     def _rates(self) -> None:
         self.rates: dict[torch.dtype, float] = {}

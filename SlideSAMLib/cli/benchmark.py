@@ -117,11 +117,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
         plan = replace(plan, parts=("runs", "startup"), models=("builtin",), rounds=1)
     if args.data is None and (args.cases or args.limit or args.checkpoint):
         raise InputError("--cases, --limit and --checkpoint need the volumes of --data MANIFEST.")
-    if args.shape and args.slices and args.slices > args.shape[0]:
-        raise InputError(
-            f"An object of {args.slices} slices does not fit into a volume of {args.shape[0]}: "
-            "give fewer --slices or a larger --shape."
-        )
+    networks = [name for name in args.models or plan.models if name.startswith("vit")]
+    if "agreement" in (args.parts or ()) and args.data is None and not networks:
+        raise InputError("The agreement of the built-in model's masks needs --data MANIFEST.")
     names = ("parts", "models", "device", "precisions", "batches", "rounds", "slices", "cases")
     chosen = {name: getattr(args, name) for name in (*names, "limit", "checkpoint")}
     chosen |= {"manifest": args.data, "shape": tuple(args.shape) if args.shape else None}
@@ -146,7 +144,6 @@ _DEFAULT = ("device", "auto")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text}")
+    return int(text)
