@@ -25,6 +25,7 @@ from torch import Tensor
 from .adapters import base_path, is_adapter, merge_adapter
 from .architecture import config_title, infer_config
 from .errors import InputError, ModelError
+from .file_modes import make_ordinary
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
 from .tensor_files import TensorFile, check_finite, is_builtin, read_tensor_file
@@ -129,6 +130,7 @@ def convert(
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         save_file(tensors, str(partial), metadata=metadata)
+        make_ordinary(partial)
         os.replace(partial, target)
     except (OSError, SafetensorError) as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .file_modes import make_ordinary
+
 _LONGEST_HEADER = 100_000_000  # bytes, as in the package
 _DTYPES = {
     "F64": torch.float64,
@@ -118,5 +120,9 @@ def write_safetensors(
 
     part = path.with_name(path.name + ".part")
     small = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
-    save_file(small, part, dict(metadata))
-    os.replace(part, path)
+    try:
+        save_file(small, part, dict(metadata))
+        make_ordinary(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from SlideSAMLib.cli import outputs
+from SlideSAMLib.cli.stopping import signals_as_interrupts
 from Testing.cli_tools import (
     BOX,
     DIRECTION,
@@ -214,35 +215,52 @@ def test_python_m_ends_with_one_line_and_code_2() -> None:
     assert done.stderr == "error: There is no file no-such-file.nii.gz.\n"
 
 
-def test_control_c_in_a_process(tmp_path: Path, repository_root: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_in_a_process(tmp_path: Path, repository_root: Path, name: str, code: int) -> None:
+    """While the mask is being written: nothing of it is left."""
     image = write_image(tmp_path / "image.nrrd", noisy_ball()[0])
-    code = (
+    program = (
         "import signal, sys, time\n"
+        "import SimpleITK\n"
         "from SlideSAMLib import models\n"
         "from SlideSAMLib.cli.main import main\n"
+        "from Testing.fakes import ThresholdModel\n"
         # Shells let what they start in the background ignore it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def load(device, precision):\n"
-        "    print('loading', flush=True)\n"
+        "def write(*arguments, **more):\n"
+        "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "models.register_model('slow', load)\n"
+        "SimpleITK.WriteImage = write\n"
+        "models.register_model('threshold', lambda device, precision: ThresholdModel())\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    words = ["segment", str(image), str(tmp_path / "out.nrrd"), *BOX, "--model", "slow"]
+    words = ["segment", str(image), str(tmp_path / "out.nrrd"), *BOX, "--model", "threshold"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", program, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=repository_root,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "loading\n"
-    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(getattr(signal, name))
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err == "interrupted: nothing half written\n"
     assert [p.name for p in tmp_path.iterdir()] == ["image.nrrd"]
+
+
+def test_signals_are_left_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does it
+    try:
+        with signals_as_interrupts():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert run_command(capsys, "--version").code == 0
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

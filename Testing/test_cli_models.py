@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,27 @@ def test_a_header_that_is_nested_too_deeply(capsys: Capture, tmp_path: Path) -> 
     path = tmp_path / "deep.safetensors"
     path.write_bytes((100_000).to_bytes(8, "little") + b'{"a":' * 20_000)
     assert_refused(run_command(capsys, "models", "verify", path), "damaged")
+
+
+def test_model_files_may_be_read_by_others(capsys: Capture, tmp_path: Path) -> None:
+    source = small_checkpoint(tmp_path / "lora.safetensors")
+    target = tmp_path / "plain.safetensors"
+    earlier = os.umask(0o027)
+    try:
+        assert run_command(capsys, "models", "convert", source, target).code == 0
+        own = tiny_model(tmp_path / "own.safetensors")
+    finally:
+        os.umask(earlier)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (target, own)] == [0o640, 0o640]
+
+
+def test_nothing_is_left_of_a_model_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_model(tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -11,9 +11,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from ..errors import SlideSAMError
+from .stopping import Terminated, signals_as_interrupts
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -63,30 +65,39 @@ def build_parser(chosen: str | None) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 2 wrong use or input, 130 interrupted."""
+    """Run the command and return its exit code.
+
+    0 done, 2 wrong use or input, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:
-        args = build_parser(chosen).parse_args(words)
-        if args.version:
-            from .. import __version__
-
-            print(f"SlideSAM {__version__}")
-            return OK
-        if args.command is None:
-            raise UsageError("no command given (see slidesam --help)")
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+        with signals_as_interrupts():
+            return _run(words, chosen)
     except SystemExit as stop:  # --help
         return OK if stop.code is None else int(stop.code)
-    except KeyboardInterrupt:
-        print("interrupted: nothing half written", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # the terminal may have gone
+            print("interrupted: nothing half written", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except (SlideSAMError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _run(words: list[str], chosen: str | None) -> int:
+    args = build_parser(chosen).parse_args(words)
+    if args.version:
+        from .. import __version__
+
+        print(f"SlideSAM {__version__}")
+        return OK
+    if args.command is None:
+        raise UsageError("no command given (see slidesam --help)")
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
 
 def entry() -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import InputError
+from ..file_modes import make_ordinary
 from ..formats import OUTPUT_SUFFIXES
 
 
@@ -60,7 +61,5 @@ def _temporary(path: Path) -> Path:
     suffix = next((s for s in OUTPUT_SUFFIXES if path.name.lower().endswith(s)), path.suffix)
     handle, name = tempfile.mkstemp(prefix=".slidesam-", suffix=suffix, dir=path.parent)
     os.close(handle)
-    mask = os.umask(0)  # mkstemp makes private files; a result should be like any other file
-    os.umask(mask)
-    os.chmod(name, 0o666 & ~mask)
+    make_ordinary(Path(name))
     return Path(name)
