@@ -255,7 +255,7 @@ def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_pa
         ({"held_out": 1}, "held_out"),
         ({"sources": {"dreams": 1}}, "sources has dreams"),
         ({"start_from": "none.safetensors"}, "is not there"),
-        ({"steps": "many"}, "must be a number"),
+        ({"steps": "many"}, "steps must be a whole number from 1 on, not 'many'"),
     ],
 )
 def test_bad_settings_are_refused_and_nothing_is_written(folder, tmp_path, capsys, change, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from ..errors import InputError
 from ..evaluation.prompting import PROMPTS
 from ..evaluation.protocols import EXTENT, FULL
+from .settings import check_settings
 
 PARTS = ("all", "decoder", "lora")
 SOURCES = ("shapes", "implants", "label_maps", "regions", "real")
@@ -126,8 +128,8 @@ def read_config(path: Path) -> TrainConfig:
 def read_settings(path: Path) -> dict:
     """The settings of a YAML file, unchecked but for `output`; raises InputError."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The configuration {path} cannot be read: {error}.") from None
     if not isinstance(values, dict) or "output" not in values:
         raise InputError(f"The configuration {path} must name at least the folder `output`.")
@@ -136,12 +138,13 @@ def read_settings(path: Path) -> dict:
 
 def train_config(values: dict, path: Path) -> TrainConfig:
     """Settings checked and made a TrainConfig; `path` is named in errors."""
-    unknown = sorted(set(values) - {f.name for f in fields(TrainConfig)})
+    unknown = sorted(map(str, set(values) - {f.name for f in fields(TrainConfig)}))
     if unknown:
         raise InputError(f"The configuration {path} has unknown settings: {', '.join(unknown)}.")
+    check_settings(values, path)
     try:
         described = [_dataset(entry) for entry in values.get("datasets") or []]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
             "`weight`, `labels`, `channel` and `unlabelled`."
@@ -154,6 +157,9 @@ def train_config(values: dict, path: Path) -> TrainConfig:
 
 def _dataset(entry: dict) -> DatasetConfig:
     described = DatasetConfig(**entry)
+    whole = [described.channel, 0 if described.unlabelled is None else described.unlabelled]
+    if not isfinite(float(described.weight)) or any(int(n) != float(n) for n in whole):
+        raise ValueError
     labels = described.labels
     labels = (labels,) if isinstance(labels, str) else tuple(str(name) for name in labels)
     return replace(

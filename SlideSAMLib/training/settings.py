@@ -1,0 +1,94 @@
+"""What each setting of a training may be, before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+PRECISIONS += ("32", "16", "bf16", "64", 32, 16, 64)  # the older names, which Fabric knows still
+LARGEST_SEED = 2**32 - 1
+LARGEST = 1e30  # of any other number; far beyond what makes sense
+
+Rule = tuple[Callable[[Any], bool], str]  # what is right, and how it is called
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _whole(least: int, most: float = math.inf) -> Rule:
+    about = f"a whole number from {least} " + ("on" if most == math.inf else f"to {most}")
+    return lambda value: _is_whole(value) and least <= value <= most, about
+
+
+def _or_none(rule: Rule) -> Rule:
+    return lambda v: v is None or rule[0](v), rule[1]
+
+
+def _shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(LEAST_0[0], value.values()))
+
+
+ABOVE_0: Rule = (lambda v: _is_number(v) and 0 < v < LARGEST, "a number above 0")
+LEAST_0: Rule = (lambda v: _is_number(v) and 0 <= v < LARGEST, "a number of 0 or more")
+TEXT: Rule = (lambda v: isinstance(v, str) and bool(v.strip()), "a text")
+RULES: dict[str, Rule] = {
+    "output": TEXT,
+    "data": _or_none(TEXT),
+    "start_from": _or_none(TEXT),
+    "seed": _whole(0, LARGEST_SEED),
+    **{name: _whole(1) for name in ("steps", "batch", "accumulate", "log_every", "lora_rank")},
+    **{name: _whole(1) for name in ("shapes", "in_memory")},
+    "data_processes": _whole(0),
+    "minutes": _or_none(ABOVE_0),
+    "learning_rate": ABOVE_0,
+    "weight_decay": LEAST_0,
+    "save_minutes": LEAST_0,
+    "held_out": LEAST_0,
+    # How large these may be is said where they are used.
+    "warm_up": (_is_whole, "a whole number"),
+    "threads": (_is_whole, "a whole number"),
+    "average": (_is_number, "a number"),
+    "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(map(str, PRECISIONS[:6]))}"),
+    "tensorboard": (lambda v: isinstance(v, bool), "true or false"),
+    "sources": (_shares, "names of sources with a share of 0 or more each"),
+    "network": (lambda v: isinstance(v, dict), "names of sizes with their values"),
+}
+SELECT = {"steps": _or_none(_whole(1)), "minutes": _or_none(ABOVE_0)}
+
+
+def check_settings(values: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for the first setting of another kind or size; `path` is named in it."""
+    _check(values, RULES, path, "")
+    select = values.get("select")
+    _check(select if isinstance(select, dict) else {}, SELECT, path, " of select")
+    output = Path(values["output"])
+    taken = next((place for place in (output, *output.parents) if place.is_file()), None)
+    if taken is not None:
+        raise InputError(f"In {path}, output cannot be a folder: {taken} is a file.")
+
+
+def _check(values: Mapping[str, Any], rules: Mapping[str, Rule], path: Path, where: str) -> None:
+    for name, (good, about) in rules.items():
+        if name in values and not good(values[name]):
+            value = f"{reprlib.repr(values[name])}{_hint(values[name])}"
+            raise InputError(f"In {path}, {name}{where} must be {about}, not {value}.")
+
+
+def _hint(value: Any) -> str:
+    """YAML takes some numbers with an exponent, such as 2e-4, for texts."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    return f" as a text: write {number:f}" if math.isfinite(number) else ""
