@@ -82,3 +82,15 @@ def test_what_people_write_is_taken(tmp_path: Path) -> None:
     assert read_config(path).minutes == 5
     for recipe in sorted((ROOT / "Resources" / "Models").glob("*.yaml")):
         assert read_config(recipe).steps > 0
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"foo": 1}, {"widths": [1]}, {"widths": [-1] * 4}, {"widths": []}, {"heads": 0}, {"heads": 5}],
+)
+def test_networks_that_cannot_be_built(tmp_path: Path, capsys, network: dict) -> None:
+    path = tmp_path / "run.yaml"
+    settings = {"output": str(tmp_path / "run"), "network": network, "sources": {"shapes": 1}}
+    path.write_text(yaml.safe_dump(settings))
+    assert_refused(run_command(capsys, "train", path), "The setting network")
+    assert not (tmp_path / "run").exists()

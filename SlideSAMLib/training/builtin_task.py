@@ -79,7 +79,7 @@ def _network(config: TrainConfig) -> BuiltinNetwork:
             return BuiltinNetwork(**config.network)
         known = with_reference(read_network(Path(config.start_from)))
         return deepened(known, **config.network)
-    except (TypeError, ValueError) as error:  # another name, or too few numbers
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, IndexError) as error:
         raise InputError(
             f"The setting network, {config.network}, cannot be used: {error}."
         ) from None
