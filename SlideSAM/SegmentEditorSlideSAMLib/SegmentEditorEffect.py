@@ -332,7 +332,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         work = self.interaction.work
         if work is None:
             return
-        part, jumped = work.source.part, False
+        part, jumped = self.interaction.reader.part() or work.source.part, False
         for node in self.views.nodes():
             shown = slice_views.shown_slice(node, part)
             if shown is not None and shown[0] == work.axis:
@@ -356,6 +356,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.panel.enable(
             sliding=interaction.sliding,
             marked=bool(prompts),
+            begun=bool(prompts) or work is not None,
             previewed=work is not None and bool(work.previews) and not work.has_result,
             dirty=work is not None and work.dirty and work.has_result,
             rated=work is not None and work.weakest is not None,

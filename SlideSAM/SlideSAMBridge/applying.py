@@ -51,7 +51,8 @@ def apply(effect: Any, work: Work, mode: str) -> None:
 
     mask, earlier, part = _masks(work, mode)
     before = selected_mask(effect, part)
-    back = earlier & ~mask  # no longer covered: change it back
+    judged = _judged(work, part)
+    back = earlier & ~mask & judged  # no longer covered: change it back
     back &= before if mode == "add" else ~before
     if mode == "replace":
         back[...] = False
@@ -69,7 +70,7 @@ def apply(effect: Any, work: Work, mode: str) -> None:
         _modify(effect, work.segment_id, back, part, backward)
     _modify(effect, work.segment_id, mask, part, forward)
     changed = mask & editable & (before if mode == "remove" else ~before)
-    work.written = Written(mode, changed | (earlier & mask), part)
+    work.written = Written(mode, changed | (earlier & (mask | ~judged)), part)
     work.dirty = False
 
 
@@ -90,6 +91,22 @@ def _masks(work: Work, mode: str) -> tuple[np.ndarray, np.ndarray, Lattice]:
         part = source.cropped(np.stack([low, high], axis=1).ravel())
     earlier = work.written.on(part) if again else np.zeros(part.shape, bool)
     return mask[source.slices(part)], earlier, part
+
+
+def _judged(work: Work, part: Lattice) -> np.ndarray:
+    """Where the result tells the object from the rest: bool, to be broadcast to (K, J, I).
+
+    Everywhere, but after a run that was stopped only on the slices that it had finished.
+    """
+    axis = 2 - work.axis  # (I, J, K) to the array axes (K, J, I)
+    judged = np.full(part.shape[axis], not work.unfinished)
+    start = int(part.first[work.axis] - work.source.part.first[work.axis])
+    for index in work.slices:
+        if 0 <= index - start < len(judged):
+            judged[index - start] = True
+    shape = [1, 1, 1]
+    shape[axis] = len(judged)
+    return judged.reshape(shape)
 
 
 def result_mask(work: Work) -> np.ndarray:

@@ -79,6 +79,17 @@ class PromptSet:
         """Without the mark at this place."""
         return PromptSet(self.marks[:number] + self.marks[number + 1 :])
 
+    def slide_axis(self) -> int | None:
+        """The axis to slide along, an index into (I, J, K); None where nothing is marked.
+
+        That of the last box or mask, which count along their own axis only, else of the last point
+        on the object: what is outside says nothing about the direction.
+        """
+        shaped = [mark for mark in self.marks if mark.kind != "point"]
+        inside = [mark for mark in self.marks if mark.label]
+        found = shaped or inside or self.marks
+        return found[-1].axis if found else None
+
     def on_slices(self, lattice: Lattice, axis: int) -> dict[int, list[Mark]]:
         """The marks that count for slides along `axis`, by slice of `lattice` (from its start).
 

@@ -16,12 +16,13 @@ from .text import tr as _
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Source:
     """A volume on a lattice, as it was at one moment.
 
     voxels : (K, J, I) on `part`, a copy.
-    part : the voxels of the segmentation's lattice that the volume covers.
+    part : the voxels of the segmentation's lattice that the volume covers, where they lay when it
+        was read last: volume and segmentation may have been moved together since.
     number : tells sources apart; the same number means the same voxels.
     """
 
@@ -79,6 +80,7 @@ class SourceReader:
         if self._last is None or self._last.signature != signature:
             self._last = None  # before the copy: two large volumes at once are one too many
             self._last = Source(self._copy(segmentation_node, part), part, signature)
+        self._last.part = part
         return self._last
 
     def unchanged(self, source: Source) -> bool:
@@ -117,4 +119,5 @@ def _signature(volume_node: Any, part: Lattice) -> tuple:
         part.extent,
         tuple(np.round(place, 9).ravel().tolist()),
         tuple(np.round(part.ijk_to_local, 9).ravel().tolist()),
+        tuple(np.round(part.spacing, 9).tolist()),  # a common transform may scale both
     )

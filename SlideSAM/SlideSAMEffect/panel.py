@@ -237,7 +237,13 @@ class Panel:
         self.progress.setFormat(text)
 
     def enable(
-        self, sliding: bool, marked: bool, previewed: bool, dirty: bool, rated: bool
+        self,
+        sliding: bool,
+        marked: bool,
+        begun: bool,
+        previewed: bool,
+        dirty: bool,
+        rated: bool,
     ) -> None:
         """Let only those controls be used that do something now."""
         self.segment.setEnabled(marked and not sliding)
@@ -246,7 +252,7 @@ class Panel:
         self.discard.setEnabled(dirty and not sliding)
         self.candidate.setEnabled(previewed and not sliding)
         self.existing.setEnabled(not sliding)
-        self.clear.setEnabled(marked)
+        self.clear.setEnabled(begun)
         self.weakest.setEnabled(rated and not sliding)
         for widget in (self.model, self.direction, self.mode, self.limit):
             widget.setEnabled(not sliding)
