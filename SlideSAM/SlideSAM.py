@@ -24,7 +24,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, library, segmenting, segments
+from SlideSAMBridge import batch, library, preferences, segmenting, segments
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -287,7 +287,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def _cache(self) -> Any:
         from SlideSAMLib import EmbeddingCache
 
-        return EmbeddingCache()
+        return EmbeddingCache(preferences.cache_bytes())
 
     def _loadedModel(self, model: Any, device: str, precision: str) -> Any:
         if not isinstance(model, str | Path):

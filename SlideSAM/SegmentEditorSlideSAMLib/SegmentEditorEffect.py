@@ -12,7 +12,7 @@ import qt
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
-from SlideSAMBridge import library, slice_views
+from SlideSAMBridge import library, preferences, slice_views
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
 from SlideSAMEffect import models_list, parameters, reloading, views
@@ -116,6 +116,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.find()
         self.shortcuts.enable()
         self.interaction.selection_changed()
+        self.interaction.jobs.shelf.resize_cache(preferences.cache_bytes())
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")

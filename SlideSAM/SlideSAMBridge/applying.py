@@ -140,5 +140,7 @@ def _editable(effect: Any, source: Source, part: Lattice) -> np.ndarray:
 def _modify(effect: Any, segment_id: str, mask: np.ndarray, part: Lattice, mode: Any) -> None:
     box = editing.bounding_part(mask, part)
     image = editing.label_image(mask[part.slices(box)], box)
-    node = effect.parameterSetNode()
-    effect.modifySegmentByLabelmap(node.GetSegmentationNode(), segment_id, image, mode)
+    node = effect.parameterSetNode().GetSegmentationNode()
+    if mode == effect.ModificationModeSet:
+        image = editing.replacement(node, segment_id, image)
+    effect.modifySegmentByLabelmap(node, segment_id, image, mode)

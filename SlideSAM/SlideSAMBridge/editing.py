@@ -160,6 +160,8 @@ class Editor:
             self.logic.ModificationModeSet if replace else self.logic.ModificationModeAdd
         )  # members of the logic's own enum: an int is refused
         segmentation_node = self.node.GetSegmentationNode()
+        if replace:
+            image = replacement(segmentation_node, segment_id, image)
         self.logic.ModifySegmentByLabelmap(segmentation_node, segment_id, image, mode, True, False)
 
     def can_undo(self) -> bool:
@@ -253,6 +255,32 @@ def label_image(mask: np.ndarray, lattice: Lattice) -> Any:
     voxels = np.ascontiguousarray(mask, np.uint8).ravel()  # i runs fastest, as VTK stores it
     image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True))
     return image
+
+
+def replacement(segmentation_node: Any, segment_id: str, image: Any) -> Any:
+    """A labelmap with which mode Set replaces all that a segment has; call it before the edit.
+
+    By itself Set leaves everything outside of a small image where the segment's labelmap is on
+    another lattice, and takes what masking protects out there where it is on the same one. So this
+    brings the segment onto the lattice of `image`, and gives `image` the size of both.
+    """
+    import slicer
+
+    logic, resample = slicer.vtkSlicerSegmentationsModuleLogic, slicer.vtkOrientedImageDataResample
+    part = lattices.of_image(image, segmentation_node)
+    own = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if own is not None and not own.IsEmpty() and not resample.DoGeometriesMatch(own, image):
+        nothing = label_image(np.zeros(part.shape, bool), part)  # any edit resamples the segment
+        logic.SetBinaryLabelmapToSegment(
+            nothing, segmentation_node, segment_id, logic.MODE_MERGE_MAX
+        )
+        own = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if own is None or own.IsEmpty():
+        return image
+    extent = np.array(own.GetExtent())
+    low, high = np.minimum(part.first, extent[0::2]), np.maximum(part.last, extent[1::2])
+    both = part.cropped(np.stack([low, high], axis=1).ravel())
+    return label_image(on_lattice(image, both) != 0, both)
 
 
 def bounding_part(mask: np.ndarray, lattice: Lattice) -> Lattice:

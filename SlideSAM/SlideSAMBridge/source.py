@@ -76,7 +76,7 @@ class SourceReader:
             raise RuntimeError(_("The segmentation has no geometry: choose a source volume."))
         lattice = lattices.of_image(image, segmentation_node)
         part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
-        signature = _signature(volume_node, part)
+        signature = signature_of(volume_node, part)
         if self._last is None or self._last.signature != signature:
             self._last = None  # before the copy: two large volumes at once are one too many
             self._last = Source(self._copy(segmentation_node, part), part, signature)
@@ -87,7 +87,7 @@ class SourceReader:
         """Whether results on this source still fit the scene."""
         volume_node = self._nodes()[1]
         part = self.part()
-        return part is not None and _signature(volume_node, part) == source.signature
+        return part is not None and signature_of(volume_node, part) == source.signature
 
     def forget(self) -> None:
         """Let go of the copy."""
@@ -107,8 +107,11 @@ class SourceReader:
         return image_array(image)[lattice.slices(part)].copy()
 
 
-def _signature(volume_node: Any, part: Lattice) -> tuple:
-    """Changes with the voxels of the volume, and with where they lie on the lattice."""
+def signature_of(volume_node: Any, part: Lattice) -> tuple:
+    """Changes with the voxels of the volume, and with where they lie on the lattice.
+
+    part : as `lattice.covered_part` gives it for the volume.
+    """
     place = np.linalg.solve(part.ijk_to_ras, lattices.of_volume(volume_node).ijk_to_ras)
     image = volume_node.GetImageData()
     scalars = image.GetPointData().GetScalars()

@@ -244,6 +244,16 @@ def test_reload(kept_modules, busy, quick_model):
     assert busy.props() == busy.empty
 
 
+def test_the_preferred_size_of_the_cache_counts(stage_of, slidesam):
+    """Also where nobody has opened the module's panel."""
+    from SlideSAMBridge import preferences, work
+
+    preferences.change(cache_mib=64)
+    stage_of()
+    assert work.shared_shelf.cache().max_bytes == 64 * 2**20
+    assert slidesam.SlideSAMLogic()._cache().max_bytes == 64 * 2**20
+
+
 def test_works_without_a_layout_manager(stage_of):
     """As in a window-less Slicer: views join with their first event."""
     stage = stage_of(layout=False)
