@@ -167,6 +167,58 @@ def test_a_correction_takes_back_what_was_applied(stage_of):
     assert np.array_equal(stage.mask(), drawn)
 
 
+@pytest.mark.parametrize("overwrite", ["OverwriteAllSegments", "OverwriteVisibleSegments"])
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_a_correction_gives_other_segments_back_what_was_taken(stage_of, overwrite, mode):
+    """Or a leak that was corrected would leave a hole where something else had been drawn."""
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, 12:15, 16:20] = scenes.INSIDE
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    stage.editor.node.SetOverwriteMode(getattr(stage.editor.node, overwrite))
+    stage.effect.setParameter("Mode", mode)
+    drawn = {"B": np.zeros(SHAPE, bool), "C": np.zeros(SHAPE, bool)}
+    drawn["B"][:, 12:15, 16:20] = True
+    drawn["C"][4:6, 5:8, 6:9] = True  # inside the object: rightly taken
+    for name, mask in drawn.items():
+        stage.editor.logic.AddEmptySegment(name)
+        stage.write(name, mask)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert not stage.mask("B").any() and not stage.mask("C").any()
+    stage.click((18, 13, 6), ctrl=1)
+    stage.wait()
+    leaks = stage.mask("A") & ~stage.scene.truth
+    assert not leaks[6].any()
+    assert np.array_equal(stage.mask("B"), drawn["B"] & ~leaks) and not stage.mask("C").any()
+    assert not (stage.mask("A") & stage.mask("B")).any()
+    stage.editor.logic.Undo()
+    assert not stage.mask("B").any() and np.array_equal(stage.mask(), image > 0)
+
+
+def test_what_others_have_got_meanwhile_is_not_given_back(stage_of):
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, 12:15, 16:20] = scenes.INSIDE
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    drawn = (image > 0) & ~stage.scene.truth
+    for name in "BCD":
+        stage.editor.logic.AddEmptySegment(name)
+    stage.write("B", drawn)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    later = drawn.copy()
+    later[:, :, 18:] = False
+    stage.write("C", later)
+    stage.scene.contents.RemoveSegment("D")  # and one that is gone is no trouble
+    stage.click((18, 13, 6), ctrl=1)
+    stage.wait()
+    assert np.array_equal(stage.mask("C")[6], later[6])
+    assert np.array_equal(stage.mask("B")[6], (drawn & ~later)[6])
+
+
 MASKS = (
     "EditAllowedEverywhere",
     "EditAllowedInsideAllSegments",
