@@ -24,7 +24,7 @@ from .generators import StateMismatch, generator_state, restored_generator
 from .mixture import own_shelves
 from .sam_losses import sam_figures, sam_loss
 from .sam_rollouts import SamSlides
-from .sam_windows import Frame, SamSlab, WindowSample, cut_slab
+from .sam_windows import Frame, SamSlab, Windows, WindowSample, cut_slab
 
 ENCODER = "image_encoder."
 ADAPTED = r".*image_encoder\..*\.attn\.qkv"  # where Slide-SAM has its adapters, too
@@ -38,22 +38,28 @@ class Answering(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, samples: list[WindowSample]) -> tuple[Tensor, Tensor]:
+    def forward(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """logits (B, 4, 3, g, g) and quality (B, 4)."""
+        samples = windows.samples
         images = torch.stack([sample.image for sample in samples])
         trained = any(p.requires_grad for p in self.network.image_encoder.parameters())
         with torch.set_grad_enabled(trained):
             embeddings = self.network.encode(images)
-        answers = [
-            self.network.decode(
-                embedding[None],
-                None if s.points is None else (s.points[0][None], s.points[1][None]),
-                None if s.box is None else s.box[None],
-                None if s.masks is None else s.masks[None],
-            )
-            for embedding, s in zip(embeddings, samples, strict=True)
-        ]
+        answers = [self._decode(e[None], s) for e, s in zip(embeddings, samples, strict=True)]
         return torch.cat([a[0] for a in answers]), torch.cat([a[1] for a in answers])
+
+    def _decode(self, embedding: Tensor, sample: WindowSample) -> tuple[Tensor, Tensor]:
+        """The answer to one window (1, C, grid, grid) and its prompt."""
+        points, box, masks = sample.points, sample.box, sample.masks
+        encoder = self.network.prompt_encoder
+        with torch.autocast(embedding.device.type, enabled=False):  # places stay exact
+            prompt = encoder(
+                points=None if points is None else (points[0][None], points[1][None]),
+                boxes=None if box is None else box[None],
+                masks=None if masks is None else masks[None],
+            )
+            position = encoder.get_dense_pe()
+        return self.network.mask_decoder(embedding, position, *prompt)
 
 
 class SamTask:
@@ -126,7 +132,7 @@ class SamTask:
         drawn = self._slides.step()
         self.data_seconds += time.perf_counter() - begun
         samples = [sample.to(device) for sample in drawn]
-        logits, quality = network(samples)
+        logits, quality = network(Windows(samples))
         target = torch.stack([sample.target for sample in samples])
         labelled = torch.stack([sample.labelled for sample in samples])
         loss = sam_loss(logits, quality, target, labelled)
