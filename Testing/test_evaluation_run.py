@@ -59,6 +59,11 @@ def test_a_leak_counts_under_full_and_not_under_extent(model):
     assert set(extent.stops.values()) == {"limit reached"}
 
 
+def test_every_case_needs_an_id_of_its_own(model):
+    with pytest.raises(InputError, match="Several cases have the id block"):
+        evaluate([memory_case(), memory_case(leak=True)], model)
+
+
 def test_slices_along_another_axis(model):
     (result,) = evaluate([memory_case(axis=2)], model, protocol="extent", limit=1)
     assert result.dice == 1.0

@@ -19,7 +19,14 @@ from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
-from SlideSAMLib.training.datasets import Dataset, Shelf, read_dataset, read_nnunet, split
+from SlideSAMLib.training.datasets import (
+    Dataset,
+    Shelf,
+    held_out_cases,
+    read_dataset,
+    read_nnunet,
+    split,
+)
 from SlideSAMLib.training.finetune import read_finetune_config, slug
 from SlideSAMLib.training.mixture import Mixture
 from Testing.cli_tools import assert_refused, noisy_ball, run_command, write_image
@@ -114,6 +121,18 @@ def test_held_out_cases_are_never_trained_on(folder):
     assert {c.id for c in kept.cases}.isdisjoint(c.id for c in out.cases)
     assert split(dataset, 0.0)[1].cases == []
     assert len(split(dataset, 0.99)[0].cases) == 1
+
+
+def test_held_out_cases_of_several_data_sets_are_told_apart(folder):
+    """Each with the labels of its data set, and read when they are needed."""
+    whole, tumour = (read_dataset(DatasetConfig(str(folder), labels=n)) for n in ((), ("tumour",)))
+    (case,) = held_out_cases([tumour], 0.25)
+    assert case.id == "liver_003"  # as it is where there is one data set
+    first, second = held_out_cases([whole, tumour], 0.25)
+    assert (first.id, second.id) == ("1: liver_003", "2: liver_003")
+    assert first.content is None and second.content is None
+    assert set(np.unique(first.load_labels())) == {0, 1, 2}
+    assert set(np.unique(second.load().labels)) == set(np.unique(second.load_labels())) == {0, 2}
 
 
 def test_a_shelf_holds_few_volumes_but_shows_all(folder):

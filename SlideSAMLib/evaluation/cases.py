@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,8 @@ class CaseVolume:
 class Case:
     """One entry of a manifest, or a case that is in memory already (`content`).
 
-    The files are read by `load`, not before. `names` says what each label value means.
+    The files are read by `load`, not before. `names` says what each label value means. Of the
+    label values, those in `only` are kept; empty for all.
     """
 
     id: str
@@ -57,11 +58,12 @@ class Case:
     names: dict[int, str] = field(default_factory=dict)
     modality: str = ""
     content: CaseVolume | None = field(default=None, repr=False, compare=False)
+    only: frozenset[int] = frozenset()
 
     def load(self) -> CaseVolume:
         """Read both volumes; raises InputError where they cannot be used together."""
         if self.content is not None:
-            return self.content
+            return replace(self.content, labels=self.load_labels())
         from ..volumes import read_image
 
         # The manifest says which file is the image, so it may even be a label map.
@@ -78,7 +80,7 @@ class Case:
     def load_labels(self) -> np.ndarray:
         """Read the labels alone: integers (K, J, I)."""
         if self.content is not None:
-            return self.content.labels
+            return self._chosen(self.content.labels)
         from ..volumes import read_image
 
         labels = read_image(self.label, allow_labels=True).array
@@ -87,7 +89,10 @@ class Case:
             if not np.array_equal(whole, labels):
                 raise InputError(f"Case {self.id}: {self.label} holds fractions, not labels.")
             labels = whole.astype(np.int32)
-        return labels
+        return self._chosen(labels)
+
+    def _chosen(self, labels: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(labels, sorted(self.only)), labels, 0) if self.only else labels
 
 
 def slide_axis(spacing: Sequence[float]) -> int:

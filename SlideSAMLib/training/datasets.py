@@ -127,25 +127,19 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
     """The first `most` cases (0: all) that are held out of each data set, to be measured.
 
-    They keep the wanted labels only; cases without any are left out.
+    They keep the wanted labels only; cases without any are left out. No id comes twice: those of
+    several data sets begin with the place of the data set in the list, where they must.
     """
     cases = []
-    for dataset in datasets:
+    for place, dataset in enumerate(datasets, 1):
         out = split(dataset, share)[1].cases
         for case in out[: most or len(out)]:
-            only = _wanted(case, dataset)
+            only = replace(case, only=dataset.values)
             if (only.load_labels() > 0).any():
-                cases.append(only)
-    return cases
-
-
-def _wanted(case: Case, dataset: Dataset) -> Case:
-    if not dataset.values:
-        return case
-    content = case.load()
-    wanted = np.isin(content.labels, sorted(dataset.values))
-    labels = np.where(wanted, content.labels, 0)
-    return replace(case, content=replace(content, labels=labels))
+                cases.append((place, only))
+    if len({case.id for _, case in cases}) == len(cases):
+        return [case for _, case in cases]
+    return [replace(case, id=f"{place}: {case.id}") for place, case in cases]
 
 
 class Shelf:
