@@ -12,6 +12,8 @@ import yaml
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
+from lightning_fabric.plugins.precision import MixedPrecision
+
 from SlideSAMLib.builtin.features import CHANNELS, Batch
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network
@@ -112,6 +114,23 @@ def test_accumulated_batches_count_as_their_mean(tmp_path, monkeypatch):
     assert training._sums["loss"][0] == pytest.approx(0.3 * before)
     (average,) = training.average.values.values()
     assert weight.item() < average.item() < before  # it follows the weights
+
+
+def test_gradients_are_clipped_as_they_are_without_a_scaler(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # as float16 has it on a GPU
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    monkeypatch.setattr(training.fabric.strategy, "_precision", precision)
+    weight = training.task.network.weight
+    clear = training.optimiser.zero_grad
+    monkeypatch.setattr(
+        training.optimiser, "zero_grad", lambda: seen.append(weight.grad.item()) or clear()
+    )
+    training._step()
+    training._step()
+    assert seen == pytest.approx([0.1, 0.5], rel=1e-2)
 
 
 def test_there_must_be_something_to_resume(tmp_path, settings):

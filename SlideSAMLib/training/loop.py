@@ -293,7 +293,9 @@ class Training:
             total += float(loss.detach()) / self.config.accumulate
             for name, value in figures.items():
                 self._sums.setdefault(name, []).append(value)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.fabric.clip_gradients(  # a scaler leaves out steps whose gradients are not finite
+            self.network, self.optimiser, max_norm=1.0, error_if_nonfinite=False
+        )
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.done += 1
