@@ -77,7 +77,7 @@ class SamTask:
         self._config = config
         self.data_seconds = 0.0
         self._base = Path(config.start_from)
-        checkpoint = load_checkpoint(self._base, catalogue_kind(self._base))
+        checkpoint = load_checkpoint(self._base)
         network = build_network(checkpoint.config)
         network.load_state_dict({n: t.float() for n, t in checkpoint.tensors.items()})
         choose_trained(network, config.trainable, config.lora_rank)
@@ -162,11 +162,6 @@ class SamTask:
         except ValueError:  # on another drive of Windows
             place = self._base.name
         return {**note, BASE: self._base.name, BASE_PLACE: Path(place).as_posix()}
-
-
-def catalogue_kind(path: Path) -> str | None:
-    """What the catalogue knows of a file that its tensors cannot show, see `load_checkpoint`."""
-    return next((info.kind for info in CATALOGUE.values() if info.path == path), None)
 
 
 def choose_trained(network: SlideSam, trainable: str, rank: int) -> None:
