@@ -29,6 +29,7 @@ from SlideSAMLib.training.datasets import (
 )
 from SlideSAMLib.training.finetune import read_finetune_config, slug
 from SlideSAMLib.training.mixture import Mixture
+from SlideSAMLib.training.sources import scaled
 from Testing.cli_tools import assert_refused, noisy_ball, run_command, write_image
 
 GUIDE = Path(__file__).parent.parent / "Resources" / "Fine-tuning.md"
@@ -148,6 +149,16 @@ def test_a_shelf_holds_few_volumes_but_shows_all(folder):
     assert len(seen) == 4
     with pytest.raises(InputError, match="large enough"):
         Shelf(Dataset("none", 1.0, dataset.cases, frozenset({9})), 2, rng)
+
+
+def test_images_that_cannot_be_learnt_from_are_named(folder):
+    volume = np.full(noisy_ball(2)[0].shape, 7.0, np.float32)
+    write_image(folder / "imagesTr" / "liver_002_0000.nii.gz", volume)
+    with pytest.raises(InputError, match="Case liver_002: all voxels of the image are alike"):
+        Shelf(read_dataset(DatasetConfig(str(folder))), 24, np.random.default_rng(0))
+    volume[0, 0] = np.nan
+    with pytest.raises(InputError, match=r"Case liver_002: .* no finite numbers"):
+        scaled(volume, "liver_002")
 
 
 def test_sources_are_mixed_by_weight(folder):

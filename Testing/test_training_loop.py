@@ -133,6 +133,29 @@ def test_gradients_are_clipped_as_they_are_without_a_scaler(tmp_path, monkeypatc
     assert seen == pytest.approx([0.1, 0.5], rel=1e-2)
 
 
+@pytest.mark.parametrize("spoilt", ["the loss", "the gradients"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, spoilt):
+    """Before the weights are spoilt; what was saved before stays."""
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    training.task.state, training.task.write = dict, lambda *given: None
+    training._step()
+    monkeypatch.setattr(training.curve, "draw", lambda: None)
+    training.save()
+    saved = training.checkpoints.path.read_bytes()
+    before = training.task.network.weight.item()
+    if spoilt == "the loss":
+        training.task.numbers = iter([float("nan")])
+    else:
+        training.task.network.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        InputError, match="At step 2 the loss is no finite number: go on with --resume"
+    ):
+        training._step()
+    assert training.task.network.weight.item() == before
+    assert training.checkpoints.path.read_bytes() == saved
+
+
 def test_there_must_be_something_to_resume(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     arguments.resume = True

@@ -224,7 +224,7 @@ def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
     """Read a case for training; None where it has no structure that is large enough."""
     content = case.load()
     labels = content.labels.astype(np.uint16)
-    volume = labelled(labels, sources.scaled(content.volume), content.spacing, smallest=60)
+    volume = labelled(labels, sources.scaled(content.volume, case.id), content.spacing, smallest=60)
     volume.unlabelled = dataset.unlabelled
     volume.targets = [
         value

@@ -293,9 +293,10 @@ class Training:
             total += float(loss.detach()) / self.config.accumulate
             for name, value in figures.items():
                 self._sums.setdefault(name, []).append(value)
-        self.fabric.clip_gradients(  # a scaler leaves out steps whose gradients are not finite
+        norm = self.fabric.clip_gradients(
             self.network, self.optimiser, max_norm=1.0, error_if_nonfinite=False
         )
+        self._check(total, float(norm))
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.done += 1
@@ -303,6 +304,16 @@ class Training:
         self._sums.setdefault("loss", []).append(total)
         self._sums.setdefault("seconds", []).append(time.monotonic() - begun)
         self._sums.setdefault("data", []).append(self.task.data_seconds - waited)
+
+    def _check(self, loss: float, norm: float) -> None:
+        """Raise InputError where a step would spoil the weights."""
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        # A scaler leaves out steps whose gradients are not finite, and scales less from then on.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or scaled):
+            raise InputError(
+                f"At step {self.done + 1} the loss is no finite number: go on with --resume from "
+                f"what was saved in {self.folder}, at a lower learning_rate."
+            )
 
     def _log(self) -> None:
         """A row of the curve: means since the last one, of the windows of rank 0."""

@@ -141,9 +141,19 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
     return sitk.GetArrayFromImage(image), spacing
 
 
-def scaled(image: np.ndarray) -> np.ndarray:
-    """The image as the models see it: its automatic intensity window as 0..1, float16."""
+def scaled(image: np.ndarray, case: str) -> np.ndarray:
+    """The image as the models see it: its automatic intensity window as 0..1, float16.
+
+    Raises InputError, which names the case, where the image cannot be learnt from.
+    """
+    if not np.isfinite(image).all():
+        raise InputError(
+            f"Case {case}: the image has voxels that are no finite numbers; replace them, or leave "
+            "the case out."
+        )
     low, high = automatic_window(image)
+    if not low < high:
+        raise InputError(f"Case {case}: all voxels of the image are alike; leave the case out.")
     return ((np.clip(image, low, high) - low) / (high - low)).astype(np.float16)
 
 
@@ -167,7 +177,7 @@ def real(cases: list[dict]) -> list[Labelled]:
         labels, _ = _read(case["label"])
         groups = part_groups(case)
         volume = labelled(
-            labels.astype(np.uint16), scaled(image), spacing, smallest=60, groups=groups
+            labels.astype(np.uint16), scaled(image, case["id"]), spacing, smallest=60, groups=groups
         )
         if volume.targets:
             out.append(volume)
@@ -201,7 +211,7 @@ def regions(cases: list[dict], seed: int) -> list[Labelled]:
     out = []
     for n, case in enumerate(cases):
         image, spacing = _read(case["image"])
-        pixels = scaled(image)
+        pixels = scaled(image, case["id"])
         rng = np.random.default_rng(seed + n)
         labels = even_regions(pixels.astype(np.float32), spacing, rng)
         volume = labelled(labels, pixels, spacing, smallest=300, whole=0.1, filled=FILLED)
