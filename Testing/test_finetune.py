@@ -17,12 +17,14 @@ from SlideSAMLib import load_model
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.evaluation.cases import Case, CaseVolume
 from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
 from SlideSAMLib.training.datasets import (
     Dataset,
     Shelf,
     held_out_cases,
+    labelled_case,
     read_dataset,
     read_nnunet,
     split,
@@ -159,6 +161,32 @@ def test_images_that_cannot_be_learnt_from_are_named(folder):
     volume[0, 0] = np.nan
     with pytest.raises(InputError, match=r"Case liver_002: .* no finite numbers"):
         scaled(volume, "liver_002")
+
+
+def partly_labelled(values: np.ndarray) -> Case:
+    """A case in memory whose labels are of any integer type."""
+    image = np.random.default_rng(0).normal(0, 1, values.shape).astype(np.float32)
+    return Case("part", content=CaseVolume(image, values, (1.0, 1.0, 1.0), 0))
+
+
+@pytest.mark.parametrize("unlabelled", [-1, 70_000, 255])
+def test_any_value_may_mark_what_is_not_labelled(unlabelled):
+    values = np.zeros((20, 40, 40), np.int32)
+    values[5:15, 10:30, 10:30] = 1
+    values[15:] = unlabelled
+    case = partly_labelled(values)
+    volume = labelled_case(case, Dataset("part", 1.0, [case], unlabelled=unlabelled))
+    assert volume.targets == [1]
+    assert np.array_equal(volume.labels == volume.unlabelled, values == unlabelled)
+
+
+@pytest.mark.parametrize("value", [-2, 65_536])
+def test_label_values_that_do_not_fit_are_refused(value):
+    values = np.zeros((20, 40, 40), np.int32)
+    values[5:15, 10:30, 10:30] = value
+    case = partly_labelled(values)
+    with pytest.raises(InputError, match=r"Case part: its labels go from .* must lie in 0 to"):
+        labelled_case(case, Dataset("part", 1.0, [case]))
 
 
 def test_sources_are_mixed_by_weight(folder):

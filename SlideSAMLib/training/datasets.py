@@ -223,12 +223,18 @@ class Shelf:
 def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
     """Read a case for training; None where it has no structure that is large enough."""
     content = case.load()
-    labels = content.labels.astype(np.uint16)
+    labels, unlabelled = content.labels, dataset.unlabelled
+    if unlabelled is not None and not 0 <= unlabelled <= sources.MOST_VALUES:
+        nowhere = labels == unlabelled  # -1, for one: it gets a value that no label has
+        known = np.where(nowhere, 0, labels)
+        unlabelled = int(known.max()) + 1
+        labels = np.where(nowhere, unlabelled, known)
+    labels = sources.label_values(labels, case.id)
     volume = labelled(labels, sources.scaled(content.volume, case.id), content.spacing, smallest=60)
-    volume.unlabelled = dataset.unlabelled
+    volume.unlabelled = unlabelled
     volume.targets = [
         value
         for value in volume.targets
-        if value != dataset.unlabelled and (not dataset.values or value in dataset.values)
+        if value != unlabelled and (not dataset.values or value in dataset.values)
     ]
     return volume if volume.targets else None

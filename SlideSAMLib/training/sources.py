@@ -16,6 +16,7 @@ from . import shapes
 from .generators import StateMismatch
 from .slabs import Labelled, labelled
 
+MOST_VALUES = np.iinfo(np.uint16).max  # the largest label value
 PARTS_OF_ONE = ("hippocampus_", "glioma_")  # volumes whose labels are parts of one structure
 FILLED = 0.4  # chance that a region of even intensity means what it encloses as well
 STRIATUM = ("caudate", "putamen", "pallidum", "accumbens")
@@ -157,6 +158,17 @@ def scaled(image: np.ndarray, case: str) -> np.ndarray:
     return ((np.clip(image, low, high) - low) / (high - low)).astype(np.float16)
 
 
+def label_values(labels: np.ndarray, case: str) -> np.ndarray:
+    """Labels as uint16. Raises InputError, which names the case, where a value does not fit."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > MOST_VALUES:
+        raise InputError(
+            f"Case {case}: its labels go from {low} to {high}, but label values must lie in 0 to "
+            f"{MOST_VALUES}."
+        )
+    return labels.astype(np.uint16)
+
+
 def label_maps(cases: list[dict]) -> list[Labelled]:
     """Label maps without images, to be painted; values are packed to 0..n."""
     out = []
@@ -176,9 +188,8 @@ def real(cases: list[dict]) -> list[Labelled]:
         image, spacing = _read(case["image"])
         labels, _ = _read(case["label"])
         groups = part_groups(case)
-        volume = labelled(
-            labels.astype(np.uint16), scaled(image, case["id"]), spacing, smallest=60, groups=groups
-        )
+        values, pixels = label_values(labels, case["id"]), scaled(image, case["id"])
+        volume = labelled(values, pixels, spacing, smallest=60, groups=groups)
         if volume.targets:
             out.append(volume)
     return out
