@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation.cases import Case, CaseVolume
+from SlideSAMLib.training import mixture
 from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
 from SlideSAMLib.training.datasets import (
@@ -178,6 +180,34 @@ def test_any_value_may_mark_what_is_not_labelled(unlabelled):
     volume = labelled_case(case, Dataset("part", 1.0, [case], unlabelled=unlabelled))
     assert volume.targets == [1]
     assert np.array_equal(volume.labels == volume.unlabelled, values == unlabelled)
+
+
+def test_structures_that_cannot_be_cut_are_not_offered():
+    values = np.zeros((20, 40, 40), np.uint8)
+    values[5:15, 10:30, 10:30] = 1
+    values[2:18, 2:6, 2:6] = 2  # 16 and 64 voxels on a slice
+    values[:, 35, 35:38] = 3  # never more than 60 voxels, and those in one plane
+    values[16:, 33, 2:38] = 4  # on slices that nobody has labelled, or in one row
+    values[19, 0, 0] = 255
+    case = partly_labelled(values)
+    dataset = Dataset("part", 1.0, [case])
+    assert labelled_case(case, dataset).targets == [1, 2, 3, 4]
+    assert labelled_case(case, dataset, 61).targets == [1, 2, 4]
+    thick = replace(case, content=replace(case.content, spacing=(5.0, 1.0, 1.0)))
+    assert labelled_case(thick, dataset).targets == [1, 4]
+    assert labelled_case(thick, dataset, 12).targets == [1, 2, 4]
+    partly = replace(dataset, unlabelled=255)
+    values[16:, 0, 0] = 255
+    assert labelled_case(thick, partly).targets == [1]
+
+
+def test_a_source_that_gives_nothing_is_named(folder, small, monkeypatch):
+    """In place of an endless search."""
+    config = TrainConfig("x", sources={}, datasets=[DatasetConfig(str(folder))])
+    monkeypatch.setattr(mixture, "cut", lambda *given: None)
+    ours = Mixture(config, seed=1)
+    with pytest.raises(InputError, match=r"No structure of Dataset003_Liver could be cut"):
+        ours.draw()
 
 
 @pytest.mark.parametrize("value", [-2, 65_536])

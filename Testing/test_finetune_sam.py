@@ -22,6 +22,7 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import verify
 from SlideSAMLib.network import build_network
 from SlideSAMLib.safetensors_files import read_safetensors
+from SlideSAMLib.training import sam_task
 from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.finetune import read_finetune_config
 from SlideSAMLib.training.generators import StateMismatch
@@ -361,6 +362,12 @@ def test_windows_of_an_earlier_version_are_replaced(tmp_path, base, data):
     del state["slides"]  # as it was when windows were single ones
     with pytest.raises(StateMismatch, match="an earlier SlideSAM"):
         task.start(0, state)
+
+
+def test_a_data_set_that_gives_no_window_is_named(tmp_path, base, data, monkeypatch):
+    monkeypatch.setattr(sam_task, "cut_slab", lambda *given: None)
+    with pytest.raises(InputError, match="No structure of Dataset001_Balls could be cut"):
+        SamTask(config(tmp_path, base, data)).start(0)
 
 
 def test_the_task_needs_data(base):

@@ -14,7 +14,7 @@ from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .slabs import Labelled, labelled
+from .slabs import SMALLEST, Labelled, labelled, largest_section
 
 DEFAULT_ENDING = ".nii.gz"
 EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
@@ -146,15 +146,21 @@ class Shelf:
     """Some volumes of a data set in memory, exchanged one by one: data sets may be large.
 
     `volume` gives a random one. Volumes without a usable structure are passed over.
+    smallest : voxels of a usable structure on the slice that shows most of it.
     state : of an earlier shelf with the same cases; this one goes on where that one stood.
     Raises StateMismatch where the cases are others.
     """
 
     def __init__(
-        self, dataset: Dataset, most: int, rng: np.random.Generator, state: dict | None = None
+        self,
+        dataset: Dataset,
+        most: int,
+        rng: np.random.Generator,
+        state: dict | None = None,
+        smallest: int = SMALLEST,
     ) -> None:
         self.name, self.weight = dataset.name, dataset.weight
-        self._dataset, self._most, self._rng = dataset, most, rng
+        self._dataset, self._most, self._rng, self._smallest = dataset, most, rng, smallest
         self._waiting: list[int] = []  # places among the cases
         self._volumes: list[Labelled] = []
         self._drawn = 0
@@ -214,14 +220,17 @@ class Shelf:
             self._volumes.append(volume)
 
     def _read(self, key: int) -> Labelled | None:
-        volume = labelled_case(self._dataset.cases[key], self._dataset)
+        volume = labelled_case(self._dataset.cases[key], self._dataset, self._smallest)
         if volume is not None:
             volume.key = key
         return volume
 
 
-def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
-    """Read a case for training; None where it has no structure that is large enough."""
+def labelled_case(case: Case, dataset: Dataset, smallest: int = SMALLEST) -> Labelled | None:
+    """Read a case for training; None where it has no structure that is large enough.
+
+    smallest : voxels of a structure on the slice that shows most of it.
+    """
     content = case.load()
     labels, unlabelled = content.labels, dataset.unlabelled
     if unlabelled is not None and not 0 <= unlabelled <= sources.MOST_VALUES:
@@ -235,6 +244,8 @@ def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
     volume.targets = [
         value
         for value in volume.targets
-        if value != unlabelled and (not dataset.values or value in dataset.values)
+        if value != unlabelled
+        and (not dataset.values or value in dataset.values)
+        and largest_section(volume, value) >= smallest
     ]
     return volume if volume.targets else None

@@ -12,9 +12,10 @@ from . import datasets, sources
 from .config import TrainConfig, left_out
 from .fields import Device
 from .generators import StateMismatch, generator_state, restored_generator
-from .slabs import Labelled, Slab, cut
+from .slabs import SMALLEST, Labelled, Slab, cut
 from .sources import Implants, Shapes, Source
 
+TRIES = 300  # in a row without a slab before the search is given up
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
 
 # Families of real volumes, so that many small volumes do not outweigh few large ones.
@@ -70,11 +71,14 @@ class Mixture:
         self.rng, self.drawn = restored_generator(state["rng"]), state["drawn"]
 
     def draw(self) -> Slab:
-        """A slab of a random source; sources that give none are passed over."""
+        """A slab of a random source; volumes that give none are passed over.
+
+        Raises InputError where none is found.
+        """
         self.drawn += 1
         if self.drawn % REFRESH == 0:
             self._refresh()
-        while True:
+        for _ in range(TRIES):
             place = int(self.rng.choice(len(self.sources), p=self.shares))
             volume = self.sources[place].volume(self.rng)
             seed = int(self.rng.integers(1 << 62))
@@ -82,6 +86,7 @@ class Mixture:
             if slab is not None:
                 slab.recipe = (place, volume.key, seed)
                 return slab
+        raise nothing_to_cut(self.sources[place].name)
 
     def again(self, recipe: Sequence[int]) -> Slab:
         """A slab that was drawn before: place of its source, key of its volume, seed of its cut.
@@ -103,16 +108,27 @@ class Mixture:
 
 
 def own_shelves(
-    config: TrainConfig, seed: int, states: Sequence[dict] = ()
+    config: TrainConfig, seed: int, states: Sequence[dict] = (), smallest: int = SMALLEST
 ) -> list[datasets.Shelf]:
-    """The data sets of one's own, without the cases that are held out; as they were, by states."""
+    """The data sets of one's own, without the cases that are held out; as they were, by states.
+
+    smallest : see `datasets.Shelf`.
+    """
     shelves = []
     for n, described in enumerate(config.datasets):
         training, _ = datasets.split(datasets.read_dataset(described), config.held_out)
         rng = np.random.default_rng(seed + 31 * n)
         state = states[n] if states else None
-        shelves.append(datasets.Shelf(training, config.in_memory, rng, state))
+        shelves.append(datasets.Shelf(training, config.in_memory, rng, state, smallest))
     return shelves
+
+
+def nothing_to_cut(source: str) -> InputError:
+    """What is raised after `TRIES` volumes in a row, the last of this source."""
+    return InputError(
+        f"No structure of {source} could be cut from its volume in {TRIES} tries: they are too "
+        "small or too thin; leave the data set out, or name larger `labels`."
+    )
 
 
 def _load(

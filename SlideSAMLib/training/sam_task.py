@@ -21,10 +21,10 @@ from ..safetensors_files import write_safetensors
 from ..sam_model import USAGES
 from .config import TrainConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .mixture import own_shelves
+from .mixture import TRIES, nothing_to_cut, own_shelves
 from .sam_losses import sam_figures, sam_loss
 from .sam_rollouts import SamSlides
-from .sam_windows import Frame, SamSlab, Windows, WindowSample, cut_slab
+from .sam_windows import SMALLEST, Frame, SamSlab, Windows, WindowSample, cut_slab
 
 ENCODER = "image_encoder."
 ADAPTED = r".*image_encoder\..*\.attn\.qkv"  # where Slide-SAM has its adapters, too
@@ -90,7 +90,8 @@ class SamTask:
     def start(self, seed: int, state: dict | None = None) -> None:
         if state and "slides" not in state:
             raise StateMismatch("they were saved by an earlier SlideSAM")
-        self._shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
+        states = state["shelves"] if state else ()
+        self._shelves = own_shelves(self._config, seed, states, SMALLEST)
         weights = np.array([shelf.weight for shelf in self._shelves])
         self._shares = weights / weights.sum()
         self._rng = restored_generator(state["rng"]) if state else np.random.default_rng(seed)
@@ -103,7 +104,7 @@ class SamTask:
 
     def _draw(self) -> SamSlab:
         """A slab of a random volume; volumes that give none are passed over."""
-        while True:
+        for _ in range(TRIES):
             place = int(self._rng.choice(len(self._shelves), p=self._shares))
             volume = self._shelves[place].volume(self._rng)
             seed = int(self._rng.integers(1 << 62))
@@ -111,6 +112,7 @@ class SamTask:
             if slab is not None:
                 slab.recipe = (place, volume.key, seed)
                 return slab
+        raise nothing_to_cut(self._shelves[place].name)
 
     def _again(self, recipe: Sequence[int]) -> SamSlab:
         """A slab that was drawn before: place of its shelf, key of its volume, seed of its cut."""
