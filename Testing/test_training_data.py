@@ -196,6 +196,28 @@ def test_real_volumes_come_from_a_manifest(data):
         sources.read_manifest(data / "none.json")
 
 
+@pytest.mark.parametrize(("case_id", "family"), [("card_a", "heart"), ("liver_01", "others")])
+def test_volumes_of_no_known_family_are_a_family_of_their_own(data, case_id, family):
+    manifest = data / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("card_a", case_id))
+    ours = Mixture(TrainConfig("x", str(data), sources={"real": 0.7}), 5)
+    assert [source.name for source in ours.sources] == [family]
+    assert ours.sources[0].weight == pytest.approx(0.7)
+    assert ours.draw().mask[1].sum() >= 15
+
+
+def test_sources_for_which_there_is_nothing_are_left_out(data, monkeypatch, capsys):
+    """The default ones of a folder of one's own, which has neither label maps nor large volumes."""
+    monkeypatch.setattr(sources.shapes, "label_map", small_map)
+    ours = Mixture(TrainConfig("x", str(data), shapes=2), 5)
+    assert [source.name for source in ours.sources] == ["shapes", "heart"]
+    assert "nothing for the sources label_maps, regions: left out" in capsys.readouterr().out
+    assert all(ours.draw().mask[1].any() for _ in range(20))
+    nothing = TrainConfig("x", str(data), sources={"label_maps": 1.0})
+    with pytest.raises(InputError, match="no share to any source"):
+        Mixture(nothing, 5)
+
+
 def test_implants_share_the_shapes_and_draw_from_every_kind(data, monkeypatch):
     monkeypatch.setattr(sources.shapes, "label_map", small_map)
     config = TrainConfig("x", str(data), shapes=2, sources={"implants": 1.0})

@@ -34,6 +34,11 @@ class Source:
         for place, volume in enumerate(self.volumes):
             volume.key = place
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no volume to cut from."""
+        return not self.volumes
+
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random one of its volumes."""
         return self.volumes[rng.integers(len(self.volumes))]
@@ -56,6 +61,7 @@ class Shapes:
     """Label maps of invented shapes, known by their seeds; slabs of them are painted."""
 
     name = "shapes"
+    empty = False
 
     def __init__(self, weight: float, seeds: Sequence[int]) -> None:
         self.weight = weight
@@ -91,6 +97,11 @@ class Implants:
         self, weight: float, shapes: Shapes, canvases: Sequence[Sequence[Labelled]]
     ) -> None:
         self.weight, self._shapes, self._canvases = weight, shapes, canvases
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no real volume to put them into."""
+        return not self._canvases
 
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random one of the label maps; its slabs draw the real volume."""
@@ -197,7 +208,7 @@ def real(cases: list[dict]) -> list[Labelled]:
 
 def head_groups(case: dict) -> list[list[int]]:
     """Values of a head's label map that are one object together, by the names of the labels."""
-    names = {label["value"]: label["name"] for label in case["labels"]}
+    names = {label["value"]: label["name"] for label in case.get("labels", [])}
     brain = {v: n for v, n in names.items() if "outside" not in n and n != "CSF"}
     groups = [list(brain), [v for v, n in brain.items() if "ventricle" in n]]
     for side in ("left", "right"):
@@ -212,9 +223,21 @@ def part_groups(case: dict) -> list[list[int]]:
     """Values of a real volume that are one object together: the parts of its one structure."""
     if not case["id"].startswith(PARTS_OF_ONE):
         return []
-    values = [label["value"] for label in case["labels"]]
-    core = [label["value"] for label in case["labels"] if "oedema" not in label["name"]]
+    names = {label["value"]: label["name"] for label in case.get("labels", [])}
+    values = list(names)
+    core = [value for value, name in names.items() if "oedema" not in name]
     return [values, core] if 1 < len(core) < len(values) else [values]
+
+
+def is_large(case: dict) -> bool:
+    """Whether a volume is large enough for `regions`, by its `shape` (i, j, k) or its file."""
+    shape = case.get("shape")
+    if shape is None:
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(case["image"]))
+        header.ReadImageInformation()
+        shape = header.GetSize()
+    return bool(np.prod(shape) > 400_000 and shape[2] > 15)
 
 
 def regions(cases: list[dict], seed: int) -> list[Labelled]:
