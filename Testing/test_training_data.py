@@ -164,6 +164,39 @@ def test_heads_and_parts_of_one_structure_are_known_by_their_names():
     assert sources.part_groups({**case, "id": "card_1"}) == []
 
 
+def write_label_map(folder: Path, labels: np.ndarray, names: dict[int, str]) -> dict:
+    path = folder / "map.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(path))
+    listed = [{"value": value, "name": name} for value, name in names.items()]
+    return {"id": "map", "label": path, "labels": listed}
+
+
+def test_label_maps_may_have_many_values(tmp_path):
+    values = (np.arange(300) * 7).astype(np.uint16).reshape(3, 10, 10)
+    labels = values.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels, {})])
+    assert np.array_equal(found.labels, labels // 7)
+    assert found.targets == list(range(1, 300))
+
+
+def test_groups_are_of_the_values_that_are_there(tmp_path):
+    labels = np.zeros((20, 20, 20), np.uint16)
+    labels[:8], labels[8:14], labels[14:, :10] = 2, 3, 10
+    names = {
+        2: "left caudate",
+        3: "left putamen",
+        5: "left pallidum",
+        10: "CSF",
+        12: "left cerebellum x",
+    }
+    names |= {13: "left cerebellum y", 4: "right caudate", 6: "right putamen"}
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels, names)])
+    assert found.labels.max() == 3
+    assert found.groups and all(group == [1, 2] for group in found.groups)
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels[:14], names)])
+    assert found.targets == [1, 2]  # and none of them is the background
+
+
 def test_even_regions_follow_the_edges_of_an_image():
     image = np.full((20, 40, 40), 0.2, np.float32)
     image[5:15, 10:30, 10:30] = 0.9

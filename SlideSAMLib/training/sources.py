@@ -185,9 +185,10 @@ def label_maps(cases: list[dict]) -> list[Labelled]:
     out = []
     for case in cases:
         labels, spacing = _read(case["label"])
-        values = np.unique(labels)
-        packed = np.searchsorted(values, labels).astype(np.uint8)
-        groups = [np.searchsorted(values, group).tolist() for group in head_groups(case)]
+        values = np.union1d([0], labels)
+        packed = np.searchsorted(values, labels).astype(np.min_scalar_type(len(values) - 1))
+        there = (np.intersect1d(group, values) for group in head_groups(case))
+        groups = [np.searchsorted(values, group).tolist() for group in there if len(group) > 1]
         out.append(labelled(packed, None, spacing, smallest=300, groups=groups))
     return out
 
