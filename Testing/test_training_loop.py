@@ -133,6 +133,28 @@ def test_gradients_are_clipped_as_they_are_without_a_scaler(tmp_path, monkeypatc
     assert seen == pytest.approx([0.1, 0.5], rel=1e-2)
 
 
+def test_many_processes_agree_to_go_on(tmp_path, monkeypatch):
+    """Where every one of them wants to, whatever rounding does to their mean."""
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    processes = 41  # the mean of so many ones, summed in float32, is less than 1
+    finished = 0
+
+    def reduced(wishes, reduce_op):
+        share = wishes / processes if reduce_op == "mean" else wishes
+        total = torch.zeros_like(wishes)
+        for n in range(processes):
+            total = total + (share if n >= finished else 0 * share)
+        return total
+
+    monkeypatch.setattr(type(training.fabric), "world_size", processes)
+    monkeypatch.setattr(training.fabric, "all_reduce", reduced)
+    assert training._agree(0.0, False) == (True, False, False, False)
+    assert training._agree(0.0, True) == (False, False, False, True)
+    finished = 1
+    assert training._agree(0.0, True) == (False, False, False, False)
+
+
 @pytest.mark.parametrize("spoilt", ["the loss", "the gradients"])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, spoilt):
     """Before the weights are spoilt; what was saved before stays."""

@@ -257,9 +257,11 @@ class Training:
         """
         late = unsaved > 60 * self.config.save_minutes and self.done > 0
         wishes = torch.tensor([self.progress() < 1, self._due(), late, out_of_time]).float()
-        unfinished, judge, save, out = self.fabric.all_reduce(wishes, reduce_op="mean").tolist()
-        stop = unfinished >= 1 and out > 0
-        return unfinished >= 1 and not stop, judge > 0, save > 0, stop
+        # Sums of ones are exact; means of them may be a little less than 1.
+        unfinished, judge, save, out = self.fabric.all_reduce(wishes, reduce_op="sum").tolist()
+        more = unfinished == self.fabric.world_size
+        stop = more and out > 0
+        return more and not stop, judge > 0, save > 0, stop
 
     def _due(self) -> bool:
         chosen, (step, seconds) = self.config.select, self._judged
