@@ -68,14 +68,19 @@ class Case:
 
         # The manifest says which file is the image, so it may even be a label map.
         image = read_image(self.image, allow_labels=True)
-        labels = self.load_labels()
-        if image.array.shape != labels.shape:
+        label = read_image(self.label, allow_labels=True)
+        if image.array.shape != label.array.shape:
             raise InputError(
                 f"Case {self.id}: the image has the shape {image.array.shape}, its labels have "
-                f"{labels.shape}; they must lie on the same lattice."
+                f"{label.array.shape}; they must lie on the same lattice."
+            )
+        if not image.geometry.alike(label.geometry):
+            raise InputError(
+                f"Case {self.id}: spacing, origin or direction of {self.label} are not those of "
+                "its image; resample the labels onto the lattice of the image."
             )
         spacing = tuple(float(s) for s in image.spacing)
-        return CaseVolume(image.array, labels, spacing, slide_axis(spacing))
+        return CaseVolume(image.array, self._whole(label.array), spacing, slide_axis(spacing))
 
     def load_labels(self) -> np.ndarray:
         """Read the labels alone: integers (K, J, I)."""
@@ -83,7 +88,10 @@ class Case:
             return self._chosen(self.content.labels)
         from ..volumes import read_image
 
-        labels = read_image(self.label, allow_labels=True).array
+        return self._whole(read_image(self.label, allow_labels=True).array)
+
+    def _whole(self, labels: np.ndarray) -> np.ndarray:
+        """The labels of a file as integers, and of them those that are kept."""
         if labels.dtype.kind == "f":
             whole = np.rint(labels)
             if not np.array_equal(whole, labels):

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..evaluation.cases import Case
 from ..intensity import automatic_window
 from . import shapes
 from .generators import StateMismatch
@@ -197,11 +198,10 @@ def real(cases: list[dict]) -> list[Labelled]:
     """Real volumes with their labels."""
     out = []
     for case in cases:
-        image, spacing = _read(case["image"])
-        labels, _ = _read(case["label"])
-        groups = part_groups(case)
-        values, pixels = label_values(labels, case["id"]), scaled(image, case["id"])
-        volume = labelled(values, pixels, spacing, smallest=60, groups=groups)
+        content = Case(case["id"], case["image"], case["label"]).load()
+        labels = label_values(content.labels, case["id"])
+        pixels, groups = scaled(content.volume, case["id"]), part_groups(case)
+        volume = labelled(labels, pixels, content.spacing, smallest=60, groups=groups)
         if volume.targets:
             out.append(volume)
     return out
