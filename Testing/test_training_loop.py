@@ -133,6 +133,14 @@ def test_gradients_are_clipped_as_they_are_without_a_scaler(tmp_path, monkeypatc
     assert seen == pytest.approx([0.1, 0.5], rel=1e-2)
 
 
+def test_the_first_step_may_have_the_full_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    config = TrainConfig(str(tmp_path), precision="32-true", warm_up=0, learning_rate=0.01)
+    training = Training(config)
+    training._step()
+    assert training.optimiser.param_groups[0]["lr"] == 0.01
+
+
 def test_many_processes_agree_to_go_on(tmp_path, monkeypatch):
     """Where every one of them wants to, whatever rounding does to their mean."""
     monkeypatch.setattr(loop, "make_task", lambda config: Line())
@@ -191,6 +199,10 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
         ({"output": "x", "steps": 0}, "must be positive"),
+        ({"output": "x", "threads": 0}, "must be positive"),
+        ({"output": "x", "warm_up": -1}, "warm_up must be 0 or more"),
+        ({"output": "x", "average": 1.0}, "average 0 or more and below 1"),
+        ({"output": "x", "average": -0.1}, "average 0 or more and below 1"),
         ({"output": "x", "optimiser": "sgd"}, "optimiser must be one of adamw, muon"),
     ],
 )

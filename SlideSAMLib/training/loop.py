@@ -127,7 +127,7 @@ class Training:
         return min(self.done / self.config.steps, 1.0)
 
     def _rate(self) -> float:
-        warm = min((self.done + 1) / self.config.warm_up, 1.0)
+        warm = min((self.done + 1) / max(self.config.warm_up, 1), 1.0)
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.config.learning_rate * warm * cosine
 
