@@ -104,7 +104,7 @@ class SlicePrompt:
 
 
 def _whole(index: int) -> int:
-    if isinstance(index, bool) or int(index) != index:
+    if isinstance(index, bool) or not np.isfinite(index) or int(index) != index:
         raise InputError(f"The slice index must be a whole number, not {index!r}.")
     return int(index)
 
@@ -132,9 +132,9 @@ def _points(
         raise InputError(f"Points must be pairs (x, y) of numbers, not {points!r}.") from None
     if not np.isfinite(pairs).all():
         raise InputError(f"Points must be finite numbers, not {pairs}.")
-    signs = (1,) * len(pairs) if labels is None else tuple(int(v) for v in labels)
+    signs = (1,) * len(pairs) if labels is None else tuple(labels)
     if len(signs) != len(pairs):
         raise InputError(f"There are {len(pairs)} points but {len(signs)} labels: give one each.")
-    if set(signs) - {0, 1}:
+    if not all(sign in (0, 1) for sign in signs):
         raise InputError("Point labels must be 1 (positive) or 0 (negative).")
-    return pairs, signs
+    return pairs, tuple(int(sign) for sign in signs)

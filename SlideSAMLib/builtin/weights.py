@@ -14,6 +14,8 @@ from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
 VERSION = "2"  # 1: networks that did not look at the remembered slice
+# What a damaged or foreign file can raise, up to a network of impossible sizes.
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, RuntimeError)
 
 
 def write_weights(
@@ -48,9 +50,11 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
             )
         config = {"reference": False, **json.loads(metadata["config"])}
         values = {name: tensor.float() for name, tensor in tensors.items()}
-    except (OSError, KeyError, ValueError) as error:
+        network = BuiltinNetwork(**config)
+    except ModelError:
+        raise
+    except UNREADABLE as error:
         raise ModelError(f"The model file {path} cannot be read: {error}.") from None
-    network = BuiltinNetwork(**config)
     expected = network.state_dict()
     wrong = [
         key

@@ -29,11 +29,13 @@ def voxels(stage):
 def test_click_and_drag_are_voxel_exact(stage_of, geometry, transforms):
     """In all three orientations, whatever the lattice and the transforms."""
     stage = stage_of(geometry, transforms, view_names=("Red", "Yellow", "Green"))
+    axes = set()
     for name in stage.views:
         stage.interaction.clear()
         stage.drag((6, 5, 4), (12, 10, 8), name)
         stage.click(MIDDLE, name)
         axis = stage.interaction.book.prompts.marks[0].axis
+        axes.add(axis)
         low, high = [6, 5, 4], [12, 10, 8]
         low[axis] = high[axis] = MIDDLE[axis]
         box, point = voxels(stage)
@@ -41,7 +43,7 @@ def test_click_and_drag_are_voxel_exact(stage_of, geometry, transforms):
         assert np.array_equal(np.min(box[2], axis=0), low)
         assert np.array_equal(np.max(box[2], axis=0), high)
         assert point == ("point", "IJK"[axis], [MIDDLE], 1)
-    assert {m.axis for m in stage.interaction.book.prompts.marks} == {1} or len(stage.views) == 3
+    assert axes == {0, 1, 2}
 
 
 def test_positive_and_negative(stage_of):
