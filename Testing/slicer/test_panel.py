@@ -274,20 +274,13 @@ def test_the_examples_can_be_copied(panel):
     assert "logic.segmentAll(segmentationNode)" in qt.QApplication.clipboard().text()
 
 
-def test_choices_are_kept_and_the_effect_starts_with_them(panel, session, gl, quick_model):
+def test_choices_are_kept(panel, session, gl, quick_model):
     from SlideSAMBridge import preferences, work
 
     find(panel, "SlideSAMDevice").setCurrentIndex(1)
     find(panel, "SlideSAMCache").value = 64
     assert preferences.read() == preferences.Preferences("builtin", "cpu", "auto", 64)
     assert work.shared_shelf.cache().max_bytes == 64 * 2**20
-    from SlideSAMEffect import parameters
-
-    given = {}
-    parameters.set_defaults(
-        types.SimpleNamespace(setParameterDefault=lambda name, value: given.update({name: value}))
-    )
-    assert (given["Device"], given["AutoApply"]) == ("cpu", 1)
     slicer.app.userSettings().setValue("SlideSAM/cache_mib", "many")
     assert preferences.cache_bytes() is None
 
