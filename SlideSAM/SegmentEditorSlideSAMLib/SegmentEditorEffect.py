@@ -196,7 +196,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._doubleClicked = False
         if interactor.GetShiftKey():
             return False  # Shift moves the crosshair
-        self.views.last = viewWidget
+        self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
             ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
@@ -227,7 +227,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             return wasOurs
         node = views.slice_node(viewWidget)
         found = self.gesture.release(node, xy)
-        self.cancelDrag(viewWidget)
+        self.cancelDrag()
         if isinstance(found, Box):
             self.interaction.add_box(node, found.corners)
         elif isinstance(found, Click):
@@ -235,7 +235,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         return True
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
-        self.views.last = viewWidget
+        self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
             self.cancelDrag()
@@ -258,13 +258,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         overlay.outline(views.slice_node(viewWidget), self.gesture.start, xy)
         self.scriptedEffect.scheduleRender(viewWidget)
 
-    def cancelDrag(self, viewWidget: Any = None) -> None:
+    def cancelDrag(self) -> None:
         """Forget the press, and take the outline away. Callable at any time."""
-        view = viewWidget or self.gesture.view
         self.gesture.cancel()
-        if view is not None:
-            self.views.overlay(view).remove_outline()
-            self.scriptedEffect.scheduleRender(view)
+        self.views.remove_outline()
 
     # Prompts under the mouse
 

@@ -149,6 +149,26 @@ def test_layout_changed_and_views_gone(busy, quick_model):
         view.closed = False
 
 
+@pytest.mark.parametrize("how", ["layout", "deactivate", "cleanup"])
+def test_views_gone_while_the_button_is_pressed(busy, quick_model, how):
+    busy.view.event("LeftButtonPressEvent", busy.xy())
+    busy.view.event("MouseMoveEvent", busy.xy() + 40)
+    for view in busy.views.values():
+        view.closed = True
+    slicer.app.layout = LayoutManager([])
+    if how == "layout":
+        busy.python.layoutChanged()
+        assert busy.python.gesture.view is None and busy.python.views.overlays == []
+    elif how == "cleanup":
+        busy.python.cleanup()
+    busy.shut()
+    settle(busy, quick_model)
+    assert busy.python.watch.observers == 0 and busy.interaction.preview.node is None
+    assert busy.props() == busy.empty and busy.editor.errors == []
+    for view in busy.views.values():
+        view.closed = False
+
+
 def test_geometry_changed(busy, quick_model):
     """A result for other voxels is not written."""
     busy.scene.oversample(2)
