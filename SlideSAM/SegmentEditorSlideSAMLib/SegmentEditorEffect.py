@@ -287,6 +287,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.removeMark(None if self._hovered is None else self._hovered[1])
 
     def onExisting(self) -> None:
+        self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
         node = self.views.current()
         if node is None:
             self.interaction.say(_("There is no slice view to take the slice from."), "error")
@@ -294,6 +295,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self.interaction.add_existing(node)
 
     def onNextCandidate(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.next_candidate()
 
     def onClear(self) -> None:
@@ -301,12 +303,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.interaction.clear()
 
     def onSegment(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.segment()
 
     def onCancel(self) -> None:
         self.interaction.cancel()
 
     def onApply(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.apply()
 
     def onDiscard(self) -> None:

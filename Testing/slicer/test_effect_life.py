@@ -274,6 +274,24 @@ def test_the_preferred_size_of_the_cache_counts(stage_of, slidesam):
     assert slidesam.SlideSAMLogic()._cache().max_bytes == 64 * 2**20
 
 
+def test_parameters_count_while_the_effect_is_not_active(stage_of):
+    """As a script uses it: effectByName, setParameter, onSegment."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.shut()
+    stage.effect.setParameter("Direction", "forward")
+    stage.effect.setParameter("AutoApply", 0)
+    stage.python.onSegment()
+    stage.wait()
+    assert not stage.mask().any()
+    stage.write("A", stage.scene.truth)
+    stage.effect.setParameter("Mode", "replace")
+    stage.python.onApply()
+    assert np.flatnonzero(stage.mask().any((1, 2)))[0] == 6  # and nothing behind the marked slice
+    stage.interaction.reset()
+
+
 def test_works_without_a_layout_manager(stage_of):
     """As in a window-less Slicer: views join with their first event."""
     stage = stage_of(layout=False)
