@@ -9,6 +9,7 @@ covers it, it is changed back.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,9 +186,17 @@ def _editable(effect: Any, source: Source, part: Lattice) -> np.ndarray:
 
 
 def _modify(effect: Any, segment_id: str, mask: np.ndarray, part: Lattice, mode: Any) -> None:
+    import slicer
+
     box = editing.bounding_part(mask, part)
     image = editing.label_image(mask[part.slices(box)], box)
     node = effect.parameterSetNode().GetSegmentationNode()
-    if mode == effect.ModificationModeSet:
-        image = editing.replacement(node, segment_id, image)
-    effect.modifySegmentByLabelmap(node, segment_id, image, mode)
+
+    def modify(image: Any, mode: Any) -> None:
+        effect.modifySegmentByLabelmap(node, segment_id, image, mode)
+
+    kind = slicer.qSlicerSegmentEditorAbstractEffect
+    if mode == kind.ModificationModeSet:
+        add = partial(modify, mode=kind.ModificationModeAdd)
+        image = editing.replacement(node, segment_id, image, add)
+    modify(image, mode)
