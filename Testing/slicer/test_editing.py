@@ -342,3 +342,12 @@ def test_prompts_of_other_segments(session, slidesam):
         logic.prompts(scene.segmentation, segment)
     with pytest.raises(ValueError, match="no segment"):
         logic.prompts(scene.segmentation, "nobody")
+
+
+def test_logics_leave_no_editor_node_behind(session, slidesam):
+    scene = Scene(oversampling=1)
+    kept = slidesam.SlideSAMLogic()
+    run(kept, scene)
+    run(slidesam.SlideSAMLogic(), scene)
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")) == 1
+    assert kept.canUndo()
