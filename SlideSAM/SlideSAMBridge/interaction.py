@@ -280,7 +280,7 @@ class Interaction:
             task = correct_task(self.jobs.shelf, work, self.wanted(work), index)
             self.jobs.start("correct", work, task)
             return
-        if not any(each.label for each in self.wanted(work)[index]):
+        if not any(each.label for each in self.wanted(work).get(index, ())):
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
             return
         self._preview(work, index)
