@@ -7,6 +7,8 @@ done in the package SlideSAMBridge (scene) and in SlideSAMLib (algorithm).
 from __future__ import annotations
 
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, library, segmenting, segments
+from SlideSAMBridge import batch, library, preferences, segmenting, segments
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -287,7 +289,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def _cache(self) -> Any:
         from SlideSAMLib import EmbeddingCache
 
-        return EmbeddingCache()
+        return EmbeddingCache(preferences.cache_bytes())
 
     def _loadedModel(self, model: Any, device: str, precision: str) -> Any:
         if not isinstance(model, str | Path):
@@ -313,6 +315,8 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         isNew = self._editor is None or not self._editor.alive
         if isNew:
             self._editor = Editor.private(slicer.mrmlScene, slicer.app.applicationLogic())
+            # Its node goes with this logic; not at exit, when the scene is gone.
+            weakref.finalize(self, _release, self._editor).atexit = False
         try:
             self._editor.take_settings(editorNode or _openEditorNode(segmentationNode))
             yield self._editor
@@ -320,6 +324,12 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             if isNew:
                 self._editor.release()
             raise
+
+
+def _release(editor: Editor) -> None:
+    # Garbage may be collected on the worker, which must not touch the scene: then the node stays.
+    if threading.current_thread() is threading.main_thread():
+        editor.release()
 
 
 def _openEditorNode(segmentationNode: Any) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .adapters import base_path, is_adapter, merge_adapter
 from .architecture import config_title, infer_config
+from .catalogue import CATALOGUE
 from .errors import InputError, ModelError
 from .file_modes import make_ordinary
 from .lora import has_lora, merge_lora
@@ -75,7 +76,8 @@ class Checkpoint:
 def load_checkpoint(source: str | os.PathLike | TensorFile, kind: str | None = None) -> Checkpoint:
     """Read a Slide-SAM, SAM or MedSAM checkpoint of any layout.
 
-    `kind` says what the tensors cannot show: SAM and MedSAM have the same ones.
+    `kind` says what the tensors cannot show: SAM and MedSAM have the same ones. Without it the
+    catalogue says so of its own files.
 
     Raises
     ------
@@ -175,7 +177,7 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
     found = ours.get("kind", "slide-sam")
     if f"{_UPSCALING}2.0.weight" not in tensors and f"{_UPSCALING}3.0.weight" not in tensors:
         tensors, found = lift(tensors), "sam"
-    kind = kind or found
+    kind = kind or _catalogue_kind(file.path) or found
     if kind not in KINDS:
         raise ModelError(f"its kind '{kind}' is unknown (known: {', '.join(KINDS)}).")
     heads = ours.get("decoder_heads", "")
@@ -184,6 +186,13 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
     fitting = _fitting(tensors, config)
     check_finite(fitting, file.path)
     return Checkpoint(file.path, fitting, config, kind, ranks, note)
+
+
+def _catalogue_kind(path: Path) -> str | None:
+    """What the catalogue knows of a file that its tensors cannot show."""
+    place = path.resolve()
+    known = (info.kind for info in CATALOGUE.values() if info.path.resolve() == place)
+    return next(known, None)
 
 
 def _note(file: TensorFile) -> dict[str, str]:

@@ -226,9 +226,9 @@ def _added(mask: np.ndarray, point: tuple[int, int], points: Points, here: _Slic
         radius = max(least, min(float(distance[mask].min()), 1.5 * size))
     markers = np.zeros(mask.shape, np.int16)
     markers[distance > REACH * radius] = _OUTSIDE
+    markers[distance <= 0.5 * radius] = _CLICKED
     for a, b in points.outside:
         markers[b, a] = _OUTSIDE
-    markers[distance <= 0.5 * radius] = _CLICKED
     markers[mask] = _KEPT
     markers[y, x] = _CLICKED
     return mask | (here.flood(markers) != _OUTSIDE)  # what lies between them is added, too

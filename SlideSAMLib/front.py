@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .candidates import Choice, rank
+from .candidates import Choice, best, rank
 from .corrections import corrected, rejected
 from .fusion import SliceRecord
 from .next_prompt import first_prompt, following_prompt
@@ -210,7 +210,7 @@ class Front:
         """
         centre, known = question.centre, question.known
         behind_place = 1 - self.direction
-        choice = rank(prediction, known, self.settings)[0]
+        choice = best(prediction, known, self.settings)
         choice = self._held(choice, known[behind_place]).detached()
         weight, presence = self.settings.centre_weight, _at(choice, 1)
         record = self.records[centre].joined(choice.patches[1], weight, choice.quality, presence)

@@ -31,6 +31,7 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
 
     A voxel outside a view's part of the slice is no vote of that view: there the others decide
     alone. Views of weight 0 are left out, unless all weights are 0: then the first view counts.
+    Where one view counts, its patch is returned as it is, unclipped.
     """
     counted = [view for view in views if view.weight > 0] or [View(views[0].patch, 1.0)]
     if len(counted) == 1:

@@ -34,8 +34,8 @@ def automatic_window(volume: np.ndarray) -> tuple[float, float]:
     get the percentiles 0.5 and 99.5 of at most about a million evenly spaced finite voxels, or
     their full range where these coincide (a nearly empty image).
 
-    Always low < high, except for volumes with fewer than two finite values: (value, value), and
-    (0, 0) where no voxel is finite.
+    Always low < high, except where all finite voxels have one value: (value, value), and (0, 0)
+    where no voxel is finite.
     """
     extremes = value_range(volume)
     if extremes is None:

@@ -5,6 +5,7 @@ This module imports no torch: only `load_model` and `verify` do, when they are c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -158,13 +159,16 @@ def install(name: str, source: str | os.PathLike) -> Path:
         raise ModelError(
             f"'{source.name}' ({found}) is not the published file of '{name}': its SHA-256 differs."
         )
-    partial = partial_path(info.path)
+    partial = info.path.with_name(f".{info.path.name}.{os.getpid()}.part")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, partial)
         os.replace(partial, info.path)
     except OSError as error:
         raise InputError(f"'{info.path}' cannot be written: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone where all went well
+            partial.unlink()
     record_hash(info, sha256)
     return info.path
 

@@ -89,7 +89,7 @@ def mask_to_object(mask: np.ndarray) -> dict[str, Any]:
 def mask_from_object(entry: dict[str, Any]) -> np.ndarray:
     """What `mask_to_object` wrote, as bool (H, W).
 
-    Raises ValueError, KeyError or TypeError where it is something else.
+    Raises ValueError, KeyError, TypeError or OverflowError where it is something else.
     """
     height, width = (int(n) for n in entry["shape"])
     runs = np.array(entry["runs"], np.int64)

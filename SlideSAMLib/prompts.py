@@ -154,11 +154,12 @@ def _points(
     if not np.isfinite(pairs).all():
         raise InputError(f"Points must be finite numbers, not {pairs}.")
     try:
-        signs = (1,) * len(pairs) if labels is None else tuple(int(v) for v in labels)
-    except (TypeError, ValueError, OverflowError):
+        signs = (1,) * len(pairs) if labels is None else tuple(labels)
+        good = all(sign in (0, 1) for sign in signs)
+    except (TypeError, ValueError):
         raise InputError(f"Point labels must be a list of 1 and 0, not {labels!r}.") from None
     if len(signs) != len(pairs):
         raise InputError(f"There are {len(pairs)} points but {len(signs)} labels: give one each.")
-    if set(signs) - {0, 1}:
+    if not good:
         raise InputError("Point labels must be 1 (positive) or 0 (negative).")
-    return pairs, signs
+    return pairs, tuple(int(sign) for sign in signs)

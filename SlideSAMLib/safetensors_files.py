@@ -23,6 +23,7 @@ from torch import Tensor
 from .file_modes import make_ordinary
 
 _LONGEST_HEADER = 100_000_000  # bytes, as in the package
+_LARGEST = 2**63 - 1  # what torch can count
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -95,8 +96,10 @@ def _span(entry: Any) -> tuple[int, int]:
         first, last = entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the header has an entry that makes no sense: {entry!r}") from error
-    numbers = [first, last, *shape]
-    if any(type(n) is not int or n < 0 for n in numbers):
+    fitting = isinstance(shape, list) and all(
+        type(n) is int and 0 <= n <= _LARGEST for n in (first, last, *shape)
+    )
+    if not fitting:
         raise ValueError(f"the header has an entry that makes no sense: {entry!r}")
     if last - first != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"a tensor has another size than its shape: {entry!r}")
@@ -107,7 +110,7 @@ def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
     dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
     count = math.prod(shape)
     if count == 0:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(0, dtype=dtype).reshape(shape)
     offset = start + entry["data_offsets"][0]
     return torch.frombuffer(content, dtype=dtype, count=count, offset=offset).reshape(shape)
 

@@ -189,10 +189,9 @@ class Session:
 
         Raises InputError for no prompt, limits that cannot be used and unknown directions.
         """
-        if direction not in SIDES:
-            raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
-        slider = self._slider(self.prompts.values(), first, last, SIDES[direction], cancelled)
-        self._limits, self._sides = (first, last), slider.sides
+        sides = _sides(direction)
+        slider = self._slider(self.prompts.values(), first, last, sides, cancelled)
+        self.keep_to(first, last, direction)
         stretch = run_stretch(self.prompts, slider.sides)
         self._drop(index for index in list(self._masks) if index in stretch)
         self.stops = {side: stop for side, stop in self.stops.items() if side in SIDES}
@@ -203,6 +202,17 @@ class Session:
         finally:
             self.stops.update(slider.stops)
 
+    def keep_to(
+        self, first: int | None = None, last: int | None = None, direction: str = "both"
+    ) -> None:
+        """What `correct` keeps to from now on, as after a `run` with these limits.
+
+        Raises InputError for limits that cannot be used and unknown directions.
+        """
+        sides = _sides(direction)
+        checked_limits(self.stack, first, last)
+        self._limits, self._sides = (first, last), sides
+
     def correct(
         self, prompt: SlicePrompt, cancelled: Callable[[], bool] | None = None
     ) -> Generator[FinishedSlice, None, None]:
@@ -212,17 +222,18 @@ class Session:
         beyond the next prompt stays. So do the slices that were not reached, where the slide was
         cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
 
-        Raises InputError where the prompt lies outside the volume or the limits of the last run.
+        Raises InputError, and changes nothing, where the prompt or one of those beside it lies
+        outside the volume or the limits of the last run.
         """
         low, high = checked_limits(self.stack, *self._limits)
-        check_prompts([prompt], self.stack, low, high)
-        self.set_prompt(prompt)
         below = max((i for i in self.prompts if i < prompt.index), default=None)
         above = min((i for i in self.prompts if i > prompt.index), default=None)
         outermost = (("backward", below), ("forward", above))
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
         used = [prompt, *(self.prompts[end] for end in ends)]
+        check_prompts(used, self.stack, low, high)
+        self.set_prompt(prompt)
         slider = self._slider(used, *self._limits, sides, cancelled)
         reached, earlier = set(), dict(self._masks)
         try:
@@ -375,3 +386,10 @@ class Session:
     def _forget(self, index: int) -> None:
         self._choices.pop(index, None)
         self._chosen.pop(index, None)
+
+
+def _sides(direction: str) -> tuple[str, ...]:
+    """The sides beyond the outermost prompts that a direction leads to; raises InputError."""
+    if direction not in SIDES:
+        raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
+    return SIDES[direction]

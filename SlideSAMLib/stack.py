@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -93,15 +94,9 @@ class Stack:
         Raises InputError where `index` is not inside 0..slices-1.
         """
         self._check(index)
-        low, high = self.intensity
-        plane = self._view[index]
-        if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
-            values = plane.astype(np.float32)
-        else:
-            # Clip wide types before they become float32, so that nothing overflows to infinity.
-            values = plane.astype(np.float64)
-            values[~np.isfinite(values)] = low
-        return np.clip(values, low, high, out=values).astype(np.float32, copy=False)
+        out = np.empty((self.height, self.width), np.float32)
+        self._read(index, out)
+        return out
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.slices:
@@ -110,6 +105,19 @@ class Stack:
                 f"{self.slices - 1}."
             )
 
+    def _read(self, index: int, out: np.ndarray) -> None:
+        """See `slice`."""
+        low, high = self.intensity
+        plane = self._view[index]
+        if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
+            out[...] = plane
+            np.clip(out, low, high, out=out)
+            return
+        # Clip wide types before they become float32, so that nothing overflows to infinity.
+        values = plane.astype(np.float64)
+        values[~np.isfinite(values)] = low
+        out[...] = np.clip(values, low, high, out=values)
+
     def window(self, centre: int) -> Window:
         """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
         return self.windows([centre])[0]
@@ -117,15 +125,17 @@ class Stack:
     def windows(self, centres: Sequence[int]) -> list[Window]:
         """The window around each centre; every slice is read once, when it is asked for.
 
+        Windows that overlap share their memory: nobody may write to it.
         Raises InputError where a centre is not inside 0..slices-1.
         """
         for centre in centres:
             self._check(centre)
         last = self.slices - 1
-        reading = _Reading(self)
+        wanted = {c: tuple(min(max(c + n, 0), last) for n in (-1, 0, 1)) for c in map(int, centres)}
+        reading = _Reading(self, sorted({index for around in wanted.values() for index in around}))
         found = []
         for centre in map(int, centres):
-            around = tuple(min(max(centre + n, 0), last) for n in (-1, 0, 1))
+            around = wanted[centre]
             keys = tuple((self.key, index) for index in around)
             planes = _Planes(reading, around)
             found.append(Window(planes, self.spacing, self.intensity, (self.key, centre), keys))
@@ -141,17 +151,32 @@ class Stack:
 
 
 class _Reading:
-    """Slices of a stack that several windows have in common, each read once."""
+    """Slices of a stack that windows have in common, in one piece of memory; each is read once."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, indices: list[int]) -> None:
         self._stack = stack
-        self._read: dict[int, np.ndarray] = {}
+        self._place = {index: place for place, index in enumerate(indices)}
+        # What is never read never takes up memory.
+        self._values = np.empty((len(indices), stack.height, stack.width), np.float32)
+        self._missing = set(indices)
 
     def slice(self, index: int) -> np.ndarray:
         """See `Stack.slice`."""
-        if index not in self._read:
-            self._read[index] = self._stack.slice(index)
-        return self._read[index]
+        out = self._values[self._place[index]]
+        if index in self._missing:
+            self._stack._read(index, out)
+            self._missing.remove(index)
+        return out
+
+    def slices(self, indices: tuple[int, ...]) -> np.ndarray:
+        """Several of them, float32 (n, H, W); a view where they are consecutive."""
+        for index in indices:
+            self.slice(index)
+        places = [self._place[index] for index in indices]
+        first = places[0]
+        if places == list(range(first, first + len(places))):
+            return self._values[first : first + len(places)]
+        return self._values[places]
 
 
 class _Planes(Sequence):
@@ -165,6 +190,11 @@ class _Planes(Sequence):
 
     def __getitem__(self, place: int) -> np.ndarray:
         return self._reading.slice(self._indices[place])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of them, for `numpy.asarray`."""
+        values = self._reading.slices(self._indices)
+        return values if dtype is None else values.astype(dtype, copy=bool(copy))
 
 
 def _check_volume(volume: np.ndarray) -> None:

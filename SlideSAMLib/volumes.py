@@ -42,6 +42,18 @@ class Geometry:
         """The lattice of a 3D SimpleITK image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
+    def alike(self, other: Geometry) -> bool:
+        """Whether all voxels of another lattice lie where those of this one do.
+
+        Half a voxel is allowed for headers that are rounded, each way and at every corner.
+        """
+        if self.size != other.size:
+            return False
+        corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array(self.size)[:, None] - 1)
+        axes, others = (np.reshape(g.direction, (3, 3)) * g.spacing for g in (self, other))
+        shift = np.subtract(other.origin, self.origin)[:, None] + (others - axes) @ corners
+        return bool((np.abs(np.linalg.solve(axes, shift)) <= 0.5).all())
+
     def apply(self, image: sitk.Image) -> None:
         """Put a SimpleITK image onto this lattice."""
         image.SetSpacing(self.spacing)

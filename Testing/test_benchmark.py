@@ -288,7 +288,7 @@ def test_the_names_of_the_command_are_those_of_the_suite() -> None:
     from SlideSAMLib.cli import benchmark
 
     assert benchmark.PARTS == suite.PARTS
-    assert benchmark.MODELS == suite.MODELS
+    assert (suite.BUILTIN, *subjects.SIZES) == benchmark.MODELS
 
 
 @pytest.mark.parametrize(

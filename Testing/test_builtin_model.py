@@ -255,6 +255,18 @@ def test_files_that_do_not_fit_are_named(network, tmp_path):
         load_builtin(path, device="gpu")
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    ['{"foo": 1}', "[1]", '{"widths": [8, 16]}', '{"widths": "ab"}', "[" * 100_000],
+)
+def test_files_of_impossible_networks_are_refused(tmp_path, sizes):
+    path = tmp_path / "foreign.safetensors"
+    metadata = {"format": FORMAT, "version": "2", "config": sizes}
+    write_safetensors({"x": torch.zeros(1)}, path, metadata)
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_network(path)
+
+
 def test_float16_hardly_changes_the_masks():
     """It is what 'auto' means on CUDA; bfloat16 would lose more."""
     made = column((9, 64, 64), 5)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from SlideSAMLib.checkpoints import convert, lift, load_checkpoint
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.models import load_model
 from SlideSAMLib.network import CONFIGS, empty_network
 from SlideSAMLib.sam_modeling import load_modeling
 from SlideSAMLib.tensor_files import TensorFile, is_builtin, read_tensor_file
@@ -153,6 +154,18 @@ def test_convert_half_and_lifted(tmp_path):
     full = load_checkpoint(source)
     name = "mask_decoder.output_upscaling3.0.weight"
     assert torch.allclose(again.tensors[name].float(), full.tensors[name], atol=1e-3)
+
+
+def test_the_catalogues_own_file_is_known_by_its_path_too(tmp_path, monkeypatch):
+    """As the measurement before fine-tuning loads it: MedSAM is no SAM."""
+    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path))
+    path = tmp_path / "medsam_vit_b.pth"
+    torch.save(named_weights(_unlifted(tensor_shapes("mini"))), path)
+    assert load_checkpoint(path).kind == "medsam"
+    assert load_checkpoint(path, "sam").kind == "sam"
+    by_path, by_name = (load_model(name, "cpu", "float32") for name in (path, "medsam-vit-b"))
+    for trait in ("intensity", "candidates", "prompts"):
+        assert getattr(by_path.traits, trait) == getattr(by_name.traits, trait)
 
 
 def test_convert_in_place(tmp_path, mini):

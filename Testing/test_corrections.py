@@ -87,7 +87,14 @@ def test_every_point_is_on_its_right_side():
             continue
         image = rng.normal(0, 1, SHAPE).astype(np.float32)
         out = obeying(mask, click(mask, *points), image, (0.8, 1.3))
-        assert all(out[y, x] for x, y, label in points if label)
+        assert all(out[y, x] == label for x, y, label in points)
+
+
+def test_a_negative_point_close_to_a_positive_one_stays_outside():
+    mask = rectangle(5, 20, 14, 29)
+    image = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32)
+    out = obeying(mask, click(mask, (40, 25, 1), (44, 25, 0)), image, (1.0, 1.0))
+    assert out[25, 40] and not out[25, 44]
 
 
 def test_later_additions_do_not_take_back_what_was_cut():

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy import ndimage
 
 from SlideSAMLib import InputError, SlicePrompt
@@ -110,6 +111,30 @@ def test_refuses_a_size_that_nothing_has(tmp_path):
     check_structures(cases, limit=3, min_voxels=1200)
     with pytest.raises(InputError, match="1201 voxels"):
         check_structures(cases, limit=3, min_voxels=1201)
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({"spacing": (1.01, 1.0, 1.0)}, True),  # 0.35 voxels at the last of 36
+        ({"spacing": (1.02, 1.0, 1.0)}, False),
+        ({"origin": (0.0, 0.4, -0.4)}, True),
+        ({"origin": (0.0, 0.0, 0.6)}, False),
+        ({"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}, False),
+        ({"direction": (1, 1e-6, 0, -1e-6, 1, 0, 0, 0, 1)}, True),
+    ],
+)
+def test_image_and_labels_must_lie_on_the_same_lattice(tmp_path, change, good):
+    case = read_manifest(write_manifest(tmp_path))[0]
+    image = sitk.ReadImage(str(case.label))
+    for name, value in change.items():
+        getattr(image, f"Set{name.title()}")(value)
+    sitk.WriteImage(image, str(case.label))
+    if good:
+        assert case.load().spacing == (1.0, 1.0, 1.0)
+        return
+    with pytest.raises(InputError, match="Case block: spacing, origin or direction"):
+        case.load()
 
 
 # Prompts from labels

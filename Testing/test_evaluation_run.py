@@ -11,7 +11,7 @@ import pytest
 from SlideSAMLib import InputError
 from SlideSAMLib.cli.main import main
 from SlideSAMLib.evaluation import command, evaluate, metrics, read_manifest, summarise
-from SlideSAMLib.evaluation.results import ResultFile
+from SlideSAMLib.evaluation.results import ResultFile, read_results
 from SlideSAMLib.models import register_model
 from Testing.evaluation_data import FIRST, LAST, SLICES, memory_case, write_manifest
 from Testing.fakes import ThresholdModel
@@ -57,6 +57,11 @@ def test_a_leak_counts_under_full_and_not_under_extent(model):
     assert extent.dice == 1.0
     assert (extent.leaked_before, extent.leaked_after, extent.missed) == (0, 0, 0)
     assert set(extent.stops.values()) == {"limit reached"}
+
+
+def test_every_case_needs_an_id_of_its_own(model):
+    with pytest.raises(InputError, match="Several cases have the id block"):
+        evaluate([memory_case(), memory_case(leak=True)], model)
 
 
 def test_slices_along_another_axis(model):
@@ -204,6 +209,25 @@ def test_a_cut_off_line_is_dropped(model, tmp_path):
     assert file.resume() == results[:-1]
     file.append(results[-1])
     assert file.path.read_bytes() == whole
+
+
+def test_a_result_that_lacks_only_its_line_end_is_kept_whole(model, tmp_path, monkeypatch):
+    """And until the file is complete again, the old one stays."""
+    results = evaluate([memory_case()], model)
+    file = ResultFile(tmp_path / "results.jsonl", {"seed": 0})
+    file.start()
+    for result in results[:2]:
+        file.append(result)
+    cut = file.path.read_bytes()[:-1]
+    file.path.write_bytes(cut)
+    with monkeypatch.context() as patch:
+        patch.setattr("json.dumps", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            file.resume()
+    assert file.path.read_bytes() == cut
+    assert file.resume() == results[:2]
+    file.append(results[2])
+    assert file.resume() == read_results(file.path) == results[:3]
 
 
 def test_other_settings_are_refused(tmp_path):

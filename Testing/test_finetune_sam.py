@@ -22,15 +22,14 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import verify
 from SlideSAMLib.network import build_network
 from SlideSAMLib.safetensors_files import read_safetensors
+from SlideSAMLib.training import sam_task
 from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.finetune import read_finetune_config
 from SlideSAMLib.training.generators import StateMismatch
 from SlideSAMLib.training.loop import Training, learnt
 from SlideSAMLib.training.sam_losses import candidate_loss, sam_figures, sam_loss
 from SlideSAMLib.training.sam_task import SamTask, plain_name
-from SlideSAMLib.training.sam_windows import (
-    Frame,
-)
+from SlideSAMLib.training.sam_windows import Frame, Windows
 from Testing.cli_tools import noisy_ball, run_command, write_image
 from Testing.reference import MINI, named_weights, tensor_shapes
 from Testing.training_data import blocks, samples_of
@@ -151,6 +150,37 @@ def test_only_the_chosen_part_learns(tmp_path, base, data, trainable):
     assert changed & lora or trainable != "lora"
 
 
+@pytest.mark.parametrize("trainable", ["lora", "decoder", "all"])
+def test_the_default_precision_rounds_no_place(tmp_path, base, data, trainable, monkeypatch):
+    """All parts learn in it; the network gets points and boxes as they are."""
+    chosen = config(tmp_path, base, data, trainable=trainable, steps=3)
+    chosen.precision = TrainConfig.precision
+    assert chosen.precision == "bf16-mixed"
+    training = Training(chosen)
+    before = {n: v.clone() for n, v in learnt(training.network.module).items()}
+    training.run()
+    after = learnt(training.network.module)
+    assert sum(not torch.equal(v, before[n]) for n, v in after.items()) > 0.8 * len(before)
+
+    encoder, seen = training.task.network.network.prompt_encoder, []
+    exact = encoder.pe_layer.forward_with_coords
+
+    def looked_at(places, size):
+        answer = exact(places, size)
+        seen.append((places, answer.clone()))  # SAM adds to it
+        return answer
+
+    monkeypatch.setattr(encoder.pe_layer, "forward_with_coords", looked_at)
+    samples = samples_of(blocks(), 6)
+    training.network(Windows(samples))
+    assert seen
+    for places, answer in seen:
+        assert places.dtype == answer.dtype == torch.float32
+        assert torch.equal(answer, exact(places, encoder.input_image_size))
+    for box in (s.box for s in samples if s.box is not None):
+        assert any(torch.equal(box.reshape(1, 2, 2) + 0.5, places) for places, _ in seen)
+
+
 def test_it_learns(tmp_path, base, data):
     """The loss of the same windows falls, through the adapters and the decoder."""
     training = Training(config(tmp_path, base, data, trainable="lora", learning_rate=2e-3, batch=4))
@@ -163,7 +193,7 @@ def test_it_learns(tmp_path, base, data):
     losses = []
     for _ in range(25):
         training.optimiser.zero_grad()
-        loss = sam_loss(*training.network(samples), targets, known)
+        loss = sam_loss(*training.network(Windows(samples)), targets, known)
         training.fabric.backward(loss)
         for group in training.optimiser.param_groups:
             group["lr"] = 2e-3
@@ -192,7 +222,7 @@ def test_the_file_is_the_trained_network(tmp_path, base, data, trainable):
     trained = training.task.network
     ours = type(trained)(network)
     with torch.no_grad():
-        answers = zip(ours(samples), trained(samples), strict=True)
+        answers = zip(ours(Windows(samples)), trained(Windows(samples)), strict=True)
     for mine, theirs in answers:
         assert float((mine - theirs).abs().max()) < 0.01 * float(theirs.abs().max())
     if trainable == "all":
@@ -332,6 +362,12 @@ def test_windows_of_an_earlier_version_are_replaced(tmp_path, base, data):
     del state["slides"]  # as it was when windows were single ones
     with pytest.raises(StateMismatch, match="an earlier SlideSAM"):
         task.start(0, state)
+
+
+def test_a_data_set_that_gives_no_window_is_named(tmp_path, base, data, monkeypatch):
+    monkeypatch.setattr(sam_task, "cut_slab", lambda *given: None)
+    with pytest.raises(InputError, match="No structure of Dataset001_Balls could be cut"):
+        SamTask(config(tmp_path, base, data)).start(0)
 
 
 def test_the_task_needs_data(base):

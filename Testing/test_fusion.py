@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from SlideSAMLib.candidates import rank
+from SlideSAMLib import candidates
+from SlideSAMLib.candidates import best, rank
 from SlideSAMLib.fusion import SliceRecord, View, blend, fuse
 from SlideSAMLib.patches import Patch, patch_of_mask
 from SlideSAMLib.protocol import WindowPrediction
@@ -105,11 +106,40 @@ def test_quality_decides_without_history_and_agreement_with_it():
     settings = SlideSettings(first_bonus=0.0)
     assert rank(prediction, {}, settings)[0].number == 1
     known = {0: Patch((0, 0), np.where(_three(4)[0], 5.0, -5.0).astype(np.float32))}
-    best = rank(prediction, known, settings)[0]
-    assert best.number == 2
-    assert best.agreement == pytest.approx(1.0)
+    first = rank(prediction, known, settings)[0]
+    assert first.number == 2
+    assert first.agreement == pytest.approx(1.0)
     others = {choice.number: choice.agreement for choice in rank(prediction, known, settings)}
     assert others[1] == pytest.approx(4 / 9)
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+def test_the_best_one_is_the_first_of_all(history, bonus):
+    """Also where the candidates are nearly, or exactly, equally good."""
+    rng = np.random.default_rng(3)
+    settings, winners = SlideSettings(first_bonus=bonus), set()
+    for _ in range(200):
+        masks = [_three(int(rng.integers(0, 7))) for _ in range(4)]
+        prediction = _prediction(masks, rng.choice([0.6, 0.7, 0.75, 0.8, 1.2], 4))
+        prediction.logits[...] += rng.choice([0, -4.5, 4.5], (4, 3, 10, 1))  # not all are stable
+        known = {0: Patch((0, 0), np.where(_three(4)[0], 5.0, -5.0).astype(np.float32))}
+        known = known if history else {}
+        first, found = rank(prediction, known, settings)[0], best(prediction, known, settings)
+        assert (found.number, found.score) == (first.number, first.score)
+        winners.add(found.number)
+    assert winners == {0, 1, 2, 3}
+
+
+def test_candidates_that_cannot_win_are_not_looked_at(monkeypatch):
+    looked = []
+    monkeypatch.setattr(candidates, "stability", lambda patch: looked.append(patch) or 1.0)
+    known = {0: Patch((0, 0), np.where(_three(4)[0], 5.0, -5.0).astype(np.float32))}
+    prediction = _prediction([_three(4)] * 4, [0.9, 0.9, 0.95, 0.99])
+    best(prediction, known, SlideSettings())
+    assert len(looked) == 1
+    best(prediction, known, SlideSettings(first_bonus=0.0))
+    assert len(looked) == 1 + 3
 
 
 def test_detached_choices_own_their_logits():

@@ -258,6 +258,17 @@ def test_install_verify_remove(tmp_path, folder):
         models.remove("slidesam-b")
 
 
+def test_an_install_that_fails_leaves_nothing(tmp_path, folder, monkeypatch):
+    def full(source, target):
+        Path(target).write_bytes(b"a part of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(models.shutil, "copyfile", full)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        models.install("slidesam-b", _mini_pth(tmp_path / "downloaded.pth"))
+    assert list(folder.iterdir()) == []
+
+
 def test_install_refuses_what_does_not_fit(tmp_path, folder):
     text = tmp_path / "text.pth"
     text.write_text("no model at all, only text")

@@ -33,9 +33,12 @@ SHAPE = (20, 30)
         ({"index": 1, "box": (5, 5, np.nan, 9)}, "four finite numbers"),
         ({"index": 1, "points": [(1, 2)], "labels": [1, 0]}, "labels"),
         ({"index": 1, "points": [(1, 2)], "labels": [2]}, "1 \\(positive\\) or 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": [1.9]}, "1 \\(positive\\) or 0"),
+        ({"index": 1, "points": [(1, 2)] * 2, "labels": [1, 0.7]}, "1 \\(positive\\) or 0"),
         ({"index": 1, "points": [(1, np.inf)]}, "finite"),
         ({"index": 1, "points": [1, 2]}, "pairs"),
         ({"index": 1.5, "points": [(1, 2)]}, "whole number"),
+        ({"index": np.inf, "points": [(1, 2)]}, "whole number"),
         ({"index": 1, "mask": np.zeros((4, 4))}, "at least one"),
         ({"index": 1, "mask": np.ones((4, 4, 4))}, "2D"),
         ({"index": 1, "mask": np.full((4, 4), np.nan)}, "True and False"),
@@ -54,8 +57,9 @@ SHAPE = (20, 30)
         ({"index": 1, "box": (1, 10**400, 3, 4)}, "four finite numbers"),
         ({"index": 1, "points": [(1, 10**400)]}, "pairs"),
         ({"index": 1, "points": [(1, 2)], "labels": 1}, "list of 1 and 0"),
-        ({"index": 1, "points": [(1, 2)], "labels": ["x"]}, "list of 1 and 0"),
-        ({"index": 1, "points": [(1, 2)], "labels": [np.nan]}, "list of 1 and 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": np.ones((1, 2))}, "list of 1 and 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": ["x"]}, "1 \\(positive\\) or 0"),
+        ({"index": 1, "points": [(1, 2)], "labels": [np.nan]}, "1 \\(positive\\) or 0"),
     ],
 )
 def test_unusable_prompts_are_refused(fields, words):
@@ -212,6 +216,9 @@ def test_json_of_the_documented_form_is_read():
         '[{"slice": 1, "mask": {"shape": [2, 2], "runs": [1, 1]}}]',
         '[{"slice": 1, "mask": {"shape": [2, 2]}}]',
         '[{"slice": 1, "mask": 5}]',
+        '[{"slice": 1e400, "box": [1, 2, 3, 4]}]',
+        '[{"slice": 1, "points": [[1, 2]], "labels": [1e400]}]',
+        '[{"slice": 1, "mask": {"shape": [1, 2], "runs": [1e400, 1]}}]',
     ],
 )
 def test_unusable_json_is_refused_in_one_sentence(text):

@@ -69,6 +69,10 @@ def entry(shape: object, offsets: object, dtype: str = "F32") -> dict:
         file_of({"a": entry([2], [0, 8], "COMPLEX")}, bytes(8)),
         file_of({"a": "nonsense"}, b""),
         file_of({"__metadata__": 3}, b""),
+        file_of({"a": entry(None, [0, 4])}, bytes(4)),
+        file_of({"a": entry("", [0, 4])}, bytes(4)),
+        file_of({"a": entry([0, 2**70], [0, 0])}, b""),
+        file_of(b'{"a":' + b"[" * 200_000, b""),
     ],
 )
 def test_damaged_files(tmp_path, content):

@@ -148,14 +148,15 @@ def test_windows_that_overlap_are_those_of_each_centre(dtype):
 
 def test_windows_read_their_slices_once_and_only_when_asked(monkeypatch):
     read = []
-    original = Stack.slice
-    monkeypatch.setattr(Stack, "slice", lambda s, index: read.append(index) or original(s, index))
+    original = Stack._read
+    monkeypatch.setattr(Stack, "_read", lambda s, i, out: read.append(i) or original(s, i, out))
     stack = Stack(VOLUME)
-    one, two = stack.windows([1, 2])
+    one, two, edge = stack.windows([1, 2, 3])
     assert read == []
     assert np.array_equal(two.planes[0], one.planes[1]) and read == [1]
-    assert one.slices.shape == two.slices.shape == (3, 5, 6)
+    assert one.slices.shape == two.slices.shape == edge.slices.shape == (3, 5, 6)
     assert sorted(read) == [0, 1, 2, 3]
+    assert np.shares_memory(one.slices, two.slices)
 
 
 def test_keys_of_slices_are_those_of_their_voxels():

@@ -164,6 +164,39 @@ def test_heads_and_parts_of_one_structure_are_known_by_their_names():
     assert sources.part_groups({**case, "id": "card_1"}) == []
 
 
+def write_label_map(folder: Path, labels: np.ndarray, names: dict[int, str]) -> dict:
+    path = folder / "map.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(path))
+    listed = [{"value": value, "name": name} for value, name in names.items()]
+    return {"id": "map", "label": path, "labels": listed}
+
+
+def test_label_maps_may_have_many_values(tmp_path):
+    values = (np.arange(300) * 7).astype(np.uint16).reshape(3, 10, 10)
+    labels = values.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels, {})])
+    assert np.array_equal(found.labels, labels // 7)
+    assert found.targets == list(range(1, 300))
+
+
+def test_groups_are_of_the_values_that_are_there(tmp_path):
+    labels = np.zeros((20, 20, 20), np.uint16)
+    labels[:8], labels[8:14], labels[14:, :10] = 2, 3, 10
+    names = {
+        2: "left caudate",
+        3: "left putamen",
+        5: "left pallidum",
+        10: "CSF",
+        12: "left cerebellum x",
+    }
+    names |= {13: "left cerebellum y", 4: "right caudate", 6: "right putamen"}
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels, names)])
+    assert found.labels.max() == 3
+    assert found.groups and all(group == [1, 2] for group in found.groups)
+    (found,) = sources.label_maps([write_label_map(tmp_path, labels[:14], names)])
+    assert found.targets == [1, 2]  # and none of them is the background
+
+
 def test_even_regions_follow_the_edges_of_an_image():
     image = np.full((20, 40, 40), 0.2, np.float32)
     image[5:15, 10:30, 10:30] = 0.9
@@ -194,6 +227,28 @@ def test_real_volumes_come_from_a_manifest(data):
     assert volume.image.max() <= 1
     with pytest.raises(InputError, match="cannot be read"):
         sources.read_manifest(data / "none.json")
+
+
+@pytest.mark.parametrize(("case_id", "family"), [("card_a", "heart"), ("liver_01", "others")])
+def test_volumes_of_no_known_family_are_a_family_of_their_own(data, case_id, family):
+    manifest = data / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("card_a", case_id))
+    ours = Mixture(TrainConfig("x", str(data), sources={"real": 0.7}), 5)
+    assert [source.name for source in ours.sources] == [family]
+    assert ours.sources[0].weight == pytest.approx(0.7)
+    assert ours.draw().mask[1].sum() >= 15
+
+
+def test_sources_for_which_there_is_nothing_are_left_out(data, monkeypatch, capsys):
+    """The default ones of a folder of one's own, which has neither label maps nor large volumes."""
+    monkeypatch.setattr(sources.shapes, "label_map", small_map)
+    ours = Mixture(TrainConfig("x", str(data), shapes=2), 5)
+    assert [source.name for source in ours.sources] == ["shapes", "heart"]
+    assert "nothing for the sources label_maps, regions: left out" in capsys.readouterr().out
+    assert all(ours.draw().mask[1].any() for _ in range(20))
+    nothing = TrainConfig("x", str(data), sources={"label_maps": 1.0})
+    with pytest.raises(InputError, match="no share to any source"):
+        Mixture(nothing, 5)
 
 
 def test_implants_share_the_shapes_and_draw_from_every_kind(data, monkeypatch):

@@ -12,6 +12,8 @@ import yaml
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
+from lightning_fabric.plugins.precision import MixedPrecision
+
 from SlideSAMLib.builtin.features import CHANNELS, Batch
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network
@@ -114,6 +116,76 @@ def test_accumulated_batches_count_as_their_mean(tmp_path, monkeypatch):
     assert weight.item() < average.item() < before  # it follows the weights
 
 
+def test_gradients_are_clipped_as_they_are_without_a_scaler(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # as float16 has it on a GPU
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    monkeypatch.setattr(training.fabric.strategy, "_precision", precision)
+    weight = training.task.network.weight
+    clear = training.optimiser.zero_grad
+    monkeypatch.setattr(
+        training.optimiser, "zero_grad", lambda: seen.append(weight.grad.item()) or clear()
+    )
+    training._step()
+    training._step()
+    assert seen == pytest.approx([0.1, 0.5], rel=1e-2)
+
+
+def test_the_first_step_may_have_the_full_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    config = TrainConfig(str(tmp_path), precision="32-true", warm_up=0, learning_rate=0.01)
+    training = Training(config)
+    training._step()
+    assert training.optimiser.param_groups[0]["lr"] == 0.01
+
+
+def test_many_processes_agree_to_go_on(tmp_path, monkeypatch):
+    """Where every one of them wants to, whatever rounding does to their mean."""
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    processes = 41  # the mean of so many ones, summed in float32, is less than 1
+    finished = 0
+
+    def reduced(wishes, reduce_op):
+        share = wishes / processes if reduce_op == "mean" else wishes
+        total = torch.zeros_like(wishes)
+        for n in range(processes):
+            total = total + (share if n >= finished else 0 * share)
+        return total
+
+    monkeypatch.setattr(type(training.fabric), "world_size", processes)
+    monkeypatch.setattr(training.fabric, "all_reduce", reduced)
+    assert training._agree(0.0, False) == (True, False, False, False)
+    assert training._agree(0.0, True) == (False, False, False, True)
+    finished = 1
+    assert training._agree(0.0, True) == (False, False, False, False)
+
+
+@pytest.mark.parametrize("spoilt", ["the loss", "the gradients"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, spoilt):
+    """Before the weights are spoilt; what was saved before stays."""
+    monkeypatch.setattr(loop, "make_task", lambda config: Line())
+    training = Training(TrainConfig(str(tmp_path), precision="32-true"))
+    training.task.state, training.task.write = dict, lambda *given: None
+    training._step()
+    monkeypatch.setattr(training.curve, "draw", lambda: None)
+    training.save()
+    saved = training.checkpoints.path.read_bytes()
+    before = training.task.network.weight.item()
+    if spoilt == "the loss":
+        training.task.numbers = iter([float("nan")])
+    else:
+        training.task.network.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        InputError, match="At step 2 the loss is no finite number: go on with --resume"
+    ):
+        training._step()
+    assert training.task.network.weight.item() == before
+    assert training.checkpoints.path.read_bytes() == saved
+
+
 def test_there_must_be_something_to_resume(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     arguments.resume = True
@@ -127,6 +199,10 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
         ({"output": "x", "steps": 0}, "must be positive"),
+        ({"output": "x", "threads": 0}, "must be positive"),
+        ({"output": "x", "warm_up": -1}, "warm_up must be 0 or more"),
+        ({"output": "x", "average": 1.0}, "average 0 or more and below 1"),
+        ({"output": "x", "average": -0.1}, "average 0 or more and below 1"),
         ({"output": "x", "optimiser": "sgd"}, "optimiser must be one of adamw, muon"),
     ],
 )

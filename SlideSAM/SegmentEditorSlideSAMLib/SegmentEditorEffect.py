@@ -12,7 +12,7 @@ import qt
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
-from SlideSAMBridge import library, slice_views
+from SlideSAMBridge import library, preferences, slice_views
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
 from SlideSAMEffect import models_list, parameters, reloading, views
@@ -116,6 +116,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.find()
         self.shortcuts.enable()
         self.interaction.selection_changed()
+        self.interaction.jobs.shelf.resize_cache(preferences.cache_bytes())
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
@@ -195,7 +196,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._doubleClicked = False
         if interactor.GetShiftKey():
             return False  # Shift moves the crosshair
-        self.views.last = viewWidget
+        self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
             ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
@@ -226,7 +227,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             return wasOurs
         node = views.slice_node(viewWidget)
         found = self.gesture.release(node, xy)
-        self.cancelDrag(viewWidget)
+        self.cancelDrag()
         if isinstance(found, Box):
             self.interaction.add_box(node, found.corners)
         elif isinstance(found, Click):
@@ -234,7 +235,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         return True
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
-        self.views.last = viewWidget
+        self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
             self.cancelDrag()
@@ -257,13 +258,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         overlay.outline(views.slice_node(viewWidget), self.gesture.start, xy)
         self.scriptedEffect.scheduleRender(viewWidget)
 
-    def cancelDrag(self, viewWidget: Any = None) -> None:
+    def cancelDrag(self) -> None:
         """Forget the press, and take the outline away. Callable at any time."""
-        view = viewWidget or self.gesture.view
         self.gesture.cancel()
-        if view is not None:
-            self.views.overlay(view).remove_outline()
-            self.scriptedEffect.scheduleRender(view)
+        self.views.remove_outline()
 
     # Prompts under the mouse
 
@@ -289,6 +287,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.removeMark(None if self._hovered is None else self._hovered[1])
 
     def onExisting(self) -> None:
+        self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
         node = self.views.current()
         if node is None:
             self.interaction.say(_("There is no slice view to take the slice from."), "error")
@@ -296,6 +295,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self.interaction.add_existing(node)
 
     def onNextCandidate(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.next_candidate()
 
     def onClear(self) -> None:
@@ -303,12 +303,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.interaction.clear()
 
     def onSegment(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.segment()
 
     def onCancel(self) -> None:
         self.interaction.cancel()
 
     def onApply(self) -> None:
+        self.updateGUIFromMRML()
         self.interaction.apply()
 
     def onDiscard(self) -> None:
@@ -332,7 +334,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         work = self.interaction.work
         if work is None:
             return
-        part, jumped = work.source.part, False
+        part, jumped = self.interaction.reader.part() or work.source.part, False
         for node in self.views.nodes():
             shown = slice_views.shown_slice(node, part)
             if shown is not None and shown[0] == work.axis:
@@ -356,6 +358,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.panel.enable(
             sliding=interaction.sliding,
             marked=bool(prompts),
+            begun=bool(prompts) or work is not None,
             previewed=work is not None and bool(work.previews) and not work.has_result,
             dirty=work is not None and work.dirty and work.has_result,
             rated=work is not None and work.weakest is not None,

@@ -22,6 +22,7 @@ from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
 from .prompt_set import PromptSet, from_json, slice_prompt
+from .source import signature_of
 from .text import tr as _
 
 OUTSIDE = "Its prompts lie outside the volume: mark the object again."
@@ -100,6 +101,7 @@ class Batch:
         try:
             self._volume, self.lattice = editor.source()
             self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
+            self._signature = signature_of(volume_node, self.part)
             self.entries, damaged = _entries(segmentation_node, self.part)
             if not self.entries and not damaged:
                 raise ValueError(
@@ -151,7 +153,7 @@ class Batch:
     def _write(self, answer: Answer) -> None:
         segment_id = answer.entry.segment_id
         segmenting.check_unchanged(
-            self.editor, self.volume_node, self.segmentation_node, self.lattice, segment_id
+            self.editor, self.volume_node, self.segmentation_node, self._signature, segment_id
         )
         mask = np.zeros(self.lattice.shape, bool)
         mask[self.lattice.slices(self.part)] = answer.mask

@@ -16,6 +16,8 @@ What undo means:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,11 +158,17 @@ class Editor:
         """Add a mask (K, J, I) on `lattice` to a segment, or put it in the segment's place."""
         part = bounding_part(mask, lattice)
         image = label_image(mask[lattice.slices(part)], part)
-        mode = (
-            self.logic.ModificationModeSet if replace else self.logic.ModificationModeAdd
-        )  # members of the logic's own enum: an int is refused
-        segmentation_node = self.node.GetSegmentationNode()
-        self.logic.ModifySegmentByLabelmap(segmentation_node, segment_id, image, mode, True, False)
+        node, logic = self.node.GetSegmentationNode(), self.logic
+
+        def modify(image: Any, mode: Any) -> None:
+            logic.ModifySegmentByLabelmap(node, segment_id, image, mode, True, False)
+
+        # Modes are members of the logic's own enum: an int is refused.
+        add = partial(modify, mode=logic.ModificationModeAdd)
+        if replace:
+            modify(replacement(node, segment_id, image, add), logic.ModificationModeSet)
+        else:
+            add(image)
 
     def can_undo(self) -> bool:
         return self.alive and bool(self.logic.CanUndo())
@@ -253,6 +261,32 @@ def label_image(mask: np.ndarray, lattice: Lattice) -> Any:
     voxels = np.ascontiguousarray(mask, np.uint8).ravel()  # i runs fastest, as VTK stores it
     image.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True))
     return image
+
+
+def replacement(
+    segmentation_node: Any, segment_id: str, image: Any, add: Callable[[Any], None]
+) -> Any:
+    """A labelmap with which mode Set replaces all that a segment has.
+
+    add : adds a labelmap to the segment; called after the state was saved for undo.
+    By itself Set leaves everything outside of a small image where the segment's labelmap is on
+    another lattice, and takes what masking protects out there where it is on the same one. So this
+    brings the segment onto the lattice of `image`, and gives `image` the size of both.
+    """
+    import slicer
+
+    match = slicer.vtkOrientedImageDataResample.DoGeometriesMatch
+    part = lattices.of_image(image, segmentation_node)
+    own = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if own is not None and not own.IsEmpty() and not match(own, image):
+        add(label_image(np.zeros(part.shape, bool), part))  # any edit resamples the segment
+        own = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if own is None or own.IsEmpty():
+        return image
+    extent = np.array(own.GetExtent())
+    low, high = np.minimum(part.first, extent[0::2]), np.maximum(part.last, extent[1::2])
+    both = part.cropped(np.stack([low, high], axis=1).ravel())
+    return label_image(on_lattice(image, both) != 0, both)
 
 
 def bounding_part(mask: np.ndarray, lattice: Lattice) -> Lattice:

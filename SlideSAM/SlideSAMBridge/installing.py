@@ -19,7 +19,7 @@ PACKAGES = {"torch": "torch", "segment_anything": "segment-anything"}  # import 
 
 
 class Declined(RuntimeError):
-    """The user does not want it."""
+    """The user does not want it, and nothing was installed."""
 
 
 def missing() -> list[str]:
@@ -40,7 +40,7 @@ def install(ask: Callable[[str], bool]) -> list[str]:
     Raises
     ------
     Declined
-        The user said no.
+        The user said no to all of it.
     RuntimeError
         Slicer runs tests, or the installation failed; says what to do.
     """
@@ -51,16 +51,18 @@ def install(ask: Callable[[str], bool]) -> list[str]:
         return []
     if slicer.app.testingEnabled():
         raise RuntimeError(_("Slicer runs in testing mode, in which nothing is installed."))
+    done: list[str] = []
     try:
         if "torch" in wanted and _extension() is not None:
             _install_by_extension()
-            rest = [name for name in wanted if name != "torch"]
-        else:
-            rest = wanted
+            done = ["torch"]
+        rest = [name for name in wanted if name not in done]
         if rest:
             _install_by_pip(rest, ask)
+        done = wanted
     except Declined:
-        raise
+        if not done:
+            raise
     except Exception as error:
         logging.exception("SlideSAM: installing %s failed", ", ".join(wanted))
         raise RuntimeError(
@@ -70,7 +72,7 @@ def install(ask: Callable[[str], bool]) -> list[str]:
             ).format(kind=type(error).__name__)
         ) from error
     importlib.invalidate_caches()
-    return wanted
+    return done
 
 
 def _extension():

@@ -110,14 +110,16 @@ class Interaction:
             return False
         part, mark = self.reader.part(), self.book.prompts.marks[number]
         self.book.save(self.book.prompts.without(number))
-        work = self.work
+        work, left = self.work, len(self.book.prompts)
+        if not left and (work is None or not work.dirty):
+            self.clear()  # the next mark is that of another object
+            return True
         if work is not None:
             index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
             work.previews.pop(index, None)
-            if index in self.wanted(work) and not work.has_result:
-                self._preview(work, [index])
+            if not work.has_result:
+                self._preview(work)
             self.refresh()
-        left = len(self.book.prompts)
         self.say(_("Removed; {left} prompts left.").format(left=left) if left else start_text())
         return True
 
@@ -150,7 +152,7 @@ class Interaction:
                 raise ValueError(
                     _("Candidates are chosen before the slide: discard the result first.")
                 )
-            self._preview(work, [work.latest], step=True)
+            self._preview(work, work.latest, step=True)
 
         return self._guarded(step)
 
@@ -189,7 +191,12 @@ class Interaction:
     def selection_changed(self) -> None:
         """Another segment, or the same one with other contents."""
         if self.jobs.work is not None and self.jobs.work is not self.work:
-            self.jobs.abandon()
+            sliding, kept = self.sliding, self.jobs.abandon(keep=True)
+            if sliding:
+                text = _("The slide was stopped: another segment is chosen.")
+                if kept:
+                    text += " " + _("{count} finished slices wait at its own.").format(count=kept)
+                self.say(text)
         self.refresh()
         self.on_change()
 
@@ -252,8 +259,11 @@ class Interaction:
         return True
 
     def _add(self, mark: Mark) -> None:
-        source, work = self.reader.read(), self._current(mark.axis)
-        part = source.part
+        part, earlier = self.reader.read().part, self.book.prompts
+        if not len(earlier) and not self.sliding:
+            self._works.pop(self.book.segment_id, None)  # what was there is of another object
+        prompts = earlier.with_mark(mark, part)
+        work = self._current(prompts)
         if work.has_result and mark.kind != "point" and mark.axis != work.axis:
             raise ValueError(
                 _(
@@ -261,7 +271,7 @@ class Interaction:
                     "or press Clear."
                 )
             )
-        self.book.save(self.book.prompts.with_mark(mark, part))
+        self.book.save(prompts)
         if self.sliding:
             self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
@@ -270,29 +280,30 @@ class Interaction:
             task = correct_task(self.jobs.shelf, work, self.wanted(work), index)
             self.jobs.start("correct", work, task)
             return
-        if not any(each.label for each in self.wanted(work)[index]):
+        if not any(each.label for each in self.wanted(work).get(index, ())):
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
             return
-        self._preview(work, [index])
+        self._preview(work, index)
 
-    def _current(self, axis: int | None = None) -> Work:
+    def _current(self, prompts: PromptSet) -> Work:
         """The work on the selected segment; a new one where axis, source or model changed.
 
         What was slid along one axis is corrected along it, whatever view a point was made in.
         """
         source, work, choice = self.reader.read(), self.work, self.options.choice
+        stays = work is not None and (work.has_result or self.sliding)
+        axis = work.axis if stays else prompts.slide_axis()
         fits = work is not None and work.source is source and work.choice == choice
-        if fits and (axis in (None, work.axis) or work.has_result or self.sliding):
+        if fits and work.axis == axis:
             return work
-        if axis is None:
-            axis = work.axis if work is not None else self.book.prompts.marks[-1].axis
         self.jobs.abandon()
         fresh = Work(self.book.segment_id, axis, source, choice)
         if work is not None and work.source is source:
             fresh.written = work.written
             if work.axis == axis:  # only the model is another one: it corrects the same result
                 fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
-                fresh.dirty = work.dirty
+                fresh.dirty, fresh.unfinished = work.dirty, work.unfinished
+                fresh.limits = work.limits
         self._works[self.book.segment_id] = fresh
         return fresh
 
@@ -301,10 +312,22 @@ class Interaction:
         if self._works.get(work.segment_id) is work:
             self._works[work.segment_id] = fresh
 
-    def _preview(self, work: Work, indices: Sequence[int], step: bool = False) -> None:
-        work.latest = indices[-1]
-        task = preview_task(self.jobs.shelf, work, self.wanted(work), indices, step)
-        self.jobs.start("preview", work, task)
+    def _preview(self, work: Work, index: int | None = None, step: bool = False) -> None:
+        """Predict the window of a slice, and then all others that have no preview as they are."""
+        if index is not None:
+            work.latest = index
+            work.awaited.add(index)
+        wanted = self.wanted(work)
+        asked = [
+            each
+            for each, marks in wanted.items()
+            if (each in work.awaited or each not in work.previews) and any(m.label for m in marks)
+        ]
+        asked.sort(key=lambda each: each != index)  # the others can wait
+        self.jobs.abandon()
+        if asked:
+            task = preview_task(self.jobs.shelf, work, wanted, asked, index if step else None)
+            self.jobs.start("preview", work, task)
 
     def _run(self) -> None:
         if self.sliding:
@@ -314,10 +337,11 @@ class Interaction:
             raise ValueError(
                 _("Nothing is marked yet: click on the object or drag a box around it.")
             )
-        work = self._current()
+        work = self._current(self.book.prompts)
         wanted = self.wanted(work)
         first, last = self._limits(work)
-        task = run_task(self.jobs.shelf, work, wanted, first, last, self.options.direction)
+        work.limits = (first, last, self.options.direction)
+        task = run_task(self.jobs.shelf, work, wanted)
         self.jobs.start("run", work, task, self._possible(work, wanted, first, last))
 
     def _limits(self, work: Work) -> tuple[int | None, int | None]:

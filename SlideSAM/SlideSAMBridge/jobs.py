@@ -37,7 +37,7 @@ class Jobs:
         self.work: Work | None = None
         self.progress: Progress | None = None
         self._owner = owner
-        self._before: dict[int, tuple[Any, float]] = {}
+        self._before: Work | None = None  # what to go back to where a slide comes to nothing
         self._began = 0.0
         self._possible: int | None = None
         self._polling = False
@@ -54,10 +54,10 @@ class Jobs:
         self.work = work
         self._began, self._possible = time.perf_counter(), possible
         if kind in SLIDES:
-            self._before = dict(work.slices)
+            self._before = work.renewed(work.slices)
             self.progress = Progress(0, possible, None)
         if kind == "run":
-            work.slices = {}
+            work.slices, work.unfinished = {}, True
         self.job = self.worker.submit(kind, task)
         self._owner.say(_beginning(kind))
 
@@ -66,14 +66,23 @@ class Jobs:
         if self.job is not None:
             self.job.cancel()
 
-    def abandon(self) -> None:
-        """End it, and look at nothing it emits any more."""
+    def abandon(self, keep: bool = False) -> int:
+        """End it, and look at nothing it emits any more.
+
+        keep : leave the slices that a run has finished in its work, as `cancel` does. Without them
+        all is as if the slide had not been started. Returns how many there are.
+        """
         if self.job is not None:
             self.job.cancel()
+        kept = 0
         if self.work is not None and self.sliding:
-            # As if it had not been started: the session is half way through something.
-            self._owner.replace(self.work, self.work.renewed(self._before))
+            # Another work, since the session of this one is half way through something.
+            fresh = self._before
+            if keep and self.job.kind == "run" and self.work.slices:
+                fresh, kept = self.work.renewed(self.work.slices), len(self.work.slices)
+            self._owner.replace(self.work, fresh)
         self._end()
+        return kept
 
     def poll(self, seconds: float) -> bool:
         """Take in what was emitted; True while the job goes on.
@@ -104,11 +113,15 @@ class Jobs:
             owner.say(_notice(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
+            work.awaited.discard(event.preview.index)
             owner.refresh()
-            owner.say(_about(event, work))
+            if event.preview.index == work.latest:
+                owner.say(_about(event, work))
         elif isinstance(event, Outcome):
             work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
             work.dirty = bool(event.slices)
+            if self.job.kind == "run":
+                work.unfinished = self.job.cancelled()
             owner.refresh()
         else:  # a finished slice
             work.slices[event.index] = (event.mask, event.confidence)
@@ -128,8 +141,7 @@ class Jobs:
         work, owner = self.work, self._owner
         cancelled = job.cancelled()
         if job.kind in SLIDES and (job.error is not None or (cancelled and not work.slices)):
-            kept = work.slices or self._before
-            work = work.renewed(kept)
+            work = work.renewed(work.slices) if work.slices else self._before
             owner.replace(self.work, work)
         self._end()
         owner.refresh()
@@ -149,8 +161,7 @@ class Jobs:
         owner.on_change()
 
     def _end(self) -> None:
-        self.job = self.work = self.progress = None
-        self._before = {}
+        self.job = self.work = self.progress = self._before = None
 
 
 def _beginning(kind: str) -> str:

@@ -94,6 +94,19 @@ def _device(wanted: str) -> str:
         return str(error)
 
 
+def has_device(name: str) -> bool:
+    """Whether models can run there. Imports torch for all but "auto" and "cpu"."""
+    if name in ("auto", "cpu"):
+        return True
+    try:
+        from SlideSAMLib.devices import choose_device
+
+        choose_device(name)
+    except (ImportError, OSError, ValueError):  # OSError: libraries of torch that cannot be loaded
+        return False
+    return True
+
+
 def _weights(model: str) -> str:
     """The chosen model, and whether its weights are there."""
     from SlideSAMLib.catalogue import CATALOGUE

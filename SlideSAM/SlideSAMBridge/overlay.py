@@ -64,11 +64,13 @@ class Overlay:
         self._outline = _polygon(_rectangle(a, xy), YELLOW, LINE * self._ratio)
         self._renderer.AddViewProp(self._outline)
 
-    def remove_outline(self) -> None:
-        """Stop drawing the box being dragged."""
-        if self._outline is not None:
-            self._renderer.RemoveViewProp(self._outline)
-            self._outline = None
+    def remove_outline(self) -> bool:
+        """Stop drawing the box being dragged; whether there was one."""
+        if self._outline is None:
+            return False
+        self._renderer.RemoveViewProp(self._outline)
+        self._outline = None
+        return True
 
     def show_weak(self, slice_node: Any, lattice: Lattice, preview: Preview) -> None:
         """Draw a dashed outline of the preview, where the slice that is shown is a weak one."""

@@ -1,6 +1,6 @@
 """What the user chose for all scenes, kept in the application's settings.
 
-A Segment Editor node that has no choice of its own yet starts with these.
+They count for every Segment Editor node that has no choice of its own.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Mark:
     @property
     def key(self) -> tuple:
         """Equal for marks that say the same."""
-        positions = tuple(round(v, 4) for position in self.positions for v in position)
+        positions = tuple(_rounded(v) for position in self.positions for v in position)
         voxels = None if self.mask is None else hash(self.mask.tobytes())
         return (self.kind, self.axis, positions, self.label, voxels)
 
@@ -78,6 +78,17 @@ class PromptSet:
     def without(self, number: int) -> PromptSet:
         """Without the mark at this place."""
         return PromptSet(self.marks[:number] + self.marks[number + 1 :])
+
+    def slide_axis(self) -> int | None:
+        """The axis to slide along, an index into (I, J, K); None where nothing is marked.
+
+        That of the last box or mask, which count along their own axis only, else of the last point
+        on the object: what is outside says nothing about the direction.
+        """
+        shaped = [mark for mark in self.marks if mark.kind != "point"]
+        inside = [mark for mark in self.marks if mark.label]
+        found = shaped or inside or self.marks
+        return found[-1].axis if found else None
 
     def on_slices(self, lattice: Lattice, axis: int) -> dict[int, list[Mark]]:
         """The marks that count for slides along `axis`, by slice of `lattice` (from its start).
@@ -177,7 +188,7 @@ def _from_marks(marks: marking.Marks, lattice: Lattice) -> PromptSet:
 def _to_object(mark: Mark) -> dict[str, Any]:
     from SlideSAMLib.prompt_json import mask_to_object
 
-    positions = [[round(value, 4) for value in position] for position in mark.positions]
+    positions = [[_rounded(value) for value in position] for position in mark.positions]
     entry: dict[str, Any] = {"axis": AXES[mark.axis], mark.kind: positions}
     if mark.kind == "point":
         entry["label"] = mark.label
@@ -198,6 +209,11 @@ def _from_object(entry: dict[str, Any]) -> Mark:
         raise ValueError("labels are 0 or 1")
     mask = mask_from_object(entry["voxels"]) if kind == "mask" else None
     return Mark(AXES.index(entry["axis"]), positions, label, mask)
+
+
+def _rounded(value: float) -> float:
+    """To what is exact in voxels of any size; decimals in mm would not be."""
+    return float(f"{value:.12g}")
 
 
 def _position(values: Any) -> Position:

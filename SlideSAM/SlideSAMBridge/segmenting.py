@@ -21,6 +21,7 @@ from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
 from .orientation import AXES, slide_axis
+from .source import signature_of
 from .text import tr as _
 
 CHANGED = "The scene changed while the segmentation ran, so nothing was written: start it again."
@@ -85,10 +86,11 @@ def segment(
     try:
         volume, lattice = editor.source()
         part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
+        signature = signature_of(volume_node, part)
         marks, result = _run(volume[lattice.slices(part)], part, load, request)
         mask = np.zeros(lattice.shape, bool)
         mask[lattice.slices(part)] = result.mask
-        check_unchanged(editor, volume_node, segmentation_node, lattice, request.segment_id)
+        check_unchanged(editor, volume_node, segmentation_node, signature, request.segment_id)
         if not (mask & editor.editable(volume, lattice)).any():
             raise RuntimeError(_why_nothing(result))
     except BaseException:
@@ -209,19 +211,22 @@ def check_unchanged(
     editor: Editor,
     volume_node: Any,
     segmentation_node: Any,
-    lattice: Lattice,
+    signature: tuple,
     segment_id: str | None,
 ) -> None:
-    """Raise RuntimeError unless the result still fits: a progress callback may run the GUI."""
+    """Raise RuntimeError unless the result still fits: a progress callback may run the GUI.
+
+    signature : `source.signature_of` the volume when the work began.
+    """
     if not editor.alive or segmentation_node.GetScene() is None or volume_node.GetScene() is None:
         raise RuntimeError(_(CHANGED))
     try:
         check_nodes(volume_node, segmentation_node, segment_id)
         editor.point_at(segmentation_node, volume_node)
-        now = editor.lattice()
+        part = lattices.covered_part(editor.lattice(), lattices.of_volume(volume_node))
     except ValueError as error:
         raise RuntimeError(_(CHANGED)) from error
-    if now.extent != lattice.extent or not np.array_equal(now.ijk_to_ras, lattice.ijk_to_ras):
+    if signature_of(volume_node, part) != signature:
         raise RuntimeError(_(CHANGED))
 
 

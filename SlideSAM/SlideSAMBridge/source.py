@@ -16,12 +16,13 @@ from .text import tr as _
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Source:
     """A volume on a lattice, as it was at one moment.
 
     voxels : (K, J, I) on `part`, a copy.
-    part : the voxels of the segmentation's lattice that the volume covers.
+    part : the voxels of the segmentation's lattice that the volume covers, where they lay when it
+        was read last: volume and segmentation may have been moved together since.
     number : tells sources apart; the same number means the same voxels.
     """
 
@@ -75,17 +76,18 @@ class SourceReader:
             raise RuntimeError(_("The segmentation has no geometry: choose a source volume."))
         lattice = lattices.of_image(image, segmentation_node)
         part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
-        signature = _signature(volume_node, part)
+        signature = signature_of(volume_node, part)
         if self._last is None or self._last.signature != signature:
             self._last = None  # before the copy: two large volumes at once are one too many
             self._last = Source(self._copy(segmentation_node, part), part, signature)
+        self._last.part = part
         return self._last
 
     def unchanged(self, source: Source) -> bool:
         """Whether results on this source still fit the scene."""
         volume_node = self._nodes()[1]
         part = self.part()
-        return part is not None and _signature(volume_node, part) == source.signature
+        return part is not None and signature_of(volume_node, part) == source.signature
 
     def forget(self) -> None:
         """Let go of the copy."""
@@ -105,8 +107,11 @@ class SourceReader:
         return image_array(image)[lattice.slices(part)].copy()
 
 
-def _signature(volume_node: Any, part: Lattice) -> tuple:
-    """Changes with the voxels of the volume, and with where they lie on the lattice."""
+def signature_of(volume_node: Any, part: Lattice) -> tuple:
+    """Changes with the voxels of the volume, and with where they lie on the lattice.
+
+    part : as `lattice.covered_part` gives it for the volume.
+    """
     place = np.linalg.solve(part.ijk_to_ras, lattices.of_volume(volume_node).ijk_to_ras)
     image = volume_node.GetImageData()
     scalars = image.GetPointData().GetScalars()
@@ -117,4 +122,5 @@ def _signature(volume_node: Any, part: Lattice) -> tuple:
         part.extent,
         tuple(np.round(place, 9).ravel().tolist()),
         tuple(np.round(part.ijk_to_local, 9).ravel().tolist()),
+        tuple(np.round(part.spacing, 9).tolist()),  # a common transform may scale both
     )

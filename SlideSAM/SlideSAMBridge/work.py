@@ -121,7 +121,9 @@ class Work:
     initial : a result from before, for the session to go on from.
     written : what was applied last, see `applying`.
     dirty : whether `slices` has something that was not applied.
-    latest : the slice that was prompted last.
+    unfinished : whether the run was stopped: `slices` says nothing about other slices then.
+    limits : first and last slice and direction of the last run; corrections keep to them.
+    latest : the slice that was prompted last; awaited : those whose preview is to be made anew.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -136,7 +138,10 @@ class Work:
     weakest: int | None = None
     written: Any = None
     dirty: bool = False
+    unfinished: bool = False
+    limits: tuple[int | None, int | None, str] = (None, None, "both")
     latest: int = 0
+    awaited: set[int] = field(default_factory=set)
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
 
@@ -156,7 +161,10 @@ class Work:
             initial=dict(slices),
             written=self.written,
             dirty=self.dirty and bool(slices),
+            unfinished=self.unfinished and bool(slices),
+            limits=self.limits,
             latest=self.latest,
+            awaited=set(self.awaited),
         )
 
     def shown(self) -> dict[int, tuple[Any, float]]:
@@ -187,9 +195,9 @@ def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
 
 
 def preview_task(
-    shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: bool = False
+    shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: int | None = None
 ) -> Callable[[Job], None]:
-    """Predict the windows of prompted slices; `step` takes the next best candidate of each."""
+    """Predict the windows of prompted slices; of the slice `step` the next best candidate."""
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
@@ -199,27 +207,25 @@ def preview_task(
                 return
             if index not in session.prompts:
                 continue
-            preview = session.next_candidate(index) if step else session.preview(index)
+            ask = session.next_candidate if index == step else session.preview
+            preview = ask(index)
             count = session.model.traits.candidates
             job.emit(Previewed(preview, count, _describe(session.model)))
 
     return _on_any_device(shelf, work.choice, perform, work)
 
 
-def run_task(
-    shelf: ModelShelf,
-    work: Work,
-    wanted: Wanted,
-    first: int | None,
-    last: int | None,
-    direction: str,
-) -> Callable[[Job], None]:
-    """Slide from all prompts; emits SlideSAMLib.FinishedSlice and, last, the Outcome."""
+def run_task(shelf: ModelShelf, work: Work, wanted: Wanted) -> Callable[[Job], None]:
+    """Slide from all prompts within the limits of the work.
+
+    Emits SlideSAMLib.FinishedSlice and, last, the Outcome.
+    """
+    limits = work.limits
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
         _sync(session, work, wanted)
-        for finished in session.run(first, last, direction, job.cancelled):
+        for finished in session.run(*limits, job.cancelled):
             job.emit(finished)
         job.emit(_outcome(session))
 
@@ -230,9 +236,11 @@ def correct_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, index: int
 ) -> Callable[[Job], None]:
     """Refine one slice with what is new on it, and slide again where it matters."""
+    limits = work.limits
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
+        session.keep_to(*limits)  # it may be a new one, which has not seen the run
         marks = wanted.get(index, [])
         used = work.used.get(index, set())
         _sync(session, work, {i: m for i, m in wanted.items() if i != index}, keep=index)

@@ -33,6 +33,7 @@ class Panel:
         self._effect = effect
         self._actions = dict(actions)
         self._connections: list[tuple[Any, str, Callable[[], None]]] = []
+        self._shown_model = ""
         self._add_message()
         self._add_prompts()
         self._add_options()
@@ -176,9 +177,10 @@ class Panel:
     # Parameters
 
     def to_parameters(self) -> dict[str, str | int]:
-        """What the widgets say, by parameter name."""
+        """What the widgets say, by parameter name; the model only where it was chosen here."""
+        model = str(self.model.itemData(self.model.currentIndex) or "builtin")
         return {
-            "Model": str(self.model.itemData(self.model.currentIndex) or "builtin"),
+            **({} if model == self._shown_model else {"Model": model}),
             "Direction": DIRECTIONS[max(0, self.direction.currentIndex)],
             "Mode": MODES[max(0, self.mode.currentIndex)],
             "AutoApply": 1 if self.autoApply.checked else 0,
@@ -201,6 +203,7 @@ class Panel:
         blocked = [widget.blockSignals(True) for widget in widgets]
         try:
             models_list.select(self.model, options.choice.name)
+            self._shown_model = options.choice.name
             self.direction.setCurrentIndex(DIRECTIONS.index(options.direction))
             self.mode.setCurrentIndex(MODES.index(options.mode))
             self.autoApply.setChecked(options.auto_apply)
@@ -237,7 +240,13 @@ class Panel:
         self.progress.setFormat(text)
 
     def enable(
-        self, sliding: bool, marked: bool, previewed: bool, dirty: bool, rated: bool
+        self,
+        sliding: bool,
+        marked: bool,
+        begun: bool,
+        previewed: bool,
+        dirty: bool,
+        rated: bool,
     ) -> None:
         """Let only those controls be used that do something now."""
         self.segment.setEnabled(marked and not sliding)
@@ -246,7 +255,7 @@ class Panel:
         self.discard.setEnabled(dirty and not sliding)
         self.candidate.setEnabled(previewed and not sliding)
         self.existing.setEnabled(not sliding)
-        self.clear.setEnabled(marked)
+        self.clear.setEnabled(begun)
         self.weakest.setEnabled(rated and not sliding)
         for widget in (self.model, self.direction, self.mode, self.limit):
             widget.setEnabled(not sliding)

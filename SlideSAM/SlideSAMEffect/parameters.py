@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from SlideSAMBridge import preferences
+from SlideSAMBridge import library, preferences
 from SlideSAMBridge.applying import MODES
 from SlideSAMBridge.interaction import Options
 from SlideSAMBridge.work import ModelChoice
 
 DIRECTIONS = ("both", "forward", "backward")
+# As long as these are not set, the preferences count, whatever they are by then.
+PREFERRED = ("Model", "Device", "Precision")
 # Switches are 0 or 1: a bool would be stored as "True", which cannot be read as a number.
 DEFAULTS: dict[str, str | int | float] = {
-    "Model": "builtin",
-    "Device": "auto",
-    "Precision": "auto",
     "Direction": "both",
     "Mode": "add",
     "LimitSlices": 0,
@@ -29,30 +28,40 @@ DEFAULTS: dict[str, str | int | float] = {
 
 
 def set_defaults(effect: Any) -> None:
-    """Give every parameter that has no value its default. effect : the `scriptedEffect`.
-
-    Model, device and precision start as chosen in the SlideSAM module.
-    """
-    chosen = preferences.read()
-    ours = {"Model": chosen.model, "Device": chosen.device, "Precision": chosen.precision}
-    for name, value in {**DEFAULTS, **ours}.items():
+    """Give every parameter that has no value its default. effect : the `scriptedEffect`."""
+    for name, value in DEFAULTS.items():
         effect.setParameterDefault(name, value)
 
 
 def read(effect: Any) -> Options:
-    """The parameters as they are now; what cannot be used counts as the default."""
+    """The parameters as they are now; what cannot be used counts as the default.
+
+    Model, device and precision are those of the SlideSAM module where none is set.
+    """
     limited = effect.integerParameter("LimitSlices") != 0
     direction, mode = effect.parameter("Direction"), effect.parameter("Mode")
     return Options(
-        choice=ModelChoice(
-            effect.parameter("Model") or str(DEFAULTS["Model"]),
-            effect.parameter("Device") or str(DEFAULTS["Device"]),
-            effect.parameter("Precision") or str(DEFAULTS["Precision"]),
-        ),
+        choice=_choice(effect),
         direction=direction if direction in DIRECTIONS else DIRECTIONS[0],
         first=effect.integerParameter("FirstSlice") if limited else None,
         last=effect.integerParameter("LastSlice") if limited else None,
         mode=mode if mode in MODES else MODES[0],
         auto_apply=effect.integerParameter("AutoApply") != 0,
         weak_below=min(1.0, max(0.0, effect.doubleParameter("WeakBelow"))),
+    )
+
+
+def _choice(effect: Any) -> ModelChoice:
+    chosen = preferences.read()
+    # Slicer logs an error where one that is not set is asked for.
+    model, device, precision = (
+        effect.parameter(name) if effect.parameterDefined(name) else "" for name in PREFERRED
+    )
+    # The scene may be from another computer, and the effect has no widgets for these two.
+    if device and device != chosen.device and not library.has_device(device):
+        device = ""
+    if precision not in preferences.PRECISIONS:
+        precision = ""
+    return ModelChoice(
+        model or chosen.model, device or chosen.device, precision or chosen.precision
     )

@@ -159,7 +159,7 @@ def state_of(interaction: Any, slice_nodes: Iterable[Any]) -> StripState:
     work = None if interaction is None else interaction.work
     if work is None:
         return StripState()
-    part, axis = work.source.part, work.axis
+    part, axis = interaction.reader.part() or work.source.part, work.axis  # as they lie now
     start = int(part.first[axis])
     shown = (slice_views.shown_slice(node, part) for node in slice_nodes)
     return StripState(

@@ -58,6 +58,11 @@ class Views:
             self._views[name] = view
         return self._overlays[name]
 
+    def use(self, view: Any) -> None:
+        """A view was used: it joins, if it is not in the layout."""
+        self.overlay(view)
+        self.last = view
+
     def nodes(self) -> list[Any]:
         """The slice nodes of all views, the one that was used last first."""
         nodes = [slice_node(view) for view in self._views.values()]
@@ -104,6 +109,12 @@ class Views:
             overlay.show_weak(slice_node(view), part, preview)
         if had or overlay.actors or overlay.dashes is not None:
             self._effect.scheduleRender(view)
+
+    def remove_outline(self) -> None:
+        """Take the box that is being dragged out of its view, whose widget may be gone."""
+        for name, overlay in self._overlays.items():
+            if overlay.remove_outline():
+                self._render(self._views[name])
 
     def clear(self) -> None:
         """Take everything out of all views, and forget them; their widgets may be gone."""

@@ -83,7 +83,7 @@ class ModelsSection:
         form.addRow(self.message)
 
     def _add_choices(self, form: Any) -> None:
-        tip = _("What the Slide-SAM effect starts with, and what Segment all uses.")
+        tip = _("What Segment all uses, and the Slide-SAM effect until you choose there.")
         self.model = widgets.choice((), "SlideSAMModel", tip)
         self.device = widgets.choice(
             preferences.DEVICES,

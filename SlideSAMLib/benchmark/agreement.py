@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..devices import precision_name
+from ..evaluation.metrics import dice
 from ..network import SlideSam
 from ..protocol import SliceModel, WindowPrompt
 from ..stack import Stack
@@ -33,7 +34,7 @@ def on_volumes(
         for structure in catalogue.structures(content.labels, case.names, limit):
             masks = [_mask(model, case, structure, content) for model in models]
             if masks[0].any() or masks[1].any():
-                scores.setdefault(case.id, []).append(_dice(*masks))
+                scores.setdefault(case.id, []).append(dice(*masks))
     every = [score for each in scores.values() for score in each]
     return {
         "model": models[0].traits.name,
@@ -51,10 +52,6 @@ def _mask(model: SliceModel, case: Any, structure: Any, content: Any) -> np.ndar
 
     subject = Subject(case, structure, content, "box", seed=0)
     return segment(subject.image, subject.prompt, spacing=subject.spacing, model=model).mask
-
-
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2.0 * np.count_nonzero(first & second) / (first.sum() + second.sum())
 
 
 def on_logits(

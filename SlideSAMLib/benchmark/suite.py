@@ -17,7 +17,6 @@ from . import agreement, encoding, large, machine, phantom, profiling, runs, sta
 
 PARTS = ("encode", "runs", "startup", "memory", "agreement")
 BUILTIN = "builtin"
-MODELS = (BUILTIN, *subjects.SIZES)
 # What is slid through where nothing else is asked for: slices of the volume, and of the object.
 DEPTHS = {BUILTIN: (120, 100), "cpu": (150, 30), "gpu": (220, 200)}
 

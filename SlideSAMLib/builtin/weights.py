@@ -14,10 +14,10 @@ from ..tensor_files import check_finite
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"
-# What a file that is no model's, or sizes that make no network, come to.
-BROKEN = (OSError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError)
-BROKEN += (AttributeError, RecursionError)
 VERSION = "2"  # 1: networks that did not look at the remembered slice
+# What a damaged or foreign file can raise, up to a network of impossible sizes.
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
+UNREADABLE += (AttributeError, AssertionError)  # RecursionError is a RuntimeError
 
 
 def write_weights(
@@ -52,7 +52,9 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
             )
         network = BuiltinNetwork(**{"reference": False, **json.loads(metadata["config"])})
         values = {name: tensor.float() for name, tensor in tensors.items()}
-    except BROKEN as error:
+    except ModelError:
+        raise
+    except UNREADABLE as error:
         raise ModelError(f"The model file {path} cannot be read: {error}.") from None
     expected = network.state_dict()
     wrong = [

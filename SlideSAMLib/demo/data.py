@@ -66,9 +66,3 @@ def brain_mask(grey: np.ndarray, white: np.ndarray) -> np.ndarray:
     closed = ndimage.binary_closing(largest, iterations=CLOSING)
     inner = (slice(CLOSING, -CLOSING),) * 3
     return ndimage.binary_fill_holes(closed[inner])
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Overlap of two bool arrays of one shape, 0..1; 1 where both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else 1.0

@@ -16,10 +16,10 @@ from ..api import SlideResult
 from ..cli import segment as segment_command
 from ..cli.outputs import check_writable, write_together
 from ..cli.prompting import AXES
+from ..evaluation.metrics import dice
 from ..prompts import SlicePrompt
 from ..stack import Stack
 from ..volumes import ImageVolume
-from .data import dice
 from .orientation import SliceView
 from .pictures import Scene, draw_prompted_slice, draw_strip
 from .surface import draw_surface

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class Case:
     """One entry of a manifest, or a case that is in memory already (`content`).
 
     The files are read by `load`, not before. `names` says what each label value means, `regions`
-    which values have a further name together.
+    which values have a further name together. See `keeping` for `only`.
     """
 
     id: str
@@ -60,42 +60,70 @@ class Case:
     modality: str = ""
     content: CaseVolume | None = field(default=None, repr=False, compare=False)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
 
     def values(self, name: str) -> list[int]:
         """The label values of what has this name, in order; empty where there is no such thing."""
         own = [value for value, own in self.names.items() if own == name]
         return sorted(value for value in self.regions.get(name, own) if value > 0)
 
+    def keeping(self, names: Sequence[str]) -> Case:
+        """This case with the structures of these names alone, each with one label value.
+
+        The case itself where no name is given.
+        """
+        if not names:
+            return self
+        kept = {name: tuple(values) for name in names if (values := self.values(name))}
+        values = {values[0]: name for name, values in kept.items()}
+        return replace(self, names=values, regions=kept, only=tuple(names))
+
     def load(self) -> CaseVolume:
         """Read both volumes; raises InputError where they cannot be used together."""
         if self.content is not None:
-            return self.content
+            return replace(self.content, labels=self.load_labels())
         from ..volumes import read_image
 
         # The manifest says which file is the image, so it may even be a label map.
         image = read_image(self.image, allow_labels=True)
-        labels = self.load_labels()
-        if image.array.shape != labels.shape:
+        label = read_image(self.label, allow_labels=True)
+        if image.array.shape != label.array.shape:
             raise InputError(
                 f"Case {self.id}: the image has the shape {image.array.shape}, its labels have "
-                f"{labels.shape}; they must lie on the same lattice."
+                f"{label.array.shape}; they must lie on the same lattice."
+            )
+        if not image.geometry.alike(label.geometry):
+            raise InputError(
+                f"Case {self.id}: spacing, origin or direction of {self.label} are not those of "
+                "its image; resample the labels onto the lattice of the image."
             )
         spacing = tuple(float(s) for s in image.spacing)
-        return CaseVolume(image.array, labels, spacing, slide_axis(spacing))
+        return CaseVolume(image.array, self._whole(label.array), spacing, slide_axis(spacing))
 
     def load_labels(self) -> np.ndarray:
         """Read the labels alone: integers (K, J, I)."""
         if self.content is not None:
-            return self.content.labels
+            return self._chosen(self.content.labels)
         from ..volumes import read_image
 
-        labels = read_image(self.label, allow_labels=True).array
+        return self._whole(read_image(self.label, allow_labels=True).array)
+
+    def _whole(self, labels: np.ndarray) -> np.ndarray:
+        """The labels of a file as integers, and of them those that are kept."""
         if labels.dtype.kind == "f":
             whole = np.rint(labels)
             if not np.array_equal(whole, labels):
                 raise InputError(f"Case {self.id}: {self.label} holds fractions, not labels.")
             labels = whole.astype(np.int32)
-        return labels
+        return self._chosen(labels)
+
+    def _chosen(self, labels: np.ndarray) -> np.ndarray:
+        if not self.only:
+            return labels
+        kept = np.zeros_like(labels)
+        for values in self.regions.values():
+            kept[np.isin(labels, values)] = values[0]
+        return kept
 
 
 def slide_axis(spacing: Sequence[float]) -> int:

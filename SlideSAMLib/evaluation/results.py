@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,8 +97,15 @@ class ResultFile:
 
     def start(self) -> list[StructureResult]:
         """Begin an empty file, in place of an older one, and return its results: none."""
-        self.path.write_text(json.dumps({"settings": self.settings}) + "\n", encoding="utf-8")
-        return []
+        return self._replace([])
+
+    def _replace(self, results: list[StructureResult]) -> list[StructureResult]:
+        """Write the file anew with these results, completely or not at all, and return them."""
+        lines = [{"settings": self.settings}, *(asdict(result) for result in results)]
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        os.replace(part, self.path)
+        return results
 
     def append(self, result: StructureResult) -> None:
         """Write one result at once."""
@@ -107,7 +115,7 @@ class ResultFile:
     def resume(self) -> list[StructureResult]:
         """The results of an earlier run with the same settings; begins the file if there is none.
 
-        A last line that was cut off is dropped from the file.
+        A last line that was cut off is dropped from the file; one that lacks only its end is kept.
         Raises InputError where the file was made with other settings or is not such a file.
         """
         if not self.path.exists():
@@ -122,14 +130,10 @@ class ResultFile:
         if changed:
             raise InputError(
                 f"{self.path} was made with another {', '.join(changed)}: give the same settings, "
-                "another --output, or leave out --resume."
+                "or another --output."
             )
         results = [_restore(record) for record in records[1:]]
-        if not whole:
-            self.start()
-            for result in results:
-                self.append(result)
-        return results
+        return results if whole else self._replace(results)
 
 
 def check_new(paths: Iterable[Path]) -> None:
@@ -151,7 +155,8 @@ def read_results(path: Path) -> list[StructureResult]:
 
 def _records(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """The lines of a result file, settings first, and whether the last one was whole."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -161,7 +166,7 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], bool]:
                 raise InputError(f"Line {number} of {path} is damaged.") from None
     if not records or set(records[0]) != {"settings"}:
         raise InputError(f"{path} is not a result file: give another --output.")
-    return records, len(records) == len(lines)
+    return records, len(records) == len(lines) and text.endswith("\n")
 
 
 def _restore(record: dict[str, Any]) -> StructureResult:

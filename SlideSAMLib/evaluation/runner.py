@@ -129,6 +129,7 @@ def evaluate(
     if limit < 0 or min_voxels < 0 or workers < 1:
         raise InputError("Limits must be 0 or more, and there must be at least one worker.")
     source = ModelSource(model) if isinstance(model, str) else model
+    _check_ids(cases)
     chosen = protocols.chosen(protocol)
     measured = {**metrics.METRICS, **(metrics.SURFACE_METRICS if surfaces else {})}
     plan = Plan(source, prompt, chosen, baselines, seed, settings, overlays, measured, skip_refused)
@@ -142,6 +143,16 @@ def evaluate(
         if progress is not None:
             progress(count, len(tasks))
     return [results[key] for key in wanted if key in results]
+
+
+def _check_ids(cases: Sequence[Case]) -> None:
+    """Results are told apart by the ids of their cases. Raises InputError."""
+    ids = [case.id for case in cases]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"Several cases have the id {', '.join(twice[:3])}: give each an id of its own."
+        )
 
 
 def _tasks(

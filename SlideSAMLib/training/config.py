@@ -215,10 +215,10 @@ def left_out(config: TrainConfig) -> tuple[str, ...]:
 
 def _check(config: TrainConfig, path: Path) -> None:
     try:
-        counts = min(
-            config.steps, config.batch, config.accumulate, config.log_every, config.lora_rank
-        )
-        good = counts >= 1 and config.learning_rate > 0
+        numbers = [config.steps, config.batch, config.accumulate, config.log_every]
+        numbers += [config.lora_rank, config.threads]
+        good = min(numbers) >= 1 and config.learning_rate > 0
+        pace = config.warm_up >= 0 and 0 <= config.average < 1
         shares = 0 <= config.held_out < 1 and config.in_memory >= 1 and config.data_processes >= 0
         weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
         weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
@@ -226,9 +226,11 @@ def _check(config: TrainConfig, path: Path) -> None:
         raise InputError(f"In {path}, a setting that must be a number is none.") from None
     if not good:
         raise InputError(
-            f"In {path}, steps, batch, accumulate, log_every, lora_rank and learning_rate must be "
-            "positive."
+            f"In {path}, steps, batch, accumulate, log_every, lora_rank, threads and learning_rate "
+            "must be positive."
         )
+    if not pace:
+        raise InputError(f"In {path}, warm_up must be 0 or more, average 0 or more and below 1.")
     if not shares:
         raise InputError(
             f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more, "

@@ -14,7 +14,7 @@ from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .slabs import Labelled, labelled
+from .slabs import SMALLEST, Labelled, labelled, largest_section
 
 DEFAULT_ENDING = ".nii.gz"
 # What a dataset.json that cannot be used comes to.
@@ -141,55 +141,40 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
     """The first `most` cases (0: all) that are held out of each data set, to be measured.
 
-    They keep the wanted labels only; cases without any are left out.
+    They keep the wanted labels only; cases without any are left out. No id comes twice: those of
+    several data sets begin with the place of the data set in the list, where they must.
     """
     cases = []
-    for dataset in datasets:
+    for place, dataset in enumerate(datasets, 1):
         out = split(dataset, share)[1].cases
         for case in out[: most or len(out)]:
-            only = _wanted(case, dataset)
+            only = case.keeping(dataset.labels)
             if (only.load_labels() > 0).any():
-                cases.append(only)
-    return cases
-
-
-def _wanted(case: Case, dataset: Dataset) -> Case:
-    if not dataset.labels:
-        return case
-    content = case.load()
-    merged, names = _merged(content.labels, case, dataset)
-    labels = np.where(np.isin(merged, list(names)), merged, 0)
-    return replace(case, content=replace(content, labels=labels), names=names, regions={})
-
-
-def _merged(labels: np.ndarray, case: Case, dataset: Dataset) -> tuple[np.ndarray, dict[int, str]]:
-    """Labels in which each wanted structure has one value, and the names of these values.
-
-    A structure may have several values, and others in every case.
-    """
-    names: dict[int, str] = {}
-    for name in dataset.labels:
-        values = case.values(name)
-        if len(values) > 1:
-            labels = np.where(np.isin(labels, values), labels.dtype.type(values[0]), labels)
-        if values:
-            names[values[0]] = name
-    return labels, names
+                cases.append((place, only))
+    if len({case.id for _, case in cases}) == len(cases):
+        return [case for _, case in cases]
+    return [replace(case, id=f"{place}: {case.id}") for place, case in cases]
 
 
 class Shelf:
     """Some volumes of a data set in memory, exchanged one by one: data sets may be large.
 
     `volume` gives a random one. Volumes without a usable structure are passed over.
+    smallest : voxels of a usable structure on the slice that shows most of it.
     state : of an earlier shelf with the same cases; this one goes on where that one stood.
     Raises StateMismatch where the cases are others.
     """
 
     def __init__(
-        self, dataset: Dataset, most: int, rng: np.random.Generator, state: dict | None = None
+        self,
+        dataset: Dataset,
+        most: int,
+        rng: np.random.Generator,
+        state: dict | None = None,
+        smallest: int = SMALLEST,
     ) -> None:
         self.name, self.weight = dataset.name, dataset.weight
-        self._dataset, self._most, self._rng = dataset, most, rng
+        self._dataset, self._most, self._rng, self._smallest = dataset, most, rng, smallest
         self._waiting: list[int] = []  # places among the cases
         self._volumes: list[Labelled] = []
         self._drawn = 0
@@ -249,21 +234,36 @@ class Shelf:
             self._volumes.append(volume)
 
     def _read(self, key: int) -> Labelled | None:
-        volume = labelled_case(self._dataset.cases[key], self._dataset)
+        volume = labelled_case(self._dataset.cases[key], self._dataset, self._smallest)
         if volume is not None:
             volume.key = key
         return volume
 
 
-def labelled_case(case: Case, dataset: Dataset) -> Labelled | None:
-    """Read a case for training; None where it has no structure that is large enough."""
+def labelled_case(case: Case, dataset: Dataset, smallest: int = SMALLEST) -> Labelled | None:
+    """Read a case for training; None where it has no structure that is large enough.
+
+    smallest : voxels of a structure on the slice that shows most of it.
+    """
     content = case.load()
-    labels, wanted = _merged(content.labels.astype(np.uint16), case, dataset)
-    volume = labelled(labels, sources.scaled(content.volume), content.spacing, smallest=60)
-    volume.unlabelled = dataset.unlabelled
+    labels, unlabelled = content.labels, dataset.unlabelled
+    kept = case.keeping(dataset.labels)
+    if dataset.labels:  # the others stay: they may say what is not labelled
+        wanted = replace(kept, content=content).load_labels()
+        labels = np.where(wanted > 0, wanted, labels)
+    if unlabelled is not None and not 0 <= unlabelled <= sources.MOST_VALUES:
+        nowhere = labels == unlabelled  # -1, for one: it gets a value that no label has
+        known = np.where(nowhere, 0, labels)
+        unlabelled = int(known.max()) + 1
+        labels = np.where(nowhere, unlabelled, known)
+    labels = sources.label_values(labels, case.id)
+    volume = labelled(labels, sources.scaled(content.volume, case.id), content.spacing, smallest=60)
+    volume.unlabelled = unlabelled
     volume.targets = [
         value
         for value in volume.targets
-        if value != dataset.unlabelled and (not dataset.labels or value in wanted)
+        if value != unlabelled
+        and (not dataset.labels or value in kept.names)
+        and largest_section(volume, value) >= smallest
     ]
     return volume if volume.targets else None

@@ -127,7 +127,7 @@ class Training:
         return min(self.done / self.config.steps, 1.0)
 
     def _rate(self) -> float:
-        warm = min((self.done + 1) / self.config.warm_up, 1.0)
+        warm = min((self.done + 1) / max(self.config.warm_up, 1), 1.0)
         cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress()))
         return self.config.learning_rate * warm * cosine
 
@@ -257,9 +257,11 @@ class Training:
         """
         late = unsaved > 60 * self.config.save_minutes and self.done > 0
         wishes = torch.tensor([self.progress() < 1, self._due(), late, out_of_time]).float()
-        unfinished, judge, save, out = self.fabric.all_reduce(wishes, reduce_op="mean").tolist()
-        stop = unfinished >= 1 and out > 0
-        return unfinished >= 1 and not stop, judge > 0, save > 0, stop
+        # Sums of ones are exact; means of them may be a little less than 1.
+        unfinished, judge, save, out = self.fabric.all_reduce(wishes, reduce_op="sum").tolist()
+        more = unfinished == self.fabric.world_size
+        stop = more and out > 0
+        return more and not stop, judge > 0, save > 0, stop
 
     def _due(self) -> bool:
         chosen, (step, seconds) = self.config.select, self._judged
@@ -293,7 +295,10 @@ class Training:
             total += float(loss.detach()) / self.config.accumulate
             for name, value in figures.items():
                 self._sums.setdefault(name, []).append(value)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        norm = self.fabric.clip_gradients(
+            self.network, self.optimiser, max_norm=1.0, error_if_nonfinite=False
+        )
+        self._check(total, float(norm))
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.done += 1
@@ -301,6 +306,16 @@ class Training:
         self._sums.setdefault("loss", []).append(total)
         self._sums.setdefault("seconds", []).append(time.monotonic() - begun)
         self._sums.setdefault("data", []).append(self.task.data_seconds - waited)
+
+    def _check(self, loss: float, norm: float) -> None:
+        """Raise InputError where a step would spoil the weights."""
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        # A scaler leaves out steps whose gradients are not finite, and scales less from then on.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or scaled):
+            raise InputError(
+                f"At step {self.done + 1} the loss is no finite number: go on with --resume from "
+                f"what was saved in {self.folder}, at a lower learning_rate."
+            )
 
     def _log(self) -> None:
         """A row of the curve: means since the last one, of the windows of rank 0."""

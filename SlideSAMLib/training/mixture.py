@@ -12,18 +12,20 @@ from . import datasets, sources
 from .config import TrainConfig, left_out
 from .fields import Device
 from .generators import StateMismatch, generator_state, restored_generator
-from .slabs import Labelled, Slab, cut
+from .slabs import SMALLEST, Labelled, Slab, cut
 from .sources import Implants, Shapes, Source
 
+TRIES = 300  # in a row without a slab before the search is given up
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
 
-# Families of real volumes, so that many small volumes do not outweigh few large ones.
+# Families of real volumes, so that many small volumes do not outweigh few large ones: how their
+# ids begin, and their weights. All others are one family more, with the weight 1.
 FAMILIES = {
-    "heart": ("card_", 0.8),
-    "sarcoma_mr": ("sarcoma_mr_", 1.0),
-    "sarcoma_ct": ("sarcoma_ct_", 0.6),
-    "hippocampus": ("hippocampus_", 0.6),
-    "lung": ("ct_lung", 0.5),
+    "heart": (("card_",), 0.8),
+    "sarcoma_mr": (("sarcoma_mr_",), 1.0),
+    "sarcoma_ct": (("sarcoma_ct_",), 0.6),
+    "hippocampus": (("hippocampus_",), 0.6),
+    "lung": (("ct_lung",), 0.5),
     "brain": (("ms_", "brain_", "glioma_"), 1.0),
 }
 
@@ -47,9 +49,9 @@ class Mixture:
         shelves = kept[len(kept) - len(config.datasets) :]
         seeds = next((s["seeds"] for s in kept if "seeds" in s), None)
         self.sources = [*_load(config, seed, seeds), *own_shelves(config, seed, shelves)]
-        if not self.sources:
-            raise InputError("The configuration gives no share to any source of windows.")
         weights = np.array([s.weight for s in self.sources])
+        if not weights.sum() > 0:
+            raise InputError("The configuration gives no share to any source that holds something.")
         self.shares = weights / weights.sum()
         if state is not None:
             self._restore(state)
@@ -70,11 +72,14 @@ class Mixture:
         self.rng, self.drawn = restored_generator(state["rng"]), state["drawn"]
 
     def draw(self) -> Slab:
-        """A slab of a random source; sources that give none are passed over."""
+        """A slab of a random source; volumes that give none are passed over.
+
+        Raises InputError where none is found.
+        """
         self.drawn += 1
         if self.drawn % REFRESH == 0:
             self._refresh()
-        while True:
+        for _ in range(TRIES):
             place = int(self.rng.choice(len(self.sources), p=self.shares))
             volume = self.sources[place].volume(self.rng)
             seed = int(self.rng.integers(1 << 62))
@@ -82,6 +87,7 @@ class Mixture:
             if slab is not None:
                 slab.recipe = (place, volume.key, seed)
                 return slab
+        raise nothing_to_cut(self.sources[place].name)
 
     def again(self, recipe: Sequence[int]) -> Slab:
         """A slab that was drawn before: place of its source, key of its volume, seed of its cut.
@@ -103,16 +109,27 @@ class Mixture:
 
 
 def own_shelves(
-    config: TrainConfig, seed: int, states: Sequence[dict] = ()
+    config: TrainConfig, seed: int, states: Sequence[dict] = (), smallest: int = SMALLEST
 ) -> list[datasets.Shelf]:
-    """The data sets of one's own, without the cases that are held out; as they were, by states."""
+    """The data sets of one's own, without the cases that are held out; as they were, by states.
+
+    smallest : see `datasets.Shelf`.
+    """
     shelves = []
     for n, described in enumerate(config.datasets):
         training, _ = datasets.split(datasets.read_dataset(described), config.held_out)
         rng = np.random.default_rng(seed + 31 * n)
         state = states[n] if states else None
-        shelves.append(datasets.Shelf(training, config.in_memory, rng, state))
+        shelves.append(datasets.Shelf(training, config.in_memory, rng, state, smallest))
     return shelves
+
+
+def nothing_to_cut(source: str) -> InputError:
+    """What is raised after `TRIES` volumes in a row, the last of this source."""
+    return InputError(
+        f"No structure of {source} could be cut from its volume in {TRIES} tries: they are too "
+        "small or too thin; leave the data set out, or name larger `labels`."
+    )
 
 
 def _load(
@@ -132,24 +149,36 @@ def _load(
         loaded.append(Source("label_maps", share["label_maps"], maps))
     with_image = [c for c in cases if "image" in c]
     if share.get("regions"):
-        large = [c for c in with_image if np.prod(c["shape"]) > 400_000 and c["shape"][2] > 15]
+        large = [c for c in with_image if sources.is_large(c)]
         loaded.append(Source("regions", share["regions"], sources.regions(large, seed)))
-    if not share.get("real") and not share.get("implants"):
-        return loaded
-    families = _families(with_image)
+    families = _families(with_image) if share.get("real") or share.get("implants") else {}
     if share.get("implants"):
         loaded.append(Implants(share["implants"], loaded[0], list(families.values())))
     if share.get("real"):
-        total = sum(weight for _, weight in FAMILIES.values())
+        weights = {name: FAMILIES[name][1] if name in FAMILIES else 1.0 for name in families}
+        total = sum(weights.values())
         for name, volumes in families.items():
-            loaded.append(Source(name, share["real"] * FAMILIES[name][1] / total, volumes))
-    return loaded
+            loaded.append(Source(name, share["real"] * weights[name] / total, volumes))
+        if not families:
+            loaded.append(Source("real", share["real"], []))
+    return _without_empty(loaded, config.data)
+
+
+def _without_empty(
+    loaded: list[Shapes | Implants | Source], folder: str
+) -> list[Shapes | Implants | Source]:
+    empty = [source.name for source in loaded if source.empty]
+    if empty:
+        print(f"{folder} has nothing for the sources {', '.join(empty)}: left out.", flush=True)
+    return [source for source in loaded if not source.empty]
 
 
 def _families(cases: list[dict]) -> dict[str, list[Labelled]]:
-    """The real volumes by family, without families of which there are none."""
+    """The real volumes by family, those of no known family last; without empty families."""
     found = {
-        name: sources.real([c for c in cases if c["id"].startswith(prefix)])
-        for name, (prefix, _) in FAMILIES.items()
+        name: sources.real([c for c in cases if c["id"].startswith(prefixes)])
+        for name, (prefixes, _) in FAMILIES.items()
     }
+    known = sum((prefixes for prefixes, _ in FAMILIES.values()), ())
+    found["others"] = sources.real([c for c in cases if not c["id"].startswith(known)])
     return {name: volumes for name, volumes in found.items() if volumes}

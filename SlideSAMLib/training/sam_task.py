@@ -21,10 +21,10 @@ from ..safetensors_files import write_safetensors
 from ..sam_model import USAGES
 from .config import TrainConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .mixture import own_shelves
+from .mixture import TRIES, nothing_to_cut, own_shelves
 from .sam_losses import sam_figures, sam_loss
 from .sam_rollouts import SamSlides
-from .sam_windows import Frame, SamSlab, WindowSample, cut_slab
+from .sam_windows import SMALLEST, Frame, SamSlab, Windows, WindowSample, cut_slab
 
 ENCODER = "image_encoder."
 ADAPTED = r".*image_encoder\..*\.attn\.qkv"  # where Slide-SAM has its adapters, too
@@ -38,22 +38,28 @@ class Answering(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, samples: list[WindowSample]) -> tuple[Tensor, Tensor]:
+    def forward(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """logits (B, 4, 3, g, g) and quality (B, 4)."""
+        samples = windows.samples
         images = torch.stack([sample.image for sample in samples])
         trained = any(p.requires_grad for p in self.network.image_encoder.parameters())
         with torch.set_grad_enabled(trained):
             embeddings = self.network.encode(images)
-        answers = [
-            self.network.decode(
-                embedding[None],
-                None if s.points is None else (s.points[0][None], s.points[1][None]),
-                None if s.box is None else s.box[None],
-                None if s.masks is None else s.masks[None],
-            )
-            for embedding, s in zip(embeddings, samples, strict=True)
-        ]
+        answers = [self._decode(e[None], s) for e, s in zip(embeddings, samples, strict=True)]
         return torch.cat([a[0] for a in answers]), torch.cat([a[1] for a in answers])
+
+    def _decode(self, embedding: Tensor, sample: WindowSample) -> tuple[Tensor, Tensor]:
+        """The answer to one window (1, C, grid, grid) and its prompt."""
+        points, box, masks = sample.points, sample.box, sample.masks
+        encoder = self.network.prompt_encoder
+        with torch.autocast(embedding.device.type, enabled=False):  # places stay exact
+            prompt = encoder(
+                points=None if points is None else (points[0][None], points[1][None]),
+                boxes=None if box is None else box[None],
+                masks=None if masks is None else masks[None],
+            )
+            position = encoder.get_dense_pe()
+        return self.network.mask_decoder(embedding, position, *prompt)
 
 
 class SamTask:
@@ -71,7 +77,7 @@ class SamTask:
         self._config = config
         self.data_seconds = 0.0
         self._base = Path(config.start_from)
-        checkpoint = load_checkpoint(self._base, catalogue_kind(self._base))
+        checkpoint = load_checkpoint(self._base)
         network = build_network(checkpoint.config)
         network.load_state_dict({n: t.float() for n, t in checkpoint.tensors.items()})
         choose_trained(network, config.trainable, config.lora_rank)
@@ -84,7 +90,8 @@ class SamTask:
     def start(self, seed: int, state: dict | None = None) -> None:
         if state and "slides" not in state:
             raise StateMismatch("they were saved by an earlier SlideSAM")
-        self._shelves = own_shelves(self._config, seed, state["shelves"] if state else ())
+        states = state["shelves"] if state else ()
+        self._shelves = own_shelves(self._config, seed, states, SMALLEST)
         weights = np.array([shelf.weight for shelf in self._shelves])
         self._shares = weights / weights.sum()
         self._rng = restored_generator(state["rng"]) if state else np.random.default_rng(seed)
@@ -97,7 +104,7 @@ class SamTask:
 
     def _draw(self) -> SamSlab:
         """A slab of a random volume; volumes that give none are passed over."""
-        while True:
+        for _ in range(TRIES):
             place = int(self._rng.choice(len(self._shelves), p=self._shares))
             volume = self._shelves[place].volume(self._rng)
             seed = int(self._rng.integers(1 << 62))
@@ -105,6 +112,7 @@ class SamTask:
             if slab is not None:
                 slab.recipe = (place, volume.key, seed)
                 return slab
+        raise nothing_to_cut(self._shelves[place].name)
 
     def _again(self, recipe: Sequence[int]) -> SamSlab:
         """A slab that was drawn before: place of its shelf, key of its volume, seed of its cut."""
@@ -126,7 +134,7 @@ class SamTask:
         drawn = self._slides.step()
         self.data_seconds += time.perf_counter() - begun
         samples = [sample.to(device) for sample in drawn]
-        logits, quality = network(samples)
+        logits, quality = network(Windows(samples))
         target = torch.stack([sample.target for sample in samples])
         labelled = torch.stack([sample.labelled for sample in samples])
         loss = sam_loss(logits, quality, target, labelled)
@@ -156,11 +164,6 @@ class SamTask:
         except ValueError:  # on another drive of Windows
             place = self._base.name
         return {**note, BASE: self._base.name, BASE_PLACE: Path(place).as_posix()}
-
-
-def catalogue_kind(path: Path) -> str | None:
-    """What the catalogue knows of a file that its tensors cannot show, see `load_checkpoint`."""
-    return next((info.kind for info in CATALOGUE.values() if info.path == path), None)
 
 
 def choose_trained(network: SlideSam, trainable: str, rank: int) -> None:

@@ -54,6 +54,17 @@ class WindowSample:
         )
 
 
+class Windows:
+    """A batch of windows, as the network is given it.
+
+    Fabric converts the tensors of what it can look into, and bfloat16 would move points and boxes
+    by pixels. It does not look into this.
+    """
+
+    def __init__(self, samples: list[WindowSample]) -> None:
+        self.samples = samples
+
+
 @dataclass(frozen=True)
 class Frame:
     """What the network wants: side S of its input, side g of its output, and how slices enter."""

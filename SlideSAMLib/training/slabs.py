@@ -21,6 +21,7 @@ from .fields import Device, blur, smooth_noise
 
 DEPTH = 20  # slices of a slab: one behind the start, the rest ahead
 TOGETHER = 0.35  # chance that a label of a group means the group
+SMALLEST = 20  # voxels of an object on the slice where it is marked
 MARGIN = 8  # voxels around what a slab shows, for the blur
 
 
@@ -76,6 +77,21 @@ def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
     return Labelled(labels, image, spacing, ndimage.find_objects(labels), targets, **rest)
 
 
+def largest_section(source: Labelled, value: int) -> int:
+    """Voxels of a label value on the slice that shows most of it, of those that can be marked."""
+    box = source.boxes[value - 1]
+    there = source.labels[box] == value
+    most = 0
+    for axis in _slide_axes(source):
+        rest = tuple({0, 1, 2} - {axis})
+        areas = there.sum(rest)
+        if source.unlabelled is not None:
+            slices = tuple(b if n == axis else slice(None) for n, b in enumerate(box))
+            areas[(source.labels[slices] == source.unlabelled).any(rest)] = 0
+        most = max(most, int(areas.max()))
+    return most
+
+
 def cut(
     source: Labelled, rng: np.random.Generator, device: Device = "cpu", tries: int = 8
 ) -> Slab | None:
@@ -91,10 +107,13 @@ def cut(
 
 def slide_axis(source: Labelled, rng: np.random.Generator) -> int:
     """The coarsest axis of a volume where there is one, else a random one."""
+    axes = _slide_axes(source)
+    return axes[0] if len(axes) == 1 else int(rng.integers(3))
+
+
+def _slide_axes(source: Labelled) -> list[int]:
     spacing = np.array(source.spacing)
-    if spacing.max() > 1.8 * spacing.min():
-        return int(np.argmax(spacing))
-    return int(rng.integers(3))
+    return [int(np.argmax(spacing))] if spacing.max() > 1.8 * spacing.min() else [0, 1, 2]
 
 
 def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray | None:
@@ -143,7 +162,7 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
         plane = pieces == pieces[y, x]
     x0, y0, x1, y1 = mask_box(plane)
     size = np.array([y1 - y0 + 1, x1 - x0 + 1])
-    if size.max() < 5 or plane.sum() < 20:
+    if size.max() < 5 or plane.sum() < SMALLEST:
         return None
     centre = np.array([(y0 + y1) / 2, (x0 + x1) / 2])
     extent_mm = float((size * spacing[1:]).max())

@@ -11,11 +11,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..evaluation.cases import Case
 from ..intensity import automatic_window
 from . import shapes
 from .generators import StateMismatch
 from .slabs import Labelled, labelled
 
+MOST_VALUES = np.iinfo(np.uint16).max  # the largest label value
 PARTS_OF_ONE = ("hippocampus_", "glioma_")  # volumes whose labels are parts of one structure
 FILLED = 0.4  # chance that a region of even intensity means what it encloses as well
 STRIATUM = ("caudate", "putamen", "pallidum", "accumbens")
@@ -32,6 +34,11 @@ class Source:
     def __post_init__(self) -> None:
         for place, volume in enumerate(self.volumes):
             volume.key = place
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no volume to cut from."""
+        return not self.volumes
 
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random one of its volumes."""
@@ -55,6 +62,7 @@ class Shapes:
     """Label maps of invented shapes, known by their seeds; slabs of them are painted."""
 
     name = "shapes"
+    empty = False
 
     def __init__(self, weight: float, seeds: Sequence[int]) -> None:
         self.weight = weight
@@ -90,6 +98,11 @@ class Implants:
         self, weight: float, shapes: Shapes, canvases: Sequence[Sequence[Labelled]]
     ) -> None:
         self.weight, self._shapes, self._canvases = weight, shapes, canvases
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no real volume to put them into."""
+        return not self._canvases
 
     def volume(self, rng: np.random.Generator) -> Labelled:
         """A random one of the label maps; its slabs draw the real volume."""
@@ -141,10 +154,31 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
     return sitk.GetArrayFromImage(image), spacing
 
 
-def scaled(image: np.ndarray) -> np.ndarray:
-    """The image as the models see it: its automatic intensity window as 0..1, float16."""
+def scaled(image: np.ndarray, case: str) -> np.ndarray:
+    """The image as the models see it: its automatic intensity window as 0..1, float16.
+
+    Raises InputError, which names the case, where the image cannot be learnt from.
+    """
+    if not np.isfinite(image).all():
+        raise InputError(
+            f"Case {case}: the image has voxels that are no finite numbers; replace them, or leave "
+            "the case out."
+        )
     low, high = automatic_window(image)
+    if not low < high:
+        raise InputError(f"Case {case}: all voxels of the image are alike; leave the case out.")
     return ((np.clip(image, low, high) - low) / (high - low)).astype(np.float16)
+
+
+def label_values(labels: np.ndarray, case: str) -> np.ndarray:
+    """Labels as uint16. Raises InputError, which names the case, where a value does not fit."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > MOST_VALUES:
+        raise InputError(
+            f"Case {case}: its labels go from {low} to {high}, but label values must lie in 0 to "
+            f"{MOST_VALUES}."
+        )
+    return labels.astype(np.uint16)
 
 
 def label_maps(cases: list[dict]) -> list[Labelled]:
@@ -152,9 +186,10 @@ def label_maps(cases: list[dict]) -> list[Labelled]:
     out = []
     for case in cases:
         labels, spacing = _read(case["label"])
-        values = np.unique(labels)
-        packed = np.searchsorted(values, labels).astype(np.uint8)
-        groups = [np.searchsorted(values, group).tolist() for group in head_groups(case)]
+        values = np.union1d([0], labels)
+        packed = np.searchsorted(values, labels).astype(np.min_scalar_type(len(values) - 1))
+        there = (np.intersect1d(group, values) for group in head_groups(case))
+        groups = [np.searchsorted(values, group).tolist() for group in there if len(group) > 1]
         out.append(labelled(packed, None, spacing, smallest=300, groups=groups))
     return out
 
@@ -163,12 +198,10 @@ def real(cases: list[dict]) -> list[Labelled]:
     """Real volumes with their labels."""
     out = []
     for case in cases:
-        image, spacing = _read(case["image"])
-        labels, _ = _read(case["label"])
-        groups = part_groups(case)
-        volume = labelled(
-            labels.astype(np.uint16), scaled(image), spacing, smallest=60, groups=groups
-        )
+        content = Case(case["id"], case["image"], case["label"]).load()
+        labels = label_values(content.labels, case["id"])
+        pixels, groups = scaled(content.volume, case["id"]), part_groups(case)
+        volume = labelled(labels, pixels, content.spacing, smallest=60, groups=groups)
         if volume.targets:
             out.append(volume)
     return out
@@ -176,7 +209,7 @@ def real(cases: list[dict]) -> list[Labelled]:
 
 def head_groups(case: dict) -> list[list[int]]:
     """Values of a head's label map that are one object together, by the names of the labels."""
-    names = {label["value"]: label["name"] for label in case["labels"]}
+    names = {label["value"]: label["name"] for label in case.get("labels", [])}
     brain = {v: n for v, n in names.items() if "outside" not in n and n != "CSF"}
     groups = [list(brain), [v for v, n in brain.items() if "ventricle" in n]]
     for side in ("left", "right"):
@@ -191,9 +224,21 @@ def part_groups(case: dict) -> list[list[int]]:
     """Values of a real volume that are one object together: the parts of its one structure."""
     if not case["id"].startswith(PARTS_OF_ONE):
         return []
-    values = [label["value"] for label in case["labels"]]
-    core = [label["value"] for label in case["labels"] if "oedema" not in label["name"]]
+    names = {label["value"]: label["name"] for label in case.get("labels", [])}
+    values = list(names)
+    core = [value for value, name in names.items() if "oedema" not in name]
     return [values, core] if 1 < len(core) < len(values) else [values]
+
+
+def is_large(case: dict) -> bool:
+    """Whether a volume is large enough for `regions`, by its `shape` (i, j, k) or its file."""
+    shape = case.get("shape")
+    if shape is None:
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(case["image"]))
+        header.ReadImageInformation()
+        shape = header.GetSize()
+    return bool(np.prod(shape) > 400_000 and shape[2] > 15)
 
 
 def regions(cases: list[dict], seed: int) -> list[Labelled]:
@@ -201,7 +246,7 @@ def regions(cases: list[dict], seed: int) -> list[Labelled]:
     out = []
     for n, case in enumerate(cases):
         image, spacing = _read(case["image"])
-        pixels = scaled(image)
+        pixels = scaled(image, case["id"])
         rng = np.random.default_rng(seed + n)
         labels = even_regions(pixels.astype(np.float32), spacing, rng)
         volume = labelled(labels, pixels, spacing, smallest=300, whole=0.1, filled=FILLED)

@@ -98,6 +98,8 @@ class PythonQtRules:
             return get(name)  # of a Python subclass; event filters are found this way
         found = get("_property")(name)
         if found is not None:
+            if name == "text" and isinstance(self, QtWidgets.QProgressBar):
+                return get(name)()  # virtual: it would be looked for in Python, without end
             return QtCore.QObject.property(self, found.name())
         value = get(name)
         if callable(value) and not isinstance(value, QtCore.SignalInstance):

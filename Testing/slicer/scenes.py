@@ -126,6 +126,24 @@ class Scene:
     def contents(self) -> Any:
         return self.segmentation.GetSegmentation()
 
+    def import_segment(self, segment_id: str, step: float, first: Any = (8, 2, 1)) -> None:
+        """A full segment of 8 x 12 x 10 voxels of the volume, on a lattice of its own.
+
+        step : its voxels are this many of the volume's wide; voxel edges coincide.
+        first : its first voxel (i, j, k) of the volume.
+        """
+        size = np.array([8, 12, 10]) / step
+        image = slicer.vtkOrientedImageData()
+        image.SetExtent(*np.stack([0 * size, size - 1], axis=1).astype(int).ravel().tolist())
+        place = affine(np.eye(3) * step, np.array(first) - 0.5 + step / 2)
+        image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(self.ijk_to_ras @ place))
+        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        image.GetPointData().GetScalars().Fill(1)
+        segment = slicer.vtkSegment()
+        segment.SetName(segment_id)
+        segment.AddRepresentation("Binary labelmap", image)
+        self.contents.AddSegment(segment, segment_id)
+
     def ras(self, ijk: Any = MIDDLE) -> list[float]:
         """World position of a voxel (i, j, k) of the volume."""
         return (to_world(self.volume) @ self.ijk_to_ras @ [*ijk, 1.0])[:3].tolist()

@@ -160,6 +160,18 @@ def test_add_and_replace(session, slidesam):
     assert np.array_equal(scene.mask(segment), scene.truth)
 
 
+def test_replace_a_segment_on_another_lattice(session, slidesam):
+    """As an imported file brings it: nothing of it is left, and one undo brings it back."""
+    scene = Scene(oversampling=1)
+    scene.import_segment("Coarse", 2)
+    before = scene.found("Coarse")
+    logic = slidesam.SlideSAMLogic()
+    run(logic, scene, segmentId="Coarse", mode="replace")
+    assert np.array_equal(scene.mask("Coarse"), scene.truth)
+    logic.undo()
+    assert np.array_equal(scene.found("Coarse"), before) and not logic.canUndo()
+
+
 def test_one_undo_step_for_each_call(session, slidesam):
     scene = Scene(oversampling=1)
     logic = slidesam.SlideSAMLogic()
@@ -330,3 +342,12 @@ def test_prompts_of_other_segments(session, slidesam):
         logic.prompts(scene.segmentation, segment)
     with pytest.raises(ValueError, match="no segment"):
         logic.prompts(scene.segmentation, "nobody")
+
+
+def test_logics_leave_no_editor_node_behind(session, slidesam):
+    scene = Scene(oversampling=1)
+    kept = slidesam.SlideSAMLogic()
+    run(kept, scene)
+    run(slidesam.SlideSAMLogic(), scene)
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")) == 1
+    assert kept.canUndo()

@@ -59,6 +59,24 @@ def test_modes(stage_of):
         assert np.array_equal(stage.mask(), expected), mode
 
 
+@pytest.mark.parametrize("first", [(8, 2, 1), (15, 6, -4)])
+@pytest.mark.parametrize("step", [0.5, 1, 2])
+def test_replacing_a_segment_on_another_lattice(stage_of, step, first):
+    """As an imported file brings it: nothing of it is left, and one undo brings it back."""
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.scene.import_segment("C", step, first)
+    stage.editor.logic.ClearUndoState()
+    before = stage.scene.found("C")
+    stage.editor.node.SetSelectedSegmentID("C")
+    stage.effect.setParameter("Mode", "replace")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask("C"), stage.scene.truth)
+    stage.editor.logic.Undo()
+    assert np.array_equal(stage.scene.found("C"), before) and not stage.editor.logic.CanUndo()
+
+
 def other(stage):
     """A second segment "B" that covers a part of the object."""
     mask = np.zeros(SHAPE, bool)
@@ -149,6 +167,58 @@ def test_a_correction_takes_back_what_was_applied(stage_of):
     assert np.array_equal(stage.mask(), drawn)
 
 
+@pytest.mark.parametrize("overwrite", ["OverwriteAllSegments", "OverwriteVisibleSegments"])
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_a_correction_gives_other_segments_back_what_was_taken(stage_of, overwrite, mode):
+    """Or a leak that was corrected would leave a hole where something else had been drawn."""
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, 12:15, 16:20] = scenes.INSIDE
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    stage.editor.node.SetOverwriteMode(getattr(stage.editor.node, overwrite))
+    stage.effect.setParameter("Mode", mode)
+    drawn = {"B": np.zeros(SHAPE, bool), "C": np.zeros(SHAPE, bool)}
+    drawn["B"][:, 12:15, 16:20] = True
+    drawn["C"][4:6, 5:8, 6:9] = True  # inside the object: rightly taken
+    for name, mask in drawn.items():
+        stage.editor.logic.AddEmptySegment(name)
+        stage.write(name, mask)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert not stage.mask("B").any() and not stage.mask("C").any()
+    stage.click((18, 13, 6), ctrl=1)
+    stage.wait()
+    leaks = stage.mask("A") & ~stage.scene.truth
+    assert not leaks[6].any()
+    assert np.array_equal(stage.mask("B"), drawn["B"] & ~leaks) and not stage.mask("C").any()
+    assert not (stage.mask("A") & stage.mask("B")).any()
+    stage.editor.logic.Undo()
+    assert not stage.mask("B").any() and np.array_equal(stage.mask(), image > 0)
+
+
+def test_what_others_have_got_meanwhile_is_not_given_back(stage_of):
+    image = np.where(scenes.object_mask(), scenes.INSIDE, 0).astype(np.int16)
+    image[:, 12:15, 16:20] = scenes.INSIDE
+    stage = stage_of(scene=scenes.Scene(image=image, oversampling=1))
+    drawn = (image > 0) & ~stage.scene.truth
+    for name in "BCD":
+        stage.editor.logic.AddEmptySegment(name)
+    stage.write("B", drawn)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    later = drawn.copy()
+    later[:, :, 18:] = False
+    stage.write("C", later)
+    stage.scene.contents.RemoveSegment("D")  # and one that is gone is no trouble
+    stage.click((18, 13, 6), ctrl=1)
+    stage.wait()
+    assert np.array_equal(stage.mask("C")[6], later[6])
+    assert np.array_equal(stage.mask("B")[6], (drawn & ~later)[6])
+
+
 MASKS = (
     "EditAllowedEverywhere",
     "EditAllowedInsideAllSegments",
@@ -195,3 +265,38 @@ def test_as_slicer_writes_the_same_labelmap(stage_of, mask_mode, overwrite, rang
     theirs = {name: stage.mask(name) for name in "ABC"}
     for name in "ABC":
         assert np.array_equal(ours[name], theirs[name]), name
+
+
+@pytest.mark.parametrize("mask_mode", (*MASKS, "EditAllowedInsideSingleSegment"))
+@pytest.mark.parametrize("overwrite", ["OverwriteNone", "OverwriteAllSegments"])
+@pytest.mark.parametrize("ranged", [False, True])
+def test_replacing_is_masked_everywhere(stage_of, mask_mode, overwrite, ranged):
+    """What may not be edited stays, on whatever lattice the segment was, and wherever it is."""
+    for step in (None, 1, 2):
+        stage = stage_of()
+        b, truth, drawn = other(stage), stage.scene.truth, np.zeros(SHAPE, bool)
+        drawn[1:11, 2:14, 10:18] = True  # apart from B
+        stage.scene.import_segment("C", step or 1, (10, 2, 1))
+        if step is None:
+            stage.write("C", drawn)  # on the lattice of the volume
+        node = stage.editor.node
+        node.SetSelectedSegmentID("C")
+        node.SetMaskMode(getattr(stage.scene.segmentation, mask_mode))
+        node.SetMaskSegmentID("B")
+        node.SetOverwriteMode(getattr(node, overwrite))
+        node.SetSourceVolumeIntensityMask(ranged)
+        node.SetSourceVolumeIntensityMaskRange(300, 700)
+        stage.effect.setParameter("Mode", "replace")
+        stage.click()
+        stage.panel.segment.click()
+        stage.wait()
+        editable = {
+            "EditAllowedEverywhere": np.ones(SHAPE, bool),
+            "EditAllowedInsideSingleSegment": b,
+        }.get(mask_mode, b | drawn if "Inside" in mask_mode else ~b)
+        if ranged:
+            editable = editable & truth
+        written = truth & editable
+        assert np.array_equal(stage.mask("C"), written | (drawn & ~editable)), step
+        kept = b if overwrite == "OverwriteNone" else b & ~written
+        assert np.array_equal(stage.mask("B"), kept), step

@@ -149,6 +149,26 @@ def test_layout_changed_and_views_gone(busy, quick_model):
         view.closed = False
 
 
+@pytest.mark.parametrize("how", ["layout", "deactivate", "cleanup"])
+def test_views_gone_while_the_button_is_pressed(busy, quick_model, how):
+    busy.view.event("LeftButtonPressEvent", busy.xy())
+    busy.view.event("MouseMoveEvent", busy.xy() + 40)
+    for view in busy.views.values():
+        view.closed = True
+    slicer.app.layout = LayoutManager([])
+    if how == "layout":
+        busy.python.layoutChanged()
+        assert busy.python.gesture.view is None and busy.python.views.overlays == []
+    elif how == "cleanup":
+        busy.python.cleanup()
+    busy.shut()
+    settle(busy, quick_model)
+    assert busy.python.watch.observers == 0 and busy.interaction.preview.node is None
+    assert busy.props() == busy.empty and busy.editor.errors == []
+    for view in busy.views.values():
+        view.closed = False
+
+
 def test_geometry_changed(busy, quick_model):
     """A result for other voxels is not written."""
     busy.scene.oversample(2)
@@ -242,6 +262,34 @@ def test_reload(kept_modules, busy, quick_model):
     assert len(new.interaction.book.prompts) == len(marks) - 1
     busy.shut()
     assert busy.props() == busy.empty
+
+
+def test_the_preferred_size_of_the_cache_counts(stage_of, slidesam):
+    """Also where nobody has opened the module's panel."""
+    from SlideSAMBridge import preferences, work
+
+    preferences.change(cache_mib=64)
+    stage_of()
+    assert work.shared_shelf.cache().max_bytes == 64 * 2**20
+    assert slidesam.SlideSAMLogic()._cache().max_bytes == 64 * 2**20
+
+
+def test_parameters_count_while_the_effect_is_not_active(stage_of):
+    """As a script uses it: effectByName, setParameter, onSegment."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.shut()
+    stage.effect.setParameter("Direction", "forward")
+    stage.effect.setParameter("AutoApply", 0)
+    stage.python.onSegment()
+    stage.wait()
+    assert not stage.mask().any()
+    stage.write("A", stage.scene.truth)
+    stage.effect.setParameter("Mode", "replace")
+    stage.python.onApply()
+    assert np.flatnonzero(stage.mask().any((1, 2)))[0] == 6  # and nothing behind the marked slice
+    stage.interaction.reset()
 
 
 def test_works_without_a_layout_manager(stage_of):

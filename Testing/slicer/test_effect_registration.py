@@ -77,6 +77,43 @@ def test_parameters_have_defaults_and_are_text(stage_of):
         assert stage.editor.node.GetAttribute(f"Slide-SAM.{name}") == str(value)
 
 
+def test_model_device_and_precision_follow_the_preferences(stage_of):
+    """Later choices count, too, until a script or the panel has chosen something for the scene."""
+    from SlideSAMBridge import preferences
+    from SlideSAMBridge.work import ModelChoice
+
+    stage = stage_of(model="")
+    assert stage.interaction.options.choice == ModelChoice("builtin", "auto", "auto")
+    stage.panel.direction.setCurrentIndex(1)  # writes what the panel shows
+    stage.shut()
+    preferences.change(model="threshold", device="cpu", precision="float32")
+    stage.open()
+    stage.wait()
+    assert stage.interaction.options.choice == ModelChoice("threshold", "cpu", "float32")
+    stage.effect.setParameter("Precision", "bfloat16")
+    stage.panel.model.setCurrentIndex(stage.panel.model.findData("builtin"))
+    stage.shut()
+    preferences.change(device="auto", precision="auto")
+    stage.open()
+    assert stage.interaction.options.choice == ModelChoice("builtin", "auto", "bfloat16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "cuda:9", "abacus"])
+def test_a_scene_from_a_computer_with_another_device(stage_of, monkeypatch, device):
+    """The effect has no widget for the device: what is not there must not stop it."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    stage = stage_of()
+    stage.effect.setParameter("Device", device)
+    stage.effect.setParameter("Precision", "float12")
+    choice = stage.interaction.options.choice
+    assert (choice.device, choice.precision) == ("auto", "auto")
+    stage.effect.setParameter("Device", "cpu")
+    assert stage.interaction.options.choice.device == "cpu"
+
+
 def test_parameters_and_panel_agree_both_ways(stage_of):
     stage = stage_of()
     stage.effect.setParameter("Direction", "forward")

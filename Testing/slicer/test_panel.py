@@ -167,6 +167,22 @@ def test_install_asks_before_pip(panel, bare, monkeypatch, yes):
     assert panel.status.label.text.startswith("Installed" if yes else "Nothing was installed.")
 
 
+def test_what_was_installed_before_a_no_is_said(panel, bare, monkeypatch):
+    from SlideSAMBridge import installing
+
+    fake = types.ModuleType("PyTorchUtils")
+    fake.PyTorchUtilsLogic = lambda: types.SimpleNamespace(
+        installTorch=lambda askConfirmation: bare.append("torch") or types.ModuleType("torch")
+    )
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", fake)
+    there = ["torch", "segment-anything"]
+    monkeypatch.setattr(installing, "missing", lambda: [n for n in there if n not in bare])
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: False)
+    press_install(panel)
+    assert panel.status.label.text.startswith("Installed: torch.\n")
+    assert not panel.status.install.isHidden()  # the other one is still missing
+
+
 def test_a_failing_installation_says_what_to_do(panel, bare, monkeypatch):
     def fails(names):
         raise OSError("no route")
@@ -274,20 +290,13 @@ def test_the_examples_can_be_copied(panel):
     assert "logic.segmentAll(segmentationNode)" in qt.QApplication.clipboard().text()
 
 
-def test_choices_are_kept_and_the_effect_starts_with_them(panel, session, gl, quick_model):
+def test_choices_are_kept(panel, session, gl, quick_model):
     from SlideSAMBridge import preferences, work
 
     find(panel, "SlideSAMDevice").setCurrentIndex(1)
     find(panel, "SlideSAMCache").value = 64
     assert preferences.read() == preferences.Preferences("builtin", "cpu", "auto", 64)
     assert work.shared_shelf.cache().max_bytes == 64 * 2**20
-    from SlideSAMEffect import parameters
-
-    given = {}
-    parameters.set_defaults(
-        types.SimpleNamespace(setParameterDefault=lambda name, value: given.update({name: value}))
-    )
-    assert (given["Device"], given["AutoApply"]) == ("cpu", 1)
     slicer.app.userSettings().setValue("SlideSAM/cache_mib", "many")
     assert preferences.cache_bytes() is None
 

@@ -234,8 +234,27 @@ def close_scene(scene, segment):
     slicer.mrmlScene.Clear()
 
 
+def move_volume(scene, segment):
+    node = scenes.add_transform(scenes.affine(np.eye(3), (0, 9, 4)))  # less than its size
+    scene.volume.SetAndObserveTransformNodeID(node.GetID())
+
+
+def turn_volume(scene, segment):
+    place = scene.ijk_to_ras @ np.diag([-1, 1, 1, 1]) @ scenes.affine(np.eye(3), (-19, 0, 0))
+    scene.volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(place))  # on the same voxels
+
+
+def change_voxels(scene, segment):
+    slicer.util.arrayFromVolume(scene.volume)[:] = 0
+    slicer.util.arrayFromVolumeModified(scene.volume)
+
+
+VOLUME_CHANGES = [move_volume, turn_volume, change_voxels]
+
+
 @pytest.mark.parametrize(
-    "change", [remove_segment, move_segmentation, change_geometry, close_scene]
+    "change",
+    [remove_segment, move_segmentation, change_geometry, close_scene, *VOLUME_CHANGES],
 )
 def test_a_scene_that_changes_meanwhile(session, slidesam, change):
     """A progress callback may run the GUI; the result must not land in the wrong place."""
@@ -258,6 +277,25 @@ def test_a_scene_that_changes_meanwhile(session, slidesam, change):
             progress=meanwhile,
         )
     assert not logic.canUndo()
+
+
+@pytest.mark.parametrize("change", VOLUME_CHANGES)
+def test_a_volume_that_changes_while_all_are_segmented(session, slidesam, change):
+    scene = Scene(oversampling=1)
+    logic = slidesam.SlideSAMLogic()
+    nodes = (scene.segmentation, scene.volume)
+    segment = logic.segment(*nodes[::-1], points=[scene.ras()], model=scenes.model())
+    pending = [change]
+
+    def meanwhile():
+        if pending:
+            pending.pop()(scene, segment)
+        return False
+
+    report = logic.segmentAll(*nodes, scenes.model(), mode="replace", cancelled=meanwhile)
+    assert not report.written and "scene changed" in report.failed[segment]
+    logic.undo()
+    assert not logic.canUndo()  # nothing was saved for undo either
 
 
 WITHOUT_TORCH = """

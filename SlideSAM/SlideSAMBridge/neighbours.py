@@ -1,0 +1,64 @@
+"""What an apply takes from other segments, and giving it back where a correction lets go. No Qt.
+
+With Slicer's usual overwrite mode a voxel belongs to one segment: a result that leaks takes voxels
+from its neighbours, and a correction that lets go of them would leave a hole there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import editing
+from . import lattice as lattices
+from .lattice import Lattice
+
+
+def owned(
+    segmentation_node: Any, but: str, part: Lattice, where: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The voxels of the other segments among some voxels: segment id -> bool (K, J, I) on `part`.
+
+    but : the id of the segment that is left out; where : bool (K, J, I), the voxels that matter.
+    Segments without any of them are left out, and those on another grid than `part`.
+    """
+    contents = segmentation_node.GetSegmentation()
+    layers: dict[Any, tuple[np.ndarray, set[int]] | None] = {}
+    found = {}
+    for number in range(contents.GetNumberOfSegments()):
+        segment_id = contents.GetNthSegmentID(number)
+        image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+        if segment_id == but or image is None:
+            continue
+        if image not in layers:  # segments share layers
+            layers[image] = _values(image, segmentation_node, part, where)
+        layer = layers[image]
+        value = contents.GetSegment(segment_id).GetLabelValue()
+        if layer is None or value not in layer[1]:
+            continue
+        found[segment_id] = np.zeros(part.shape, bool)
+        found[segment_id][where] = layer[0] == value
+    return found
+
+
+def lost(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What segments had before and have no longer; both as `owned` gives them for the same."""
+    gone = {
+        segment_id: mask & ~after[segment_id] if segment_id in after else mask
+        for segment_id, mask in before.items()
+    }
+    return {segment_id: mask for segment_id, mask in gone.items() if mask.any()}
+
+
+def _values(
+    image: Any, segmentation_node: Any, part: Lattice, where: np.ndarray
+) -> tuple[np.ndarray, set[int]] | None:
+    """The labels of a layer at some voxels of `part`, and which there are; None without any."""
+    if image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        return None
+    grid = lattices.of_image(image, segmentation_node)
+    if not np.allclose(grid.ijk_to_local, part.ijk_to_local, rtol=0, atol=1e-9):
+        return None
+    values = editing.on_lattice(image, part)[where]
+    return values, set(np.unique(values).tolist())
