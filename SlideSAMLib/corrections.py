@@ -9,6 +9,7 @@ at all: then the whole piece goes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,8 +42,8 @@ class Points:
         """The points of a prompt, moved into the slice (H, W) where they lie on its rim."""
         rounded: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
         for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
-            column = min(max(round(x), 0), shape[1] - 1)
-            row = min(max(round(y), 0), shape[0] - 1)
+            column = min(max(math.floor(x + 0.5), 0), shape[1] - 1)
+            row = min(max(math.floor(y + 0.5), 0), shape[0] - 1)
             rounded[int(label)].append((column, row))
         return Points(rounded[1], rounded[0])
 
@@ -59,7 +60,7 @@ class _Slice:
         from scipy import ndimage
 
         strength = ndimage.gaussian_gradient_magnitude(self.image.astype(np.float32), 1.0)
-        most = max(float(np.percentile(strength, 99)), 1e-6)
+        most = max(float(np.percentile(strength, 99)), np.finfo(np.float32).tiny)
         return np.clip(254 * strength / most, 0, 254).astype(np.uint8)
 
     def distance(self, point: tuple[int, int]) -> np.ndarray:

@@ -25,7 +25,9 @@ class SlicePrompt:
     box : (x0, y0, x1, y1), optional
         Corners in voxels, inclusive.
     points : sequence of (x, y), optional
-        Points in voxels; fractions are allowed.
+        Points in voxels; fractions are allowed. In the order in which they were given: without a
+        box the built-in model takes the size of the object from the first positive one, and of more
+        than 16 it sees the newest.
     labels : sequence of int, optional
         One per point: 1 positive (the default), 0 negative.
     mask : bool array (H, W), optional

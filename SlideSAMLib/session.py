@@ -10,7 +10,7 @@ session.mask                             # bool, shape of the volume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +28,10 @@ from .slide_types import FinishedSlice, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
-from .stretches import between, gap_names, run_stretch, stretch_name, takes_back
+from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
-
-SIDES = {
-    "both": ("backward", "forward"),
-    "backward": ("backward",),
-    "forward": ("forward",),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +92,7 @@ class Session:
         self._masks: dict[int, np.ndarray] = {}
         self._choices: dict[int, list[Choice]] = {}
         self._chosen: dict[int, int] = {}
+        self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
         self._limits: tuple[int | None, int | None] = (None, None)
         self._sides = SIDES["both"]
 
@@ -118,10 +113,9 @@ class Session:
         self.prompts.pop(index, None)
 
     def clear(self) -> None:
-        """Remove all prompts and the result."""
-        self.prompts.clear()
-        self._choices.clear()
-        self._chosen.clear()
+        """Remove all prompts, the result and the limits."""
+        self._replace({})
+        self.keep_to()
         self.restore(Snapshot({}, {}, {}))
 
     def to_json(self) -> str:
@@ -130,12 +124,11 @@ class Session:
 
     def load_json(self, text: str) -> None:
         """Replace the prompts by those of `to_json`. Raises InputError and changes nothing then."""
+        if text.strip() == "[]":  # a session without prompts
+            return self._replace({})
         prompts = merge_prompts(prompts_from_json(text))
         check_prompts(prompts.values(), self.stack, 0, self.stack.slices - 1)
-        self.prompts.clear()
-        self._choices.clear()
-        self._chosen.clear()
-        self.prompts.update(prompts)
+        self._replace(prompts)
 
     # Preview
 
@@ -160,6 +153,8 @@ class Session:
             raise InputError(
                 f"Slice {index} has no candidate {candidate}: the model offers {sorted(numbers)}."
             )
+        if candidate != self._current(index).number:
+            self._changed.add(index)
         self._chosen[index] = candidate
         return self.preview(index)
 
@@ -189,7 +184,7 @@ class Session:
 
         Raises InputError for no prompt, limits that cannot be used and unknown directions.
         """
-        sides = _sides(direction)
+        sides = sides_of(direction)
         slider = self._slider(self.prompts.values(), first, last, sides, cancelled)
         self.keep_to(first, last, direction)
         stretch = run_stretch(self.prompts, slider.sides)
@@ -209,7 +204,7 @@ class Session:
 
         Raises InputError for limits that cannot be used and unknown directions.
         """
-        sides = _sides(direction)
+        sides = sides_of(direction)
         checked_limits(self.stack, first, last)
         self._limits, self._sides = (first, last), sides
 
@@ -219,7 +214,8 @@ class Session:
         """Set a prompt and slide again, only where it matters.
 
         On either side that is up to the next prompted slice, or until the slide stops. What lies
-        beyond the next prompt stays. So do the slices that were not reached, where the slide was
+        beyond the next prompt stays, and that slice itself unless its prompt or candidate changed
+        since it was predicted. So do the slices that were not reached, where the slide was
         cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
 
         Raises InputError, and changes nothing, where the prompt or one of those beside it lies
@@ -236,9 +232,10 @@ class Session:
         self.set_prompt(prompt)
         slider = self._slider(used, *self._limits, sides, cancelled)
         reached, earlier = set(), dict(self._masks)
+        kept = {end for end in ends if end in earlier and end not in self._changed}
         try:
             for finished in slider.run():
-                if finished.index in ends:
+                if finished.index in kept:
                     continue  # predicted once more to slide from, but already in the result
                 reached.add(finished.index)
                 self._keep(finished)
@@ -317,8 +314,9 @@ class Session:
         return Snapshot(dict(self._masks), dict(self.confidence), dict(self.stops))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Bring back the result of a snapshot; the prompts stay as they are."""
+        """Bring back the result of a snapshot; the prompts stay, and count as those it is of."""
         self._masks = dict(snapshot.masks)
+        self._changed.difference_update(snapshot.masks)
         self.confidence = dict(snapshot.confidence)
         self.stops = dict(snapshot.stops)
 
@@ -375,6 +373,8 @@ class Session:
         return Preview(index, masks, confidence, choice.number)
 
     def _keep(self, finished: FinishedSlice) -> None:
+        finished.mask.setflags(write=False)  # whoever is given it shares it with the result
+        self._changed.discard(finished.index)
         self._masks[finished.index] = finished.mask
         self.confidence[finished.index] = finished.confidence
 
@@ -383,13 +383,14 @@ class Session:
             self._masks.pop(index, None)
             self.confidence.pop(index, None)
 
+    def _replace(self, prompts: Mapping[int, SlicePrompt]) -> None:
+        self.prompts.clear()
+        self._choices.clear()
+        self._chosen.clear()
+        self._changed = set(prompts)
+        self.prompts.update(prompts)
+
     def _forget(self, index: int) -> None:
+        self._changed.add(index)
         self._choices.pop(index, None)
         self._chosen.pop(index, None)
-
-
-def _sides(direction: str) -> tuple[str, ...]:
-    """The sides beyond the outermost prompts that a direction leads to; raises InputError."""
-    if direction not in SIDES:
-        raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
-    return SIDES[direction]

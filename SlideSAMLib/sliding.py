@@ -161,7 +161,9 @@ class Slider:
         self.cancelled = cancelled or (lambda: False)
         self.sides = tuple(sides)
         self.chosen = dict(chosen or {})
-        self.stops: dict[str, Stop] = dict.fromkeys(self.sides, Stop.CANCELLED)
+        gaps = (f"{low}-{high}" for low, high in pairwise(sorted(self.merged)) if high - low > 1)
+        between = () if self.settings.scheme == "reference" else gaps
+        self.stops: dict[str, Stop] = dict.fromkeys((*self.sides, *between), Stop.CANCELLED)
         self._done: set[int] = set()
 
     def run(self) -> Generator[FinishedSlice, None, None]:

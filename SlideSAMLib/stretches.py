@@ -7,9 +7,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from .errors import InputError
 from .stops import Stop
 
 ALIKE = 0.5  # Dice from which on two masks of a slice show the same object
+SIDES = {
+    "both": ("backward", "forward"),
+    "backward": ("backward",),
+    "forward": ("forward",),
+}
 
 
 def run_stretch(prompts: Iterable[int], sides: Sequence[str]) -> range:
@@ -18,6 +24,13 @@ def run_stretch(prompts: Iterable[int], sides: Sequence[str]) -> range:
     low = 0 if "backward" in sides else order[0]
     high = order[-1] + 1
     return range(low, np.iinfo(np.int32).max if "forward" in sides else high)
+
+
+def sides_of(direction: str) -> tuple[str, ...]:
+    """The sides beyond the outermost prompts that a direction leads to; raises InputError."""
+    if direction not in SIDES:
+        raise InputError(f"The direction must be one of {', '.join(SIDES)}, not {direction!r}.")
+    return SIDES[direction]
 
 
 def gap_names(prompts: Iterable[int]) -> set[str]:

@@ -6,11 +6,13 @@ order (I, J, K; LPS) so that nothing is converted on the way from the image to i
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -199,8 +201,32 @@ def _segmentation_fields(size: tuple[int, int, int], name: str) -> dict[str, str
 
 def _read_file(path: Path) -> tuple[sitk.Image, np.ndarray | None]:
     """The image, and where it has voxels that ITK hides, see `nifti.non_finite_voxels`."""
+    with _alone(path) as file:
+        return _read_alone(path, file)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """The file, in a folder of its own where ITK would take another one's voxels.
+
+    Those of x.nii for x.nii.gz where both lie side by side, whatever they hold.
+    """
+    if not path.name.lower().endswith(".nii.gz") or not path.with_suffix("").is_file():
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        try:
+            file.symlink_to(path.resolve())
+        except OSError:  # Windows lets not everybody make links
+            shutil.copyfile(path, file)
+        yield file
+
+
+def _read_alone(path: Path, file: Path) -> tuple[sitk.Image, np.ndarray | None]:
+    """See `_read_file`; `file` is where the image of `path` is to be read."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(file))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:

@@ -18,7 +18,7 @@ from SlideSAMLib.builtin.features import CHANNELS
 from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.regions import GRID
-from SlideSAMLib.builtin.requests import BuiltinSettings
+from SlideSAMLib.builtin.requests import BuiltinSettings, Request
 from SlideSAMLib.builtin.weights import FORMAT, read_network, with_reference, write_weights
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.models import load_model
@@ -95,6 +95,33 @@ def test_slices_that_no_window_holds_are_forgotten(model):
     del found
     gc.collect()
     assert held() is None
+
+
+def test_the_range_of_the_intensities_may_be_tiny(model):
+    """Diffusion in square metres per second, for one."""
+    first = window()
+    tiny = Window(first.slices * np.float32(1e-12), first.spacing, (0, 1e-10), ("t",))
+    one, two = model.encode([first, tiny])
+    for a, b in zip(one.slices, two.slices, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_of_many_points_the_newest_of_each_sign_are_seen(model):
+    (embedding,) = model.encode([window()])
+    inside = [(float(x), 20.0) for x in range(20, 40)]
+    outside = [(float(x), 50.0) for x in range(20, 32)]
+
+    def seen(positive, negative):
+        points = (*inside[:positive], *outside[:negative])
+        labels = (1,) * positive + (0,) * negative
+        return Request(embedding, WindowPrompt(points=points, labels=labels), False)._seen_points()
+
+    for positive, negative, shown in ((20, 1, (15, 1)), (20, 12, (8, 8)), (3, 12, (3, 12))):
+        found = seen(positive, negative)
+        assert [label for _, label in found] == [1] * shown[0] + [0] * shown[1]
+        assert found[shown[0] - 1][0] == inside[positive - 1]
+        assert found[-1][0] == outside[negative - 1]
+    assert [p for p, _ in seen(20, 0)] == inside[4:]
 
 
 def test_both_directions_are_treated_alike(model):

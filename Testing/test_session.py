@@ -223,6 +223,41 @@ def test_prompts_go_to_json_and_back():
     assert sorted(other.prompts) == [6, 9]
 
 
+def test_nobody_can_write_into_a_result_that_is_shared():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    finished = list(session.run())
+    for mask in (finished[-1].mask, session.slice_mask(6), session.snapshot().masks[6]):
+        with pytest.raises(ValueError, match="read-only"):
+            mask[:] = True
+    session.mask[:] = True  # a copy
+
+
+def test_a_session_without_prompts_goes_to_json_and_back():
+    session = new_session()
+    empty = session.to_json()
+    session.set_prompt(PROMPT)
+    session.load_json(empty)
+    assert not session.prompts
+
+
+def test_clear_forgets_the_limits():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    list(session.run(first=5, last=7, direction="forward"))
+    session.clear()
+    list(session.correct(SlicePrompt(9, box=BOX)))
+    assert sorted(session.confidence) == list(range(3, 12))
+
+
+def test_stretches_that_were_cancelled_before_they_began_have_a_reason():
+    session = new_session()
+    for index in (4, 5, 9):
+        session.set_prompt(SlicePrompt(index, box=BOX))
+    list(session.run(cancelled=lambda: True))
+    assert session.stops == dict.fromkeys(("backward", "forward", "5-9"), Stop.CANCELLED)
+
+
 def test_clear_removes_everything():
     session = new_session()
     session.set_prompt(PROMPT)

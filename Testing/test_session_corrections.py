@@ -136,6 +136,50 @@ def test_a_new_session_keeps_to_what_it_is_told():
         session.keep_to(direction="up")
 
 
+def test_a_prompt_that_was_not_run_yet_is_filled_in_by_a_correction_beside_it():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    list(session.run(last=7))
+    session.keep_to()
+    session.set_prompt(SlicePrompt(10, box=BOX))
+    finished = [f.index for f in session.correct(SlicePrompt(8, box=BOX))]
+    assert 10 in finished and sorted(session.confidence) == list(range(3, 11))
+
+
+@pytest.mark.parametrize("how", ["prompt", "candidate"])
+def test_a_correction_takes_in_what_changed_beside_it(how):
+    """It slides from the changed slice, so that slice must be what it slid from."""
+    session = new_session(two_parts()[0])
+    session.set_prompt(SlicePrompt(4, box=(4, 8, 14, 19)))
+    list(session.run())
+    earlier = session.slice_mask(4).copy()
+    if how == "prompt":
+        session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    else:
+        session.next_candidate(4)
+    expected = session.preview(4).masks[4]
+    assert not np.array_equal(expected, earlier)
+    list(session.correct(SlicePrompt(8, box=(4, 8, 14, 19))))
+    assert np.array_equal(session.slice_mask(4), expected)
+    again = session.slice_mask(4)
+    list(session.correct(SlicePrompt(10, box=(4, 8, 14, 19))))
+    assert session.slice_mask(4) is again  # and then it is left alone
+
+
+def test_prompts_given_to_a_restored_session_are_those_of_its_result():
+    first = new_session()
+    first.set_prompt(PROMPT)
+    list(first.run())
+    corrected = first.slice_mask(6).copy()
+    corrected[8:12] = False  # as a correction may have left it
+    session = new_session()
+    session.set_prompt(PROMPT)
+    masks = {**first.snapshot().masks, 6: corrected}
+    session.restore(Snapshot(masks, first.snapshot().confidence, {}))
+    list(session.correct(SlicePrompt(8, box=BOX)))
+    assert np.array_equal(session.slice_mask(6), corrected)
+
+
 def test_a_correction_is_refused_for_a_prompt_beside_it_and_changes_nothing():
     session = new_session()
     session.set_prompt(PROMPT)

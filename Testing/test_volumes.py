@@ -191,6 +191,24 @@ def test_nifti_files_that_were_cut_off(
         volumes.read_image(path)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_packed_file_beside_an_unpacked_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """The library behind ITK reads the header of the one and the voxels of the other."""
+    if not links:  # as on Windows
+
+        def refuse(self: Path, target: Path) -> None:
+            raise OSError("a required privilege is not held by the client")
+
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    packed, plain = noisy(), noisy((7, 11, 13), seed=1)
+    sitk.WriteImage(sitk.GetImageFromArray(packed), str(tmp_path / "x.nii.gz"))
+    sitk.WriteImage(sitk.GetImageFromArray(plain), str(tmp_path / "x.nii"))
+    assert np.array_equal(volumes.read_image(tmp_path / "x.nii.gz").array, packed)
+    assert np.array_equal(volumes.read_image(tmp_path / "x.nii").array, plain)
+
+
 def test_packed_nifti_files_are_checked_to_their_end(tmp_path: Path) -> None:
     path = tmp_path / "image.nii.gz"
     array = noisy((20, 80, 90))

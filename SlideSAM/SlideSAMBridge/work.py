@@ -281,6 +281,7 @@ def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> 
     """Give the session the prompts that changed; a correction's prompt stays while its marks do."""
     from SlideSAMLib import InputError
 
+    new = not work.used
     for index in list(session.prompts):
         if index not in wanted and index != keep:
             session.remove_prompt(index)
@@ -298,6 +299,8 @@ def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> 
             work.used.pop(index, None)
             continue
         work.used[index] = keys
+    if new:
+        session.restore(session.snapshot())  # what it goes on from came from these prompts
 
 
 def _correction(session: Any, work: Work, index: int, marks: list[Mark], used: set[tuple]) -> Any:

@@ -89,7 +89,7 @@ class BuiltinModel:
             return known
         low, high = window.intensity
         # NumPy would take several times as long.
-        scaled = torch.from_numpy(window.planes[place]).sub(low).div_(max(high - low, 1e-6))
+        scaled = torch.from_numpy(window.planes[place]).sub(low).div_(high - low)
         scaled = scaled.to(torch.float16).to(self._device)
         if key is not None:
             self._slices[key] = scaled

@@ -207,9 +207,7 @@ class Request:
         if self.box is not None:
             batch.box[n] = torch.tensor(region.box_to_grid(self.box))
             batch.has_box[n] = 1
-        pairs = list(zip(self.prompt.points, self.prompt.labels, strict=True))
-        pairs.sort(key=lambda pair: -pair[1])  # positive ones first: they matter more
-        for m, ((x, y), label) in enumerate(pairs[:MAX_POINTS]):
+        for m, ((x, y), label) in enumerate(self._seen_points()):
             batch.points[n, m] = torch.tensor(region.to_grid(x, y))
             batch.signs[n, m] = label
         if self.prompt.memory is not None:
@@ -218,6 +216,17 @@ class Request:
             if self.embedding.settings.reference:
                 batch.reference[n] = sample_region(memory.slice, region)
                 batch.nearness[n] = features.nearness(self.prompt.distance)
+
+    def _seen_points(self) -> list[tuple[tuple[float, float], int]]:
+        """The points that the network has room for, the positive ones first.
+
+        Of too many the newest of each sign: what is wrong now, not what has been mended.
+        """
+        pairs = list(zip(self.prompt.points, self.prompt.labels, strict=True))
+        inside, outside = ([p for p in pairs if p[1] == label] for label in (1, 0))
+        room = max(MAX_POINTS // 2, MAX_POINTS - len(inside))  # for negative ones
+        outside = outside[-room:]
+        return inside[-(MAX_POINTS - len(outside)) :] + outside
 
     def _in_order(self, three: torch.Tensor) -> torch.Tensor:
         """What there is of the three slices, in the order in which the network sees them."""
