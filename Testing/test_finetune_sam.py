@@ -315,7 +315,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, base, data):
         ({"sources": {"shapes": 0.5}}, "sources is for the built-in model"),
         ({"start_from": "sam-vit-b"}, "slidesam models download sam-vit-b"),
         ({"trainable": "some"}, "all, decoder, lora"),
-        ({"lora_rank": 0}, "must be positive"),
+        ({"lora_rank": 0}, "must be a whole number from 1 on"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypatch):

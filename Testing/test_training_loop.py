@@ -198,7 +198,7 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
     [
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
-        ({"output": "x", "steps": 0}, "must be positive"),
+        ({"output": "x", "steps": 0}, "must be a whole number from 1 on"),
         ({"output": "x", "threads": 0}, "must be positive"),
         ({"output": "x", "warm_up": -1}, "warm_up must be 0 or more"),
         ({"output": "x", "average": 1.0}, "average 0 or more and below 1"),
