@@ -280,7 +280,7 @@ def _finite(
             f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it, or give "
             "--fill-non-finite VALUE to replace them."
         )
-    if abs(fill) > np.finfo(array.dtype).max:
+    if abs(fill) > float(np.finfo(array.dtype).max):
         raise InputError(
             f"--fill-non-finite {fill:g} does not fit into the {array.dtype} voxels of {path}."
         )
