@@ -177,6 +177,15 @@ def test_held_out_cases_of_several_data_sets_are_told_apart(folder):
     assert set(np.unique(second.load().labels)) == set(np.unique(second.load_labels())) == {0, 2}
 
 
+def test_what_marks_slices_without_labels_is_no_structure_to_measure(folder):
+    named = {**LABELS, "ignore": 2}
+    del named["tumour"]
+    (folder / "dataset.json").write_text(json.dumps({"labels": named}))
+    dataset = read_dataset(DatasetConfig(str(folder), unlabelled=2))
+    for case in held_out_cases([dataset], 0.5):
+        assert set(np.unique(case.load_labels())) == {0, 1}
+
+
 def test_a_shelf_holds_few_volumes_but_shows_all(folder):
     dataset = read_dataset(DatasetConfig(str(folder), labels=("liver",)))
     rng = np.random.default_rng(0)

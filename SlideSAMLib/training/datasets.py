@@ -141,14 +141,18 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
     """The first `most` cases (0: all) that are held out of each data set, to be measured.
 
-    They keep the wanted labels only; cases without any are left out. No id comes twice: those of
+    They keep the wanted labels only, or all named ones where some slices are unlabelled, and not
+    the value that says so; cases without any are left out. No id comes twice: those of
     several data sets begin with the place of the data set in the list, where they must.
     """
     cases = []
     for place, dataset in enumerate(datasets, 1):
         out = split(dataset, share)[1].cases
         for case in out[: most or len(out)]:
-            only = case.keeping(dataset.labels)
+            names = dataset.labels
+            if not names and dataset.unlabelled is not None:
+                names = [n for value, n in case.names.items() if value != dataset.unlabelled]
+            only = case.keeping(names)
             if (only.load_labels() > 0).any():
                 cases.append((place, only))
     if len({case.id for _, case in cases}) == len(cases):
