@@ -6,6 +6,7 @@ This module imports no torch: only `load_model` and `verify` do, when they are c
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from .catalogue import (
     recorded_hash,
 )
 from .downloads import Cancelling, Progress, fetch, partial_path
-from .errors import InputError, ModelError
+from .errors import InputError, ModelError, TorchError
 
 if TYPE_CHECKING:
     from .protocol import SliceModel
@@ -274,10 +275,16 @@ def _how_to_get(info: ModelInfo) -> str:
 
 
 def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:  # no origin: a folder that uninstalling left
+        raise TorchError(
             "PyTorch is not installed: install the PyTorch extension in Slicer, or run 'pip "
             "install torch'."
+        )
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a library of it, on Windows
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise TorchError(
+            f"PyTorch is installed but cannot be loaded ({reason}): reinstall it."
         ) from error

@@ -102,8 +102,8 @@ def bare(panel, monkeypatch):
     from SlideSAMBridge import installing
 
     calls = []
-    monkeypatch.setattr(installing, "torch_version", lambda: "9" if calls else None)
-    monkeypatch.setattr(installing.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(installing, "torch_works", lambda: bool(calls))
+    monkeypatch.setattr(installing, "has_package", lambda name: True)
     slicer.app.testing = False
     panel.enter()
     return calls
