@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from . import checks, segmenting, segments
 from . import lattice as lattices
-from . import segmenting, segments
 from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
@@ -73,6 +73,7 @@ class Inline:
     """Stands in for a job where the work is done at once, on the calling thread."""
 
     def __init__(self, batch: Batch, cancelled: Callable[[], bool] | None = None) -> None:
+        checks.function("cancelled", cancelled)
         self.emit = batch.take
         self.cancelled = cancelled or (lambda: False)
 
@@ -80,6 +81,7 @@ class Inline:
 class Batch:
     """All prompted segments of a segmentation on one volume.
 
+    volume_node : None for the one that gave the segmentation its geometry.
     mode : "add" to the segments, or "replace" what they have.
     Raises ValueError or RuntimeError with a sentence; the scene is then as it was.
     """
@@ -87,10 +89,10 @@ class Batch:
     def __init__(
         self, editor: Editor, segmentation_node: Any, volume_node: Any, mode: str = "add"
     ) -> None:
-        if mode not in ("add", "replace"):
-            raise ValueError(
-                _("The mode must be 'add' or 'replace', not {mode!r}.").format(mode=mode)
-            )
+        checks.mode(mode)
+        checks.segmentation_node(segmentation_node)
+        if volume_node is None:
+            volume_node = source_volume(segmentation_node)
         if volume_node is None:
             raise ValueError(_("Choose the volume that the prompts were made on."))
         segmenting.check_nodes(volume_node, segmentation_node, None)

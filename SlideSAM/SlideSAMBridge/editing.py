@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from . import lattice as lattices
 from .lattice import Lattice
 from .text import tr as _
@@ -63,6 +64,7 @@ class Editor:
 
         Raises ValueError where that logic has no editor node yet.
         """
+        checks.editor_logic(editor_logic)
         node = editor_logic.GetSegmentEditorNode()
         if node is None:
             raise ValueError(_("The segment editor logic has no editor node: set one first."))
@@ -110,6 +112,7 @@ class Editor:
         if editor_node is None:
             editor_node = slicer.vtkMRMLSegmentEditorNode()
             editor_node.SetOverwriteMode(editor_node.OverwriteNone)
+        checks.editor_node(editor_node)
         self.node.SetMaskMode(editor_node.GetMaskMode())
         self.node.SetMaskSegmentID(editor_node.GetMaskSegmentID())
         self.node.SetOverwriteMode(editor_node.GetOverwriteMode())
