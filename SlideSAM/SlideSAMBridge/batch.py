@@ -99,7 +99,7 @@ class Batch:
         self.editor, self.mode = editor, mode
         self.segmentation_node, self.volume_node = segmentation_node, volume_node
         editor.point_at(segmentation_node, volume_node)
-        preparation = Preparation(segmentation_node, volume_node)
+        self._preparation = Preparation(segmentation_node, volume_node)
         try:
             self._volume, self.lattice = editor.source()
             self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
@@ -113,7 +113,7 @@ class Batch:
                     )
                 )
         except BaseException:
-            preparation.revert()
+            self._preparation.revert()
             raise
         self.report = Report(failed=damaged)
 
@@ -136,6 +136,20 @@ class Batch:
                 _slide(group, part, slider, job)
 
         return perform
+
+    def run(
+        self, load: Callable[[], Any], cache: Any, cancelled: Callable[[], bool] | None
+    ) -> None:
+        """Do it all at once, on the calling thread."""
+        try:
+            self.task(load, cache)(Inline(self, cancelled))
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Call it when the task has ended: where nothing was written, the scene is as it was."""
+        if not self.report.written:
+            self._preparation.revert()
 
     def take(self, event: Any) -> None:
         """Write a finished segment; other events are passed over. Raises nothing of its own."""
@@ -163,8 +177,8 @@ class Batch:
             raise RuntimeError(_("Nothing was found: mark it with a box, or with more points."))
         if not (mask & self.editor.editable(self._volume, self.lattice)).any():
             raise RuntimeError(_("The masking settings leave out everything that was found."))
-        self.segmentation_node.CreateDefaultDisplayNodes()
         self.editor.save_state()
+        self.segmentation_node.CreateDefaultDisplayNodes()
         self.editor.write(segment_id, mask, self.lattice, self.mode == "replace")
 
 

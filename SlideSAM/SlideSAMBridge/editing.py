@@ -153,8 +153,8 @@ class Editor:
         return editable_voxels(self.node, masked, volume, lattice)
 
     def save_state(self) -> None:
-        """Save one undo state. Call it once per action, after all checks."""
-        if not self.logic.SaveStateForUndo():
+        """Save one undo state, unless undo is off. Call it once per action, after all checks."""
+        if self.logic.GetMaximumNumberOfUndoStates() > 0 and not self.logic.SaveStateForUndo():
             raise RuntimeError(_("The state of the segmentation cannot be saved for undo."))
 
     def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
@@ -200,9 +200,15 @@ class Preparation:
             segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         if self._segmentation.GetNumberOfSegments() == 0:
             self._segmentation.SetSourceRepresentationName("Binary labelmap")
+        self._given = self._segmentation.GetConversionParameter(GEOMETRY)
 
     def revert(self) -> None:
-        """Put geometry, its reference and the source representation back."""
+        """Put geometry, its reference and the source representation back.
+
+        A geometry that somebody else has given meanwhile stays.
+        """
+        if self._segmentation.GetConversionParameter(GEOMETRY) != self._given:
+            return
         self._segmentation.SetConversionParameter(GEOMETRY, self._geometry)
         self._node.SetNodeReferenceID(self._role, self._reference)
         if self._segmentation.GetNumberOfSegments() == 0:

@@ -94,6 +94,7 @@ def segment(
         check_unchanged(editor, volume_node, segmentation_node, signature, request.segment_id)
         if not (mask & editor.editable(volume, lattice)).any():
             raise RuntimeError(_why_nothing(result))
+        editor.save_state()
     except BaseException:
         # Also on a keyboard interrupt: the half of the job that was done has to go.
         preparation.revert()
@@ -243,7 +244,6 @@ def _write(
     request: Request,
 ) -> str:
     segmentation_node.CreateDefaultDisplayNodes()  # does nothing where there is one
-    editor.save_state()
     segment_id = request.segment_id
     if segment_id is None:
         segment_id = segments.add_segment(segmentation_node)

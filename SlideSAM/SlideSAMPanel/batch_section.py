@@ -108,6 +108,7 @@ class BatchSection:
             )
 
     def _end(self, job: Any) -> None:
+        self.batch.finish()
         report, segmentation = self.batch.report, self.batch.segmentation_node
         lines = []
         if job.error is not None:
@@ -132,6 +133,7 @@ class BatchSection:
         """End what is under way, and write nothing more; what is written stays."""
         if self.ticker.job is not None:
             self.ticker.abandon()
+            self.batch.finish()
             self.batch = None
             self.message.text = _("Ended, because the scene was closed.")
             self._busy(False)

@@ -5,6 +5,7 @@ import pytest
 import slicer
 
 from Testing.fakes import ThresholdModel
+from Testing.slicer import scenes
 from Testing.slicer.panel_tools import find, wait
 from Testing.slicer.scenes import GEOMETRIES, Scene
 
@@ -70,6 +71,53 @@ def test_segment_all_from_the_console(panel, prompted, slidesam):
     assert report.written == [prompted.ids["A"], prompted.ids["B"]]
     assert list(report.failed) == [prompted.ids["Bad"]]
     assert exact(prompted, "A") and exact(prompted, "B")
+
+
+def without_geometry(prompted):
+    """A segmentation without geometry whose only segment has the prompts of A."""
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    scene = prompted.of(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
+    text = segments.saved_text(prompted.segmentation, prompted.ids["A"])
+    scene.ids = {"A": scene.contents.AddEmptySegment("", "A")}
+    scene.contents.GetSegment(scene.ids["A"]).SetTag(TAG, text)
+    return scene
+
+
+def test_where_nothing_is_written_the_scene_is_as_it_was(panel, prompted, slidesam, quick_model):
+    scene, logic = without_geometry(prompted), panel.logic
+    before = scenes.snapshot()
+    with pytest.raises(ValueError, match="no model"):
+        logic.segmentAll(scene.segmentation, scene.volume, "bogus")
+    assert scenes.snapshot() == before
+    quick_model.error = RuntimeError("The model is broken.")
+    assert not logic.segmentAll(scene.segmentation, scene.volume, quick_model).written
+    node = logic._editor.node.GetID()  # of the call that went through
+    assert scenes.snapshot() == {**before, node: "vtkMRMLSegmentEditorNode"}
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert scenes.snapshot() == {**before, node: "vtkMRMLSegmentEditorNode"}
+    quick_model.error = None
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert exact(scene, "A")
+
+
+def test_a_geometry_that_was_changed_meanwhile_stays(panel, prompted, quick_model):
+    scene = without_geometry(prompted)
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
+    quick_model.delay = 0.05
+    find(panel, "SlideSAMSegmentAll").click()
+    scene.oversample(2)
+    mine = scenes.snapshot()[scene.segmentation.GetID()]
+    wait(lambda: panel.batch.ticker.job is None)
+    assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert scenes.snapshot()[scene.segmentation.GetID()] == mine
 
 
 class GpuModel(ThresholdModel):
