@@ -251,7 +251,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         with self._editing(segmentationNode, editorNode, editorLogic) as editor:
             work = batch.Batch(editor, segmentationNode, volumeNode, mode)
             load = partial(self._loadedModel, model, device, precision)
-            work.run(load, self._cache(), cancelled)
+            work.run(load, self._cache, cancelled)
         return work.report
 
     def editorFor(self, segmentationNode: Any) -> Editor:

@@ -145,16 +145,65 @@ def test_on_a_gpu_segments_are_slid_along_together(prompted, slidesam):
     assert exact(prompted, "A") and not prompted.has("B")  # one step of undo each
 
 
-def test_on_a_gpu_the_others_fail_with_the_one_that_fails(prompted, slidesam, monkeypatch):
+def test_on_a_gpu_one_that_fails_does_not_stop_the_others(prompted, slidesam, monkeypatch):
     model = GpuModel()
+    predict_many = model.predict_many
 
-    def fails(*_):
-        raise RuntimeError("The model is broken.")
+    def fails_for_b(embeddings, prompts):
+        if any(each.window.slices.shape[2] < 20 for each in embeddings):  # B slides along I
+            raise RuntimeError("The model is broken.")
+        return predict_many(embeddings, prompts)
 
-    monkeypatch.setattr(model, "predict_many", fails)
+    monkeypatch.setattr(model, "predict_many", fails_for_b)
     report = slidesam.SlideSAMLogic().segmentAll(prompted.segmentation, model=model)
-    assert not report.written
-    assert {report.failed[prompted.ids[name]] for name in "AB"} == {"The model is broken."}
+    assert report.written == [prompted.ids["A"]] and exact(prompted, "A")
+    assert report.failed[prompted.ids["B"]] == "The model is broken."
+
+
+@pytest.mark.parametrize("room", [0, 10, 60])
+def test_memory_of_the_gpu_is_too_small(panel, prompted, monkeypatch, room):
+    """What has no answer yet is slid along with less memory, then on the CPU."""
+    import torch
+    from SlideSAMBridge import work
+
+    from SlideSAMLib import models
+    from Testing.slicer.scenes import model
+
+    loads, left, told = [], [room], []
+
+    def load(device, precision):
+        made = model()
+        made.device = device if device == "cpu" else "cuda:0"
+        predict = made.predict
+        loads.append((device, precision))
+
+        def hungry(embedding, prompt):
+            left[0] -= device != "cpu"
+            if device != "cpu" and left[0] < 0:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return predict(embedding, prompt)
+
+        made.predict = hungry
+        return made
+
+    models.register_model("large", load)
+    for name, value in (("model", "large"), ("precision", "float32")):
+        slicer.app.userSettings().setValue(f"SlideSAM/{name}", value)
+    take = panel.batch._take
+
+    def noted(event):
+        take(event)
+        if isinstance(event, work.Notice):
+            told.append(find(panel, "SlideSAMBatchMessage").text)
+
+    monkeypatch.setattr(panel.batch, "_take", noted)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert find(panel, "SlideSAMBatchMessage").text.startswith("2 segments written.\nBad:")
+    assert exact(prompted, "A") and exact(prompted, "B")
+    assert loads == [("auto", "float32"), ("auto", "auto"), ("cpu", "auto")][: 1 + len(told)]
+    assert len(told) == (0 if room > 50 else 2)
+    assert not told or ("trying again" in told[0] and "with the CPU" in told[1])
 
 
 def test_cancelled_the_finished_segments_stay(panel, prompted, quick_model):
