@@ -174,7 +174,8 @@ class Batch:
         if error is None:
             try:
                 self._write(event)
-            except (ValueError, RuntimeError) as failed:
+            except Exception as failed:  # the timer that calls this must see the other events
+                _log(failed)
                 error = failed
         if error is None:
             self.report.written.append(event.entry.segment_id)
@@ -237,6 +238,12 @@ class _Run:
     mask: np.ndarray
 
 
+def _log(error: Exception) -> None:
+    """What is no sentence of ours is for the log, too."""
+    if not isinstance(error, ValueError | RuntimeError):
+        traceback.print_exception(error)
+
+
 def _slide_all(
     group: list[tuple[int, Entry]],
     slide: Callable[[list], None],
@@ -256,8 +263,7 @@ def _slide_all(
     except Exception as error:
         if again and out_of_memory(error):
             raise
-        if not isinstance(error, ValueError | RuntimeError):
-            traceback.print_exc()
+        _log(error)
         failed = error.with_traceback(None)  # which holds what the try had on the GPU
     if len(group) > 1:
         for each in group:

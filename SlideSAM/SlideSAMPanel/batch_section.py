@@ -112,7 +112,7 @@ class BatchSection:
         report, segmentation = self.batch.report, self.batch.segmentation_node
         lines = []
         if job.error is not None:
-            lines.append(str(job.error))
+            lines.append(jobs.sentence(job.error))
         elif job.cancelled():
             lines.append(_("Cancelled."))
         lines.append(_("{count} segments written.").format(count=len(report.written)))

@@ -10,7 +10,7 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import preferences, work, worker
+from SlideSAMBridge import jobs, preferences, work, worker
 
 from . import widgets
 from .ticker import Ticker
@@ -289,7 +289,7 @@ class ModelsSection:
         elif job.cancelled():
             self.message.text = _("Cancelled; the download goes on where it stopped next time.")
         else:
-            self.message.text = str(job.error)
+            self.message.text = jobs.sentence(job.error)
         self.refresh()
         self._on_change()
 

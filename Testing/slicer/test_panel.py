@@ -233,6 +233,13 @@ def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
     assert not list((tmp_path / "models").glob("*.p*"))
 
 
+def choose_file(panel, monkeypatch, path):
+    monkeypatch.setattr(
+        qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_: path), raising=False
+    )
+    find(panel, "SlideSAMChooseFile").click()
+
+
 def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
     from SlideSAMBridge import preferences
 
@@ -254,6 +261,19 @@ def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
     assert find(panel, "SlideSAMModel").currentText == "slidesam-builtin.safetensors"
     find(panel, "SlideSAMChooseFile").click()  # no file chosen
     assert panel.models.ticker.job is None
+
+
+def test_a_file_that_cannot_be_read_says_why(panel, monkeypatch):
+    from SlideSAMLib import models
+
+    def fails(path):
+        raise KeyError("layers")
+
+    monkeypatch.setattr(models, "verify", fails)
+    choose_file(panel, monkeypatch, "x.pth")
+    wait(lambda: panel.models.ticker.job is None)
+    message = find(panel, "SlideSAMModelMessage").text
+    assert message.startswith("The work failed (KeyError: 'layers')")
 
 
 def test_the_folder_is_made_and_shown(panel, monkeypatch, tmp_path):

@@ -227,6 +227,38 @@ def test_a_failing_model_ends_it_with_its_message(panel, prompted, quick_model, 
     assert not prompted.has("A")
 
 
+def test_whatever_fails_is_said_and_the_others_are_written(panel, prompted, monkeypatch, capsys):
+    from SlideSAMBridge import editing
+
+    write = editing.Editor.write
+
+    def fails_for_a(self, segment_id, *arguments):
+        if segment_id == prompted.ids["A"]:
+            raise MemoryError
+        write(self, segment_id, *arguments)
+
+    monkeypatch.setattr(editing.Editor, "write", fails_for_a)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    message = find(panel, "SlideSAMBatchMessage").text
+    assert message.startswith("1 segments written.\n") and exact(prompted, "B")
+    assert "A: The work failed (MemoryError" in message
+    assert "MemoryError" in capsys.readouterr().err  # the log has all of it
+
+
+def test_a_model_that_cannot_be_loaded_says_why(panel, prompted, monkeypatch):
+    from SlideSAMLib import models
+
+    def fails(device, precision):
+        raise KeyError("weights")
+
+    monkeypatch.setitem(models._LOADERS, "threshold", fails)
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    message = find(panel, "SlideSAMBatchMessage").text
+    assert message.startswith("The work failed (KeyError: 'weights')")
+
+
 @pytest.mark.parametrize("what", ["scene closed", "segmentation removed", "cleanup"])
 def test_nothing_is_written_into_a_scene_that_went_away(panel, prompted, quick_model, what, capsys):
     quick_model.delay = 0.02
