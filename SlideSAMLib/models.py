@@ -208,7 +208,7 @@ def remove(name: str) -> int:
     info = model_info(name)
     if info.source == "builtin":
         raise InputError("The built-in model is a part of SlideSAM and cannot be removed.")
-    files = [p for p in (info.path, partial_path(info.path)) if p.is_file()]
+    files = [p for p in (info.path, partial_path(info.path)) if os.path.isfile(p)]
     if not files:
         raise InputError(f"The model '{name}' is not on this computer: there is nothing to remove.")
     freed = sum(p.stat().st_size for p in files)
@@ -250,11 +250,12 @@ def _describe(path: Path, info: ModelInfo | None) -> str:
 
 
 def _existing_file(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path):
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(f"'{name}' is a folder: give the model file itself.")
+    _refuse_unreadable(path)
     raise InputError(
         f"There is no model and no file named '{name}': known models are "
         f"{', '.join([*CATALOGUE, *_LOADERS])}."
@@ -263,7 +264,19 @@ def _existing_file(name: str) -> Path:
 
 def _need_file(info: ModelInfo) -> None:
     if not info.installed:
+        _refuse_unreadable(info.path)
         raise ModelError(f"The model '{info.name}' is not on this computer: {_how_to_get(info)}.")
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Raise InputError where nobody can tell whether the file is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"'{path}' cannot be read: {reason}.") from error
 
 
 def _how_to_get(info: ModelInfo) -> str:

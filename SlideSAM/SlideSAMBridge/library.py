@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def _weights(model: str) -> str:
     from SlideSAMLib.catalogue import CATALOGUE
 
     info = CATALOGUE.get(model)
-    there = Path(model).is_file() if info is None else info.installed
+    there = os.path.isfile(os.path.expanduser(model)) if info is None else info.installed
     name = Path(model).name if info is None else model
     if there:
         return name
