@@ -6,6 +6,7 @@ This module imports no torch: only `load_model` and `verify` do, when they are c
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.util
 import os
 import shutil
@@ -34,6 +35,7 @@ __all__ = [
     "ModelInfo",
     "Verification",
     "download",
+    "files_of",
     "install",
     "list_models",
     "load_model",
@@ -197,8 +199,15 @@ def verify(name_or_file: str | os.PathLike) -> Verification:
     return Verification(path, sha256, expected, matches, description)
 
 
+def files_of(info: ModelInfo) -> list[Path]:
+    """What of a model is on this computer: its file, and unfinished downloads and copies of it."""
+    copies = glob.glob(glob.escape(str(info.path.with_name(f".{info.file}."))) + "*.part")
+    places = (info.path, partial_path(info.path), *map(Path, copies))
+    return [place for place in places if os.path.isfile(place)]
+
+
 def remove(name: str) -> int:
-    """Delete a named model's file and what an unfinished download left; returns the bytes freed.
+    """Delete all `files_of` a named model; returns the bytes freed.
 
     Raises
     ------
@@ -208,7 +217,7 @@ def remove(name: str) -> int:
     info = model_info(name)
     if info.source == "builtin":
         raise InputError("The built-in model is a part of SlideSAM and cannot be removed.")
-    files = [p for p in (info.path, partial_path(info.path)) if os.path.isfile(p)]
+    files = files_of(info)
     if not files:
         raise InputError(f"The model '{name}' is not on this computer: there is nothing to remove.")
     freed = sum(p.stat().st_size for p in files)

@@ -165,12 +165,14 @@ class ModelsSection:
         return None if name is None else model_info(name)
 
     def _update_buttons(self) -> None:
+        from SlideSAMLib.models import files_of
+
         info, busy = self._info(), self.ticker.job is not None
         self.download.setEnabled(
             not busy and info is not None and not info.installed and info.url is not None
         )
         self.remove.setEnabled(
-            not busy and info is not None and info.source != "builtin" and info.installed
+            not busy and info is not None and info.source != "builtin" and bool(files_of(info))
         )
         self.choose.setEnabled(not busy)
         self.cancel.setEnabled(busy)
@@ -236,7 +238,8 @@ class ModelsSection:
         from SlideSAMLib import models
 
         info = self._info()
-        question = _("Delete {file}?").format(file=info.path)
+        files = "\n".join(str(path) for path in models.files_of(info))
+        question = _("Delete {file}?").format(file=files)
         if not slicer.util.confirmOkCancelDisplay(question):
             return
         try:

@@ -224,6 +224,23 @@ def test_download_cancel_resume_remove(panel, server, monkeypatch, tmp_path):
     assert choose(panel, "sam-vit-b").text(3) == "no"
 
 
+def test_what_an_unfinished_download_or_copy_left_can_be_removed(panel, monkeypatch, tmp_path):
+    """A copy leaves something only where the application ended in the middle of it."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for file in ("sam_vit_h_4b8939.pth.part", ".slidesam_b.pth.123.part"):
+        (folder / file).write_bytes(bytes(2**20))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: ".part" in text)
+    for name in ("sam-vit-h", "slidesam-b"):
+        choose(panel, name)
+        find(panel, "SlideSAMRemove").click()
+        assert panel.models.message.text == f"Removed {name}: 1 MiB are free again."
+        assert not find(panel, "SlideSAMRemove").enabled
+    assert not list(folder.glob("*part"))
+    choose(panel, "builtin")
+    assert not find(panel, "SlideSAMRemove").enabled
+
+
 def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
     server.replace(sha256="0" * 64)
     choose(panel, "sam-vit-b")
