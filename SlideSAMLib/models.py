@@ -26,7 +26,7 @@ from .catalogue import (
     recorded_hash,
 )
 from .downloads import Cancelling, Progress, fetch, partial_path
-from .errors import InputError, ModelError, TorchError
+from .errors import Cancelled, InputError, ModelError, TorchError
 
 if TYPE_CHECKING:
     from .protocol import SliceModel
@@ -137,7 +137,7 @@ def download(
     return target
 
 
-def install(name: str, source: str | os.PathLike) -> Path:
+def install(name: str, source: str | os.PathLike, cancelled: Cancelling | None = None) -> Path:
     """Copy a file that the user has fetched to where the named model is looked for.
 
     Raises
@@ -146,6 +146,8 @@ def install(name: str, source: str | os.PathLike) -> Path:
         Unknown name, missing file, or an unwritable folder.
     ModelError
         The file is no checkpoint of the model's kind, or not the published file.
+    Cancelled
+        On request.
     """
     info = model_info(name)
     if info.source == "builtin":
@@ -155,7 +157,7 @@ def install(name: str, source: str | os.PathLike) -> Path:
     from .checkpoints import load_checkpoint
 
     found = load_checkpoint(source, info.kind).description
-    sha256 = file_sha256(source)
+    sha256 = file_sha256(source, cancelled)
     if info.sha256 not in (None, sha256):
         raise ModelError(
             f"'{source.name}' ({found}) is not the published file of '{name}': its SHA-256 differs."
@@ -164,6 +166,8 @@ def install(name: str, source: str | os.PathLike) -> Path:
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, partial)
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"Copying '{source.name}' was cancelled.")
         os.replace(partial, info.path)
     except OSError as error:
         raise InputError(f"'{info.path}' cannot be written: {error.strerror or error}.") from error
