@@ -118,6 +118,7 @@ class Batch:
         except BaseException:
             self._preparation.revert()
             raise
+        editor.remember(len(self.entries))
         self.report = Report(failed=damaged)
 
     def task(

@@ -152,6 +152,12 @@ class Editor:
             masked = self.logic.GetMaskLabelmap()
         return editable_voxels(self.node, masked, volume, lattice)
 
+    def remember(self, steps: int) -> None:
+        """Keep undo states for at least so many steps; a widget's own editor keeps its number."""
+        states = steps + 1  # one is the present
+        if self._owned and states > self.logic.GetMaximumNumberOfUndoStates():
+            self.logic.SetMaximumNumberOfUndoStates(states)
+
     def save_state(self) -> None:
         """Save one undo state, unless undo is off. Call it once per action, after all checks."""
         if self.logic.GetMaximumNumberOfUndoStates() > 0 and not self.logic.SaveStateForUndo():

@@ -73,6 +73,25 @@ def test_segment_all_from_the_console(panel, prompted, slidesam):
     assert exact(prompted, "A") and exact(prompted, "B")
 
 
+def test_each_of_many_segments_can_be_undone(prompted, slidesam):
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    from Testing.slicer.scenes import model
+
+    text = segments.saved_text(prompted.segmentation, prompted.ids["A"])
+    for number in range(12):
+        made = prompted.contents.AddEmptySegment("", f"More {number}")
+        prompted.contents.GetSegment(made).SetTag(TAG, text)
+    logic, count = slidesam.SlideSAMLogic(), 0
+    report = logic.segmentAll(prompted.segmentation, model=model())
+    while logic.canUndo():
+        logic.undo()
+        count += 1
+    assert count == len(report.written) == 14
+    assert not any(prompted.has(name) for name in ("A", "B", "More 0", "More 11"))
+
+
 def without_geometry(prompted):
     """A segmentation without geometry whose only segment has the prompts of A."""
     from SlideSAMBridge import segments
