@@ -116,8 +116,12 @@ def status() -> str:
 
 
 def _device(wanted: str) -> str:
-    """Where models run; torch is asked only if something has imported it already."""
-    if "torch" not in sys.modules:
+    """Where models run; torch is asked only if something has imported it already.
+
+    While the worker still imports it, the main thread would wait for that.
+    """
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if spec is None or getattr(spec, "_initializing", False):
         return _("device {wanted}").format(wanted=wanted)
     from SlideSAMLib.devices import choose_device
 

@@ -34,7 +34,9 @@ session = headless.start()
 slidesam, _ = module_host.load(Path(ROOT, "SlideSAM", "SlideSAM.py"))
 from Testing.host.pythonqt_rules import qt
 from Testing.slicer import scenes
+"""
 
+BROKEN = """
 def panel():
     parent = qt.QWidget()
     qt.QVBoxLayout(parent)
@@ -59,14 +61,29 @@ panel().cleanup()
 widget.cleanup()
 """
 
+SLOW = """
+import threading
+import time
+from SlideSAMBridge import library
+
+thread = threading.Thread(target=__import__, args=("torch",))
+thread.start()
+while "torch" not in sys.modules:
+    time.sleep(0.01)
+began = time.monotonic()
+print(library.status())
+print(time.monotonic() - began < 2)
+thread.join()
+"""
+
 LOADING = {
     "OSError": 'raise OSError("[WinError 126] Error loading c10.dll.")',
     "ImportError": 'raise ImportError("libcudnn.so.9: cannot open shared object file")',
 }
 
 
-def told(folder: Path) -> list[str]:
-    script = f"ROOT, FOLDER = {str(ROOT)!r}, {str(folder)!r}\n{SCRIPT}"
+def told(folder: Path, rest: str = BROKEN) -> list[str]:
+    script = f"ROOT, FOLDER = {str(ROOT)!r}, {str(folder)!r}\n{SCRIPT}{rest}"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
@@ -93,6 +110,14 @@ def test_a_pytorch_that_cannot_be_loaded(tmp_path, kind):
     assert message.startswith("PyTorch is installed but cannot be loaded (")
     assert message.endswith("): reinstall it.") and ("c10.dll" in message or "cudnn" in message)
     assert after == again == f"False {message}" and builtin == message
+
+
+def test_nobody_waits_while_the_worker_loads_it(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("import time\ntime.sleep(4)\n")
+    status, quick = told(tmp_path, SLOW)
+    assert status.startswith("Ready: PyTorch ") and "device auto" in status
+    assert quick == "True"
 
 
 @pytest.mark.parametrize("yes", [True, False])
