@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, library, preferences, segmenting, segments
+from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -248,11 +248,10 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         :returns: a SlideSAMBridge.batch.Report: `written` (ids) and `failed` (id -> sentence).
         :raises ValueError, RuntimeError: as `segment`; also where no segment has prompts.
         """
-        volumeNode = volumeNode or batch.source_volume(segmentationNode)
         with self._editing(segmentationNode, editorNode, editorLogic) as editor:
             work = batch.Batch(editor, segmentationNode, volumeNode, mode)
             load = partial(self._loadedModel, model, device, precision)
-            work.task(load, self._cache())(batch.Inline(work, cancelled))
+            work.run(load, self._cache, cancelled)
         return work.report
 
     def editorFor(self, segmentationNode: Any) -> Editor:
@@ -292,12 +291,13 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         return EmbeddingCache(preferences.cache_bytes())
 
     def _loadedModel(self, model: Any, device: str, precision: str) -> Any:
-        if not isinstance(model, str | Path):
+        name = checks.model_name(model)
+        if name is None:
             return model
-        key = (str(model), device, precision)
+        key = (name, str(device), str(precision))
         if key not in self._models:
             # One at a time: models are large.
-            self._models = {key: library.load_model(model, device, precision)}
+            self._models = {key: library.load_model(*key)}
         return self._models[key]
 
     @contextmanager

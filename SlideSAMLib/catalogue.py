@@ -47,13 +47,14 @@ class ModelInfo:
             package = Path(__file__).resolve().parent
             # a checkout or Slicer's folder, then an installed wheel
             for folder in (package.parent / "Resources" / "Models", package / "weights"):
-                if (folder / self.file).is_file():
+                if os.path.isfile(folder / self.file):
                     return folder / self.file
         return models_folder() / self.file
 
     @property
     def installed(self) -> bool:
-        return self.path.is_file()
+        # Not Path.is_file, which raises where the folder cannot be looked into.
+        return os.path.isfile(self.path)
 
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -143,7 +144,7 @@ def models_folder() -> Path:
     """Where model files are kept: $SLIDESAM_MODELS, else the user's cache folder."""
     chosen = os.environ.get("SLIDESAM_MODELS")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # as it is where there is no such user
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .catalogue import file_sha256
 from .errors import Cancelled, InputError, ModelError
+from .locks import alone_with
 
 Progress = Callable[[int, int | None], None]
 Cancelling = Callable[[], bool]
@@ -47,21 +48,24 @@ def fetch(
         The address is not https (http is accepted for this computer only), or the target cannot
         be written.
     ModelError
-        The server does not answer, refuses, breaks off, or sends a file with another SHA-256.
+        The server does not answer, refuses, breaks off, or sends a file with another SHA-256;
+        or another program is downloading the file.
     """
     _check_address(url)
     part = partial_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _receive(url, part, progress, cancelled)
-        actual = file_sha256(part, cancelled)
-        if sha256 is not None and actual != sha256:
-            part.unlink()
-            raise ModelError(
-                f"The downloaded '{target.name}' is not the expected file (its SHA-256 differs) "
-                "and was deleted: try again, and tell the maintainers if it happens twice."
-            )
-        os.replace(part, target)
+        with alone_with(target):
+            _receive(url, part, progress, cancelled)
+            actual = file_sha256(part, cancelled)
+            if sha256 is not None and actual != sha256:
+                part.unlink()
+                raise ModelError(
+                    f"The downloaded '{target.name}' is not the expected file (its SHA-256 "
+                    "differs) and was deleted: try again, and tell the maintainers if it happens "
+                    "twice."
+                )
+            os.replace(part, target)
     except OSError as error:
         raise InputError(f"'{target}' cannot be written: {error.strerror or error}.") from error
     return actual

@@ -13,5 +13,9 @@ class ModelError(SlideSAMError, RuntimeError):
     """A model, its checkpoint or its device cannot be used."""
 
 
+class TorchError(ModelError):
+    """PyTorch is not installed, or cannot be loaded."""
+
+
 class Cancelled(SlideSAMError):
     """The work was cancelled on request; what was finished before stays valid."""

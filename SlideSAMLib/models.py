@@ -6,6 +6,8 @@ This module imports no torch: only `load_model` and `verify` do, when they are c
 from __future__ import annotations
 
 import contextlib
+import glob
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from .catalogue import (
     recorded_hash,
 )
 from .downloads import Cancelling, Progress, fetch, partial_path
-from .errors import InputError, ModelError
+from .errors import Cancelled, InputError, ModelError, TorchError
 
 if TYPE_CHECKING:
     from .protocol import SliceModel
@@ -33,6 +35,7 @@ __all__ = [
     "ModelInfo",
     "Verification",
     "download",
+    "files_of",
     "install",
     "list_models",
     "load_model",
@@ -136,7 +139,7 @@ def download(
     return target
 
 
-def install(name: str, source: str | os.PathLike) -> Path:
+def install(name: str, source: str | os.PathLike, cancelled: Cancelling | None = None) -> Path:
     """Copy a file that the user has fetched to where the named model is looked for.
 
     Raises
@@ -145,6 +148,8 @@ def install(name: str, source: str | os.PathLike) -> Path:
         Unknown name, missing file, or an unwritable folder.
     ModelError
         The file is no checkpoint of the model's kind, or not the published file.
+    Cancelled
+        On request.
     """
     info = model_info(name)
     if info.source == "builtin":
@@ -154,7 +159,7 @@ def install(name: str, source: str | os.PathLike) -> Path:
     from .checkpoints import load_checkpoint
 
     found = load_checkpoint(source, info.kind).description
-    sha256 = file_sha256(source)
+    sha256 = file_sha256(source, cancelled)
     if info.sha256 not in (None, sha256):
         raise ModelError(
             f"'{source.name}' ({found}) is not the published file of '{name}': its SHA-256 differs."
@@ -163,6 +168,8 @@ def install(name: str, source: str | os.PathLike) -> Path:
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, partial)
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"Copying '{source.name}' was cancelled.")
         os.replace(partial, info.path)
     except OSError as error:
         raise InputError(f"'{info.path}' cannot be written: {error.strerror or error}.") from error
@@ -198,8 +205,15 @@ def verify(name_or_file: str | os.PathLike) -> Verification:
     return Verification(path, sha256, expected, matches, description)
 
 
+def files_of(info: ModelInfo) -> list[Path]:
+    """What of a model is on this computer: its file, and unfinished downloads and copies of it."""
+    copies = glob.glob(glob.escape(str(info.path.with_name(f".{info.file}."))) + "*.part")
+    places = (info.path, partial_path(info.path), *map(Path, copies))
+    return [place for place in places if os.path.isfile(place)]
+
+
 def remove(name: str) -> int:
-    """Delete a named model's file and what an unfinished download left; returns the bytes freed.
+    """Delete all `files_of` a named model; returns the bytes freed.
 
     Raises
     ------
@@ -209,7 +223,7 @@ def remove(name: str) -> int:
     info = model_info(name)
     if info.source == "builtin":
         raise InputError("The built-in model is a part of SlideSAM and cannot be removed.")
-    files = [p for p in (info.path, partial_path(info.path)) if p.is_file()]
+    files = files_of(info)
     if not files:
         raise InputError(f"The model '{name}' is not on this computer: there is nothing to remove.")
     freed = sum(p.stat().st_size for p in files)
@@ -254,11 +268,12 @@ def _describe(path: Path, info: ModelInfo | None) -> str:
 
 
 def _existing_file(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path):
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(f"'{name}' is a folder: give the model file itself.")
+    _refuse_unreadable(path)
     raise InputError(
         f"There is no model and no file named '{name}': known models are "
         f"{', '.join([*CATALOGUE, *_LOADERS])}."
@@ -267,7 +282,19 @@ def _existing_file(name: str) -> Path:
 
 def _need_file(info: ModelInfo) -> None:
     if not info.installed:
+        _refuse_unreadable(info.path)
         raise ModelError(f"The model '{info.name}' is not on this computer: {_how_to_get(info)}.")
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Raise InputError where nobody can tell whether the file is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"'{path}' cannot be read: {reason}.") from error
 
 
 def _how_to_get(info: ModelInfo) -> str:
@@ -279,10 +306,16 @@ def _how_to_get(info: ModelInfo) -> str:
 
 
 def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:  # no origin: a folder that uninstalling left
+        raise TorchError(
             "PyTorch is not installed: install the PyTorch extension in Slicer, or run 'pip "
             "install torch'."
+        )
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a library of it, on Windows
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise TorchError(
+            f"PyTorch is installed but cannot be loaded ({reason}): reinstall it."
         ) from error

@@ -137,6 +137,16 @@ def test_every_package_is_listed() -> None:
     assert found | set(settings["package-dir"]) == set(settings["packages"])
 
 
+def test_every_setting_of_a_training_is_explained() -> None:
+    pytest.importorskip("yaml")
+    from dataclasses import fields
+
+    from SlideSAMLib.training.config import TrainConfig
+
+    words = set(re.findall(r"\w+", TrainConfig.__doc__))
+    assert not {field.name for field in fields(TrainConfig)} - words
+
+
 def test_no_large_files_in_the_repository() -> None:
     sizes = {path: path.stat().st_size for path in tracked_files()}
     assert max(sizes.values()) < 26e6

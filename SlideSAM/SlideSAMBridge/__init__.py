@@ -4,6 +4,7 @@ Nothing here imports torch, and importing the package imports nothing at all, so
 the module without it. The modules from the ground up:
 
 - `library`: finds SlideSAMLib, says what is missing when torch is not there
+- `checks`: arguments that cannot be used
 - `lattice`: the voxel grid of a segmentation and where it lies in the world
 - `orientation`: which lattice axis is the slide axis
 - `marks`: points and boxes in RAS to prompts on slices, and to text that is saved with the segment

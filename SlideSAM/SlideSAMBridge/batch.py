@@ -9,6 +9,7 @@ as soon as it is finished, as one step of undo.
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from . import checks, segmenting, segments
 from . import lattice as lattices
-from . import segmenting, segments
 from .editing import Editor, Preparation
+from .jobs import sentence
 from .lattice import Lattice
 from .library import missing_package
 from .prompt_set import PromptSet, from_json, slice_prompt
 from .source import signature_of
 from .text import tr as _
+from .work import out_of_memory
 
 OUTSIDE = "Its prompts lie outside the volume: mark the object again."
 _numbers = itertools.count(1)  # of batches, as the identity of their voxels
@@ -48,11 +51,11 @@ class Advance:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The mask of an entry, bool (K, J, I) on the batch's part; or the sentence that it failed."""
+    """The mask of an entry, bool (K, J, I) on the batch's part; or the error that it ended with."""
 
     entry: Entry
     mask: np.ndarray | None
-    failure: str = ""
+    error: Exception | None = None
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Inline:
     """Stands in for a job where the work is done at once, on the calling thread."""
 
     def __init__(self, batch: Batch, cancelled: Callable[[], bool] | None = None) -> None:
+        checks.function("cancelled", cancelled)
         self.emit = batch.take
         self.cancelled = cancelled or (lambda: False)
 
@@ -80,6 +84,7 @@ class Inline:
 class Batch:
     """All prompted segments of a segmentation on one volume.
 
+    volume_node : None for the one that gave the segmentation its geometry.
     mode : "add" to the segments, or "replace" what they have.
     Raises ValueError or RuntimeError with a sentence; the scene is then as it was.
     """
@@ -87,17 +92,17 @@ class Batch:
     def __init__(
         self, editor: Editor, segmentation_node: Any, volume_node: Any, mode: str = "add"
     ) -> None:
-        if mode not in ("add", "replace"):
-            raise ValueError(
-                _("The mode must be 'add' or 'replace', not {mode!r}.").format(mode=mode)
-            )
+        checks.mode(mode)
+        checks.segmentation_node(segmentation_node)
+        if volume_node is None:
+            volume_node = source_volume(segmentation_node)
         if volume_node is None:
             raise ValueError(_("Choose the volume that the prompts were made on."))
         segmenting.check_nodes(volume_node, segmentation_node, None)
         self.editor, self.mode = editor, mode
         self.segmentation_node, self.volume_node = segmentation_node, volume_node
         editor.point_at(segmentation_node, volume_node)
-        preparation = Preparation(segmentation_node, volume_node)
+        self._preparation = Preparation(segmentation_node, volume_node)
         try:
             self._volume, self.lattice = editor.source()
             self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
@@ -111,14 +116,22 @@ class Batch:
                     )
                 )
         except BaseException:
-            preparation.revert()
+            self._preparation.revert()
             raise
+        editor.remember(len(self.entries))
         self.report = Report(failed=damaged)
 
-    def task(self, load: Callable[[], Any], cache: Any = None) -> Callable[[Any], None]:
-        """The work, for a job with `emit` and `cancelled`; `load` gives the model."""
+    def task(
+        self, load: Callable[[], Any], cache: Callable[[], Any], again: bool = False
+    ) -> Callable[[Any], None]:
+        """The work, for a job with `emit` and `cancelled`.
+
+        load, cache : give the model, and where its embeddings are kept.
+        again : raise where the memory of a GPU is too small. The work is there to be started again
+            then, as `work.on_any_device` does; it goes on with what has no answer yet.
+        """
         voxels, part = self._volume[self.lattice.slices(self.part)], self.part
-        entries, key = list(self.entries), ("batch", next(_numbers))
+        left, key = dict(enumerate(self.entries)), ("batch", next(_numbers))
 
         def perform(job: Any) -> None:
             try:
@@ -126,29 +139,49 @@ class Batch:
                 from SlideSAMLib.protocol import objects_at_once
             except ImportError as error:
                 raise missing_package(error) from error
-            slider = partial(_slider, voxels, part, model, cache, key, job.cancelled)
-            most = objects_at_once(model)
-            for group in _groups(list(enumerate(entries)), most):
-                if job.cancelled():
-                    return
-                _slide(group, part, slider, job)
+            slider = partial(_slider, voxels, part, model, cache(), key, job.cancelled)
+
+            def answer(number: int, mask: np.ndarray | None, error: Exception | None) -> None:
+                job.emit(Answer(left.pop(number), mask, error))
+
+            slide = partial(_slide, part=part, slider=slider, job=job, answer=answer)
+            for group in _groups(list(left.items()), objects_at_once(model)):
+                _slide_all(group, slide, left, job, again)
 
         return perform
+
+    def run(
+        self,
+        load: Callable[[], Any],
+        cache: Callable[[], Any],
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        """Do it all at once, on the calling thread."""
+        try:
+            self.task(load, cache)(Inline(self, cancelled))
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Call it when the task has ended: where nothing was written, the scene is as it was."""
+        if not self.report.written:
+            self._preparation.revert()
 
     def take(self, event: Any) -> None:
         """Write a finished segment; other events are passed over. Raises nothing of its own."""
         if not isinstance(event, Answer):
             return
-        failure = _(event.failure) if event.failure else ""
-        if not failure:
+        error = event.error
+        if error is None:
             try:
                 self._write(event)
-            except (ValueError, RuntimeError) as error:
-                failure = str(error)
-        if failure:
-            self.report.failed[event.entry.segment_id] = failure
-        else:
+            except Exception as failed:  # the timer that calls this must see the other events
+                _log(failed)
+                error = failed
+        if error is None:
             self.report.written.append(event.entry.segment_id)
+        else:
+            self.report.failed[event.entry.segment_id] = sentence(error)
 
     def _write(self, answer: Answer) -> None:
         segment_id = answer.entry.segment_id
@@ -161,8 +194,8 @@ class Batch:
             raise RuntimeError(_("Nothing was found: mark it with a box, or with more points."))
         if not (mask & self.editor.editable(self._volume, self.lattice)).any():
             raise RuntimeError(_("The masking settings leave out everything that was found."))
-        self.segmentation_node.CreateDefaultDisplayNodes()
         self.editor.save_state()
+        self.segmentation_node.CreateDefaultDisplayNodes()
         self.editor.write(segment_id, mask, self.lattice, self.mode == "replace")
 
 
@@ -206,12 +239,51 @@ class _Run:
     mask: np.ndarray
 
 
-def _slide(
-    group: list[tuple[int, Entry]], part: Lattice, slider: Callable[..., Any], job: Any
-) -> None:
-    """Emit the answers of some entries, which are slid along side by side. Runs on the worker.
+def _log(error: Exception) -> None:
+    """What is no sentence of ours is for the log, too."""
+    if not isinstance(error, ValueError | RuntimeError):
+        traceback.print_exception(error)
 
-    Cancelled, those that are not finished give none.
+
+def _slide_all(
+    group: list[tuple[int, Entry]],
+    slide: Callable[[list], None],
+    left: dict[int, Entry],
+    job: Any,
+    again: bool,
+) -> None:
+    """Slide side by side, or else one by one: an entry that fails must not stop the others.
+
+    left : the entries without an answer. again : as in `Batch.task`.
+    """
+    if job.cancelled():
+        return
+    try:
+        slide(group)
+        return
+    except Exception as error:
+        if again and out_of_memory(error):
+            raise
+        _log(error)
+        failed = error.with_traceback(None)  # which holds what the try had on the GPU
+    if len(group) > 1:
+        for each in group:
+            if each[0] in left:
+                _slide_all([each], slide, left, job, again)
+    elif not job.cancelled():
+        job.emit(Answer(left.pop(group[0][0]), None, failed))
+
+
+def _slide(
+    group: list[tuple[int, Entry]],
+    part: Lattice,
+    slider: Callable[..., Any],
+    job: Any,
+    answer: Callable[[int, np.ndarray | None, Exception | None], None],
+) -> None:
+    """Answer some entries, which are slid along side by side. Runs on the worker.
+
+    Cancelled, those that are not finished get no answer. Raises whatever the model raises.
     """
     from SlideSAMLib.together import slide_together
 
@@ -222,25 +294,21 @@ def _slide(
             if not all(made):
                 raise ValueError(OUTSIDE)
         except (ValueError, RuntimeError) as error:
-            job.emit(Answer(entry, None, str(error)))
+            answer(number, None, error)
             continue
         runs += [_Run(number, entry, s, np.zeros(part.shape, bool)) for s in made]
     open_runs, done = list(runs), dict.fromkeys((number for number, _ in group), 0)
-    try:
-        for place, finished in slide_together([run.slider for run in runs]):
-            run = runs[place]
-            if finished is not None:
-                run.slider.stack.from_volume(run.mask)[finished.index] = finished.mask
-                done[run.number] += 1
-                job.emit(Advance(run.number, done[run.number]))
-                continue
-            open_runs.remove(run)
-            if not job.cancelled() and all(run.entry is not other.entry for other in open_runs):
-                own = [other.mask for other in runs if other.entry is run.entry]
-                job.emit(Answer(run.entry, np.logical_or.reduce(own)))
-    except (ValueError, RuntimeError) as error:
-        for entry in dict.fromkeys(run.entry for run in open_runs):
-            job.emit(Answer(entry, None, str(error)))
+    for place, finished in slide_together([run.slider for run in runs]):
+        run = runs[place]
+        if finished is not None:
+            run.slider.stack.from_volume(run.mask)[finished.index] = finished.mask
+            done[run.number] += 1
+            job.emit(Advance(run.number, done[run.number]))
+            continue
+        open_runs.remove(run)
+        if not job.cancelled() and all(run.entry is not other.entry for other in open_runs):
+            own = [other.mask for other in runs if other.entry is run.entry]
+            answer(run.number, np.logical_or.reduce(own), None)
 
 
 def _slider(

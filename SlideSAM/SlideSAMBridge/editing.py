@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from . import lattice as lattices
 from .lattice import Lattice
 from .text import tr as _
@@ -63,6 +64,7 @@ class Editor:
 
         Raises ValueError where that logic has no editor node yet.
         """
+        checks.editor_logic(editor_logic)
         node = editor_logic.GetSegmentEditorNode()
         if node is None:
             raise ValueError(_("The segment editor logic has no editor node: set one first."))
@@ -110,6 +112,7 @@ class Editor:
         if editor_node is None:
             editor_node = slicer.vtkMRMLSegmentEditorNode()
             editor_node.SetOverwriteMode(editor_node.OverwriteNone)
+        checks.editor_node(editor_node)
         self.node.SetMaskMode(editor_node.GetMaskMode())
         self.node.SetMaskSegmentID(editor_node.GetMaskSegmentID())
         self.node.SetOverwriteMode(editor_node.GetOverwriteMode())
@@ -149,9 +152,15 @@ class Editor:
             masked = self.logic.GetMaskLabelmap()
         return editable_voxels(self.node, masked, volume, lattice)
 
+    def remember(self, steps: int) -> None:
+        """Keep undo states for at least so many steps; a widget's own editor keeps its number."""
+        states = steps + 1  # one is the present
+        if self._owned and states > self.logic.GetMaximumNumberOfUndoStates():
+            self.logic.SetMaximumNumberOfUndoStates(states)
+
     def save_state(self) -> None:
-        """Save one undo state. Call it once per action, after all checks."""
-        if not self.logic.SaveStateForUndo():
+        """Save one undo state, unless undo is off. Call it once per action, after all checks."""
+        if self.logic.GetMaximumNumberOfUndoStates() > 0 and not self.logic.SaveStateForUndo():
             raise RuntimeError(_("The state of the segmentation cannot be saved for undo."))
 
     def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
@@ -197,9 +206,15 @@ class Preparation:
             segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
         if self._segmentation.GetNumberOfSegments() == 0:
             self._segmentation.SetSourceRepresentationName("Binary labelmap")
+        self._given = self._segmentation.GetConversionParameter(GEOMETRY)
 
     def revert(self) -> None:
-        """Put geometry, its reference and the source representation back."""
+        """Put geometry, its reference and the source representation back.
+
+        A geometry that somebody else has given meanwhile stays.
+        """
+        if self._segmentation.GetConversionParameter(GEOMETRY) != self._given:
+            return
         self._segmentation.SetConversionParameter(GEOMETRY, self._geometry)
         self._node.SetNodeReferenceID(self._role, self._reference)
         if self._segmentation.GetNumberOfSegments() == 0:

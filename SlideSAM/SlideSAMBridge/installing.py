@@ -8,11 +8,10 @@ alone. The extension adds torchvision by itself, which SlideSAM never uses.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 from collections.abc import Callable
 
-from .library import torch_version
+from .library import forget_torch, has_package, torch_in_part, torch_works
 from .text import tr as _
 
 PACKAGES = {"torch": "torch", "segment_anything": "segment-anything"}  # import name: pip name
@@ -23,11 +22,8 @@ class Declined(RuntimeError):
 
 
 def missing() -> list[str]:
-    """Names (for pip) of the packages that are not installed; imports none of them."""
-    there = {
-        "torch": torch_version() is not None,
-        "segment_anything": importlib.util.find_spec("segment_anything") is not None,
-    }
+    """Names (for pip) of the packages that are not installed or do not load; imports none."""
+    there = {"torch": torch_works(), "segment_anything": has_package("segment_anything")}
     return [PACKAGES[name] for name, found in there.items() if not found]
 
 
@@ -53,6 +49,8 @@ def install(ask: Callable[[str], bool]) -> list[str]:
         raise RuntimeError(_("Slicer runs in testing mode, in which nothing is installed."))
     done: list[str] = []
     try:
+        if "torch" in wanted and torch_in_part():
+            _uninstall_torch(ask)
         if "torch" in wanted and _extension() is not None:
             _install_by_extension()
             done = ["torch"]
@@ -72,7 +70,18 @@ def install(ask: Callable[[str], bool]) -> list[str]:
             ).format(kind=type(error).__name__)
         ) from error
     importlib.invalidate_caches()
+    forget_torch()
     return done
+
+
+def _uninstall_torch(ask: Callable[[str], bool]) -> None:
+    """Otherwise each way of installing finds it there, and does nothing."""
+    import slicer
+
+    question = _("The PyTorch of this Slicer cannot be used. Remove it, and install it again?")
+    if not ask(question):
+        raise Declined(_("PyTorch was not installed."))
+    slicer.util.pip_uninstall(["torch"])
 
 
 def _extension():

@@ -110,7 +110,7 @@ class Jobs:
     def _take(self, event: Any) -> None:
         work, owner = self.work, self._owner
         if isinstance(event, Notice):
-            owner.say(_notice(event))
+            owner.say(notice_text(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
             work.awaited.discard(event.preview.index)
@@ -146,7 +146,7 @@ class Jobs:
         self._end()
         owner.refresh()
         if job.error is not None:
-            owner.say(_sentence(job.error), "error")
+            owner.say(sentence(job.error), "error")
         elif job.kind in SLIDES and cancelled:
             owner.say(
                 _(
@@ -173,7 +173,7 @@ def _beginning(kind: str) -> str:
     }[kind]
 
 
-def _notice(notice: Notice) -> str:
+def notice_text(notice: Notice) -> str:
     if notice.kind == "cpu":
         return _("The GPU's memory is too small for this model: going on with the CPU.")
     if notice.kind == "smaller":
@@ -205,7 +205,7 @@ def _summary(work: Work, applied: bool) -> str:
     return text if applied else text + " " + _("Press Apply to write them into the segment.")
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """What to show of an error; those that are not ours get their type, for reports."""
     if isinstance(error, (ValueError, RuntimeError)) and str(error):
         return _(str(error))  # the worker cannot translate; constants can be found here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ TORCH_MISSING = (
     "PyTorch is not installed in this Slicer: press Install in the SlideSAM module. For a graphics "
     "card, get the PyTorch extension from the Extensions Manager first and restart Slicer."
 )
+_unloadable = ""  # why torch, which is installed, could not be loaded when it was tried last
 
 
 def make_importable() -> None:
@@ -48,7 +50,7 @@ def torch_version() -> str | None:
     """
     from importlib import metadata
 
-    if importlib.util.find_spec("torch") is None:
+    if not has_package("torch"):
         return None
     try:
         return metadata.version("torch")
@@ -56,10 +58,41 @@ def torch_version() -> str | None:
         return "of unknown version"
 
 
+def has_package(name: str) -> bool:
+    """Whether a package is installed; a folder of that name alone, as uninstalling leaves, is not.
+
+    Imports nothing.
+    """
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def torch_works() -> bool:
+    """Whether torch is installed and nothing has failed to load it so far."""
+    return torch_version() is not None and not _unloadable
+
+
+def torch_in_part() -> bool:
+    """Whether something of torch is installed that cannot be used, and has to go first."""
+    from importlib import metadata
+
+    if has_package("torch"):
+        return bool(_unloadable)
+    return next(iter(metadata.distributions(name="torch")), None) is not None
+
+
+def forget_torch() -> None:
+    """Torch was installed again: what kept the old one from loading counts no more."""
+    global _unloadable
+    _unloadable = ""
+
+
 def missing_for_builtin() -> str:
     """What keeps the built-in model from running, as one sentence; "" where nothing does."""
     if torch_version() is None:
         return _(TORCH_MISSING)
+    if _unloadable:
+        return _unloadable
     from SlideSAMLib.catalogue import model_info
 
     if not model_info("builtin").installed:
@@ -83,8 +116,12 @@ def status() -> str:
 
 
 def _device(wanted: str) -> str:
-    """Where models run; torch is asked only if something has imported it already."""
-    if "torch" not in sys.modules:
+    """Where models run; torch is asked only if something has imported it already.
+
+    While the worker still imports it, the main thread would wait for that.
+    """
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if spec is None or getattr(spec, "_initializing", False):
         return _("device {wanted}").format(wanted=wanted)
     from SlideSAMLib.devices import choose_device
 
@@ -98,6 +135,8 @@ def has_device(name: str) -> bool:
     """Whether models can run there. Imports torch for all but "auto" and "cpu"."""
     if name in ("auto", "cpu"):
         return True
+    if torch_version() is None:
+        return False
     try:
         from SlideSAMLib.devices import choose_device
 
@@ -112,7 +151,7 @@ def _weights(model: str) -> str:
     from SlideSAMLib.catalogue import CATALOGUE
 
     info = CATALOGUE.get(model)
-    there = Path(model).is_file() if info is None else info.installed
+    there = os.path.isfile(os.path.expanduser(model)) if info is None else info.installed
     name = Path(model).name if info is None else model
     if there:
         return name
@@ -125,14 +164,20 @@ def load_model(model: str | Path, device: str = "auto", precision: str = "auto")
     Raises
     ------
     RuntimeError
-        PyTorch or another Python package is missing, or the model's file cannot be used.
+        PyTorch or another Python package is missing or cannot be loaded, or the model's file
+        cannot be used.
     ValueError
         There is no model of this name, or no such device or precision.
     """
+    global _unloadable
     import SlideSAMLib
+    from SlideSAMLib.errors import TorchError
 
     try:
         return SlideSAMLib.load_model(model, device=device, precision=precision)
+    except TorchError as error:
+        _unloadable = "" if torch_version() is None else str(error)
+        raise
     except ImportError as error:
         raise missing_package(error) from error
 

@@ -88,15 +88,19 @@ def from_ras(
         lattice; the corners of the box lie on different slices; labels that do not fit.
     """
     ras = _triples(points, "points")
-    signs = [1] * len(ras) if labels is None else list(labels)
+    try:
+        signs = [1] * len(ras) if labels is None else list(labels)
+        usable = all(sign in (0, 1) for sign in signs)
+    except (TypeError, ValueError):  # no sequence, or one of arrays
+        usable = False
+    if not usable:
+        raise ValueError(_("Point labels must be 1 (positive) or 0 (negative)."))
     if len(signs) != len(ras):
         raise ValueError(
             _("There are {count} points but {labels} labels: give one each.").format(
                 count=len(ras), labels=len(signs)
             )
         )
-    if any(sign not in (0, 1) for sign in signs):
-        raise ValueError(_("Point labels must be 1 (positive) or 0 (negative)."))
     if box is None and 1 not in signs:
         raise ValueError(_("Nothing is marked: give a positive point or a box."))
     voxels = []
@@ -173,10 +177,9 @@ def _box(
 
 def _triples(values: Sequence[Sequence[float]] | None, what: str) -> np.ndarray:
     """RAS triples as float64 (N, 3)."""
-    if values is None or len(values) == 0:
-        return np.empty((0, 3))
     try:
-        array = np.array([[float(v) for v in triple] for triple in values])
+        rows = [[float(v) for v in triple] for triple in (() if values is None else values)]
+        array = np.array(rows) if rows else np.empty((0, 3))
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 3 or not np.isfinite(array).all():

@@ -8,15 +8,16 @@ the scene as it was.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import checks, segments
 from . import lattice as lattices
 from . import marks as marking
-from . import segments
 from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
@@ -76,10 +77,10 @@ def segment(
         Nothing was found, all of it is masked, the work was cancelled before the first slice, the
         scene changed meanwhile, or a package is missing.
     """
-    if request.mode not in ("add", "replace"):
-        raise ValueError(
-            _("The mode must be 'add' or 'replace', not {mode!r}.").format(mode=request.mode)
-        )
+    checks.mode(request.mode)
+    checks.settings(request.settings)
+    checks.function("progress", request.progress)
+    checks.function("cancelled", request.cancelled)
     check_nodes(volume_node, segmentation_node, request.segment_id)
     editor.point_at(segmentation_node, volume_node)
     preparation = Preparation(segmentation_node, volume_node)
@@ -93,6 +94,7 @@ def segment(
         check_unchanged(editor, volume_node, segmentation_node, signature, request.segment_id)
         if not (mask & editor.editable(volume, lattice)).any():
             raise RuntimeError(_why_nothing(result))
+        editor.save_state()
     except BaseException:
         # Also on a keyboard interrupt: the half of the job that was done has to go.
         preparation.revert()
@@ -102,10 +104,10 @@ def segment(
 
 def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None) -> None:
     """Raise ValueError unless the nodes can be used and the segment exists."""
-    if not _is_a(volume_node, "vtkMRMLScalarVolumeNode"):
+    if not checks.is_a(volume_node, "vtkMRMLScalarVolumeNode"):
         raise ValueError(_("The volume node must be a scalar volume (vtkMRMLScalarVolumeNode)."))
     name = f"'{volume_node.GetName()}'"
-    if _is_a(volume_node, "vtkMRMLLabelMapVolumeNode"):
+    if checks.is_a(volume_node, "vtkMRMLLabelMapVolumeNode"):
         raise ValueError(
             _("{name} is a label map: give the image it was drawn on.").format(name=name)
         )
@@ -119,19 +121,14 @@ def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None
                 " first (module Vector to Scalar Volume)."
             ).format(name=name, count=image.GetNumberOfScalarComponents())
         )
-    if not _is_a(segmentation_node, "vtkMRMLSegmentationNode"):
-        raise ValueError(_("The segmentation node must be a vtkMRMLSegmentationNode."))
+    checks.segmentation_node(segmentation_node)
     if segmentation_node.GetScene() is None or volume_node.GetScene() is None:
         raise ValueError(_("The volume and the segmentation must be in the scene."))
     lattices.local_to_ras(volume_node)  # refuse transforms that are not linear
     lattices.local_to_ras(segmentation_node)
     segmentation = segmentation_node.GetSegmentation()
-    if segment_id is not None and segmentation.GetSegment(segment_id) is None:
-        raise ValueError(
-            _("There is no segment with the id '{segment_id}' (an id is not a name).").format(
-                segment_id=segment_id
-            )
-        )
+    if segment_id is not None:
+        checks.segment_id(segmentation, segment_id)
     representation = segmentation.GetSourceRepresentationName()
     if segmentation.GetNumberOfSegments() > 0 and representation != "Binary labelmap":
         raise ValueError(
@@ -140,10 +137,6 @@ def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None
                 "labelmap the source representation in the Segmentations module."
             ).format(name=segmentation_node.GetName(), representation=representation)
         )
-
-
-def _is_a(node: Any, class_name: str) -> bool:
-    return hasattr(node, "IsA") and bool(node.IsA(class_name))
 
 
 def _run(
@@ -188,7 +181,8 @@ def _limits(request: Request, part: Lattice, axis: int) -> tuple[int | None, int
     for name, value in (("first", request.first), ("last", request.last)):
         if value is None:
             continue
-        if isinstance(value, bool) or int(value) != value or not low <= value <= high:
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not low <= value <= high or int(value) != value:
             raise ValueError(
                 _(
                     "The {name} slice must be a whole number from {low} to {high} along {axis}, "
@@ -250,7 +244,6 @@ def _write(
     request: Request,
 ) -> str:
     segmentation_node.CreateDefaultDisplayNodes()  # does nothing where there is one
-    editor.save_state()
     segment_id = request.segment_id
     if segment_id is None:
         segment_id = segments.add_segment(segmentation_node)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from . import checks, prompt_set
 from . import marks as marking
-from . import prompt_set
 from .lattice import Lattice
 from .text import tr as _
 
@@ -65,6 +65,8 @@ def saved_marks(segmentation_node: Any, segment_id: str) -> Any:
     As marks.Marks where `save_marks` kept them, as prompt_set.PromptSet where the effect did.
     Raises ValueError where there is no such segment, or the saved text is damaged.
     """
+    checks.segmentation_node(segmentation_node)
+    checks.segment_id(segmentation_node.GetSegmentation(), segment_id)
     text = saved_text(segmentation_node, segment_id)
     if text == "":
         return None

@@ -191,7 +191,7 @@ def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
             raise missing_package(error) from error
         job.emit(Notice("loaded", _describe(model)))
 
-    return _on_any_device(shelf, choice, perform)
+    return on_any_device(shelf, choice, perform)
 
 
 def preview_task(
@@ -212,7 +212,7 @@ def preview_task(
             count = session.model.traits.candidates
             job.emit(Previewed(preview, count, _describe(session.model)))
 
-    return _on_any_device(shelf, work.choice, perform, work)
+    return on_any_device(shelf, work.choice, perform, work)
 
 
 def run_task(shelf: ModelShelf, work: Work, wanted: Wanted) -> Callable[[Job], None]:
@@ -229,7 +229,7 @@ def run_task(shelf: ModelShelf, work: Work, wanted: Wanted) -> Callable[[Job], N
             job.emit(finished)
         job.emit(_outcome(session))
 
-    return _on_any_device(shelf, work.choice, perform, work)
+    return on_any_device(shelf, work.choice, perform, work)
 
 
 def correct_task(
@@ -250,7 +250,7 @@ def correct_task(
         work.used[index] = {mark.key for mark in marks}
         job.emit(_outcome(session))
 
-    return _on_any_device(shelf, work.choice, perform, work)
+    return on_any_device(shelf, work.choice, perform, work)
 
 
 def _session(shelf: ModelShelf, work: Work) -> Any:
@@ -331,7 +331,7 @@ def _describe(model: Any) -> str:
     return f"{model.traits.name} ({model.device}, {model.precision})"
 
 
-def _on_any_device(
+def on_any_device(
     shelf: ModelShelf,
     choice: ModelChoice,
     perform: Callable[[Job], None],
@@ -365,7 +365,7 @@ def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
     try:
         perform(job)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         each: BaseException | None = error
         while each is not None:
@@ -385,7 +385,7 @@ def _empty_gpu_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: BaseException | None) -> bool:
+def out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if type(error).__name__ == "OutOfMemoryError":
             return True

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import batch, preferences, work, worker
+from SlideSAMBridge import batch, jobs, preferences, work, worker
 
 from . import widgets
 from .ticker import Ticker
@@ -82,14 +82,12 @@ class BatchSection:
         except (ValueError, RuntimeError) as error:
             self.message.text = str(error)
             return
-        made = self.batch
         shelf, chosen = work.shared_shelf, preferences.read()
         choice = work.ModelChoice(chosen.model, chosen.device, chosen.precision)
 
-        def task(job: Any) -> None:
-            made.task(lambda: shelf.model(choice), shelf.cache())(job)
-
-        self.progress.setRange(0, max(len(made.entries), 1))
+        task = self.batch.task(lambda: shelf.model(choice), shelf.cache, again=True)
+        task = work.on_any_device(shelf, choice, task)
+        self.progress.setRange(0, max(len(self.batch.entries), 1))
         self.progress.value = 0
         self.message.text = _("Loading the model ...")
         self.ticker.follow(worker.shared_worker().submit("batch", task), self._take, self._end)
@@ -97,7 +95,9 @@ class BatchSection:
 
     def _take(self, event: Any) -> None:
         self.batch.take(event)
-        if isinstance(event, batch.Advance):
+        if isinstance(event, work.Notice):
+            self.message.text = jobs.notice_text(event)
+        elif isinstance(event, batch.Advance):
             entry = self.batch.entries[event.number]
             self.progress.value = event.number
             self.message.text = _("{name} ({number} of {count}): {slices} slices").format(
@@ -108,10 +108,11 @@ class BatchSection:
             )
 
     def _end(self, job: Any) -> None:
+        self.batch.finish()
         report, segmentation = self.batch.report, self.batch.segmentation_node
         lines = []
         if job.error is not None:
-            lines.append(str(job.error))
+            lines.append(jobs.sentence(job.error))
         elif job.cancelled():
             lines.append(_("Cancelled."))
         lines.append(_("{count} segments written.").format(count=len(report.written)))
@@ -132,6 +133,7 @@ class BatchSection:
         """End what is under way, and write nothing more; what is written stays."""
         if self.ticker.job is not None:
             self.ticker.abandon()
+            self.batch.finish()
             self.batch = None
             self.message.text = _("Ended, because the scene was closed.")
             self._busy(False)

@@ -10,12 +10,13 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import preferences, work, worker
+from SlideSAMBridge import jobs, preferences, work, worker
 
 from . import widgets
 from .ticker import Ticker
 
 QUIET = 0.1  # seconds between two reports of a download
+WHOLE = object()  # what a job emits at its very end
 NAME_ROLE = 256  # Qt::UserRole
 
 
@@ -26,6 +27,7 @@ class ModelsSection:
         self._on_change = on_change
         self._worker = worker.Worker()  # its own: a download must not keep predictions waiting
         self.ticker = Ticker()
+        self._whole = False  # whether the job that was followed last did all it was to do
         form = widgets.section(layout, _("Models"), "SlideSAMModels")
         self._add_list(form)
         self._add_buttons(form)
@@ -51,9 +53,9 @@ class ModelsSection:
         )
         self.cancel = widgets.button(
             _("Cancel"),
-            _("Stop the download; what has arrived is kept."),
+            _("Stop; what has arrived of a download is kept."),
             "SlideSAMCancelDownload",
-            self.ticker.cancel,
+            self._cancel,
         )
         self.choose = widgets.button(
             _("Choose file ..."),
@@ -165,12 +167,14 @@ class ModelsSection:
         return None if name is None else model_info(name)
 
     def _update_buttons(self) -> None:
+        from SlideSAMLib.models import files_of
+
         info, busy = self._info(), self.ticker.job is not None
         self.download.setEnabled(
             not busy and info is not None and not info.installed and info.url is not None
         )
         self.remove.setEnabled(
-            not busy and info is not None and info.source != "builtin" and info.installed
+            not busy and info is not None and info.source != "builtin" and bool(files_of(info))
         )
         self.choose.setEnabled(not busy)
         self.cancel.setEnabled(busy)
@@ -224,7 +228,7 @@ class ModelsSection:
             from SlideSAMLib import models
 
             if wanted is not None and not info.installed:
-                models.install(wanted, path)
+                models.install(wanted, path, job.cancelled)
                 job.emit(wanted)
             else:
                 models.verify(path)
@@ -236,7 +240,8 @@ class ModelsSection:
         from SlideSAMLib import models
 
         info = self._info()
-        question = _("Delete {file}?").format(file=info.path)
+        files = "\n".join(str(path) for path in models.files_of(info))
+        question = _("Delete {file}?").format(file=files)
         if not slicer.util.confirmOkCancelDisplay(question):
             return
         try:
@@ -265,13 +270,31 @@ class ModelsSection:
             return
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 
+    def _cancel(self) -> None:
+        """A download ends by itself; reading a file cannot be stopped, so nobody waits for it."""
+        if self.ticker.job is None or self.ticker.job.kind == "download":
+            self.ticker.cancel()
+            return
+        self.ticker.abandon()
+        self.message.text = _("Cancelled.")
+        self.refresh()
+
     def _start(self, kind: str, task: Callable[[Any], None], text: str) -> None:
         self.message.text = text
         self.progress.setRange(0, 0)
-        self.ticker.follow(self._worker.submit(kind, task), self._take, self._end)
+        self._whole = False
+
+        def whole(job: Any) -> None:
+            task(job)
+            job.emit(WHOLE)
+
+        self.ticker.follow(self._worker.submit(kind, whole), self._take, self._end)
         self._update_buttons()
 
     def _take(self, event: Any) -> None:
+        if event is WHOLE:
+            self._whole = True
+            return
         if isinstance(event, str):  # a model that can be used now
             preferences.change(model=event)
             return
@@ -284,12 +307,14 @@ class ModelsSection:
         )
 
     def _end(self, job: Any) -> None:
-        if job.error is None:
+        from SlideSAMLib.errors import Cancelled
+
+        if self._whole:
             self.message.text = _("Done.")
-        elif job.cancelled():
+        elif job.error is None or isinstance(job.error, Cancelled):  # None: before it began
             self.message.text = _("Cancelled; the download goes on where it stopped next time.")
         else:
-            self.message.text = str(job.error)
+            self.message.text = jobs.sentence(job.error)
         self.refresh()
         self._on_change()
 

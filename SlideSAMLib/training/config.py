@@ -69,10 +69,22 @@ class TrainConfig:
 
     output : folder of the run (checkpoint, curve, final weights).
     data : folder of the training manifest, or None for invented shapes only.
+    seed : of all that is drawn by chance.
     steps : optimiser steps; with `minutes` the schedule follows the clock instead.
     batch : windows per batch and process; accumulate : batches per step of the optimiser.
     optimiser : "adamw", or "muon" for orthogonalised steps of the built-in network's inner
         matrices (`optimiser.MatrixAdamW`), which learn more per window.
+    learning_rate : at its highest, which it reaches after `warm_up` steps; from there it falls
+        along a cosine to 2 % of it.
+    weight_decay : of the optimiser, for matrices only.
+    average : share of the former average that each step leaves in the averaged weights, which are
+        what is written; 0 writes the last weights themselves.
+    shapes : how many label maps of invented shapes there are at a time.
+    precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "32-true" ...
+    threads : of each training process, on the processor.
+    log_every : steps between two rows of the curve; tensorboard : write it for TensorBoard, too.
+    save_minutes : between two checkpoints.
+    start_from : file of the model to go on from, for `finetune` also its name; None begins anew.
     sources : share of each family of volumes: shapes, implants, label_maps, regions, real.
     datasets : labelled data of one's own, see `datasets.DatasetConfig`; in_memory : volumes of each
         that are kept; held_out : share of their cases that is not trained on.

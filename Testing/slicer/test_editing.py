@@ -237,6 +237,34 @@ def test_undo_of_a_segment_editor_widget(session, slidesam):
     assert np.array_equal(scene.mask(segment), scene.truth)
 
 
+def test_a_widget_whose_undo_is_switched_off(session, slidesam):
+    """Then there is no undo state to save, and the result is written all the same."""
+    scene = Scene()
+    widget = widget_logic(session, scene)
+    widget.SetMaximumNumberOfUndoStates(0)
+    logic = slidesam.SlideSAMLogic()
+    segment = run(logic, scene, editorLogic=widget)
+    assert np.array_equal(scene.mask(segment), scene.truth)
+    report = logic.segmentAll(scene.segmentation, model=scenes.model(), editorLogic=widget)
+    assert (report.written, report.failed) == ([segment], {})
+    assert not widget.CanUndo()
+
+
+def test_where_no_state_can_be_saved_nothing_changes(session, slidesam, monkeypatch):
+    from SlideSAMBridge import editing
+
+    scene = Scene()
+    before = scenes.snapshot()
+
+    def fails(self):
+        raise RuntimeError("No state.")
+
+    monkeypatch.setattr(editing.Editor, "save_state", fails)
+    with pytest.raises(RuntimeError, match="No state"):
+        run(slidesam.SlideSAMLogic(), scene)
+    assert scenes.snapshot() == before
+
+
 def test_a_widget_that_shows_something_else_is_refused(session, slidesam):
     scene, other = Scene(), Scene()
     logic = slidesam.SlideSAMLogic()

@@ -117,7 +117,7 @@ def test_nothing_is_forgotten(installed):
         )
         for path in base.glob(pattern)
         if path.suffix != ".pyc" and path.is_file()
-    }
+    } | {"SlideSAMLib/LICENSE"}
     found = {p.relative_to(installed).as_posix() for p in installed.rglob("*") if p.is_file()}
     assert found == expected
 

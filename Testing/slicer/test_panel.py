@@ -102,8 +102,8 @@ def bare(panel, monkeypatch):
     from SlideSAMBridge import installing
 
     calls = []
-    monkeypatch.setattr(installing, "torch_version", lambda: "9" if calls else None)
-    monkeypatch.setattr(installing.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(installing, "torch_works", lambda: bool(calls))
+    monkeypatch.setattr(installing, "has_package", lambda name: True)
     slicer.app.testing = False
     panel.enter()
     return calls
@@ -224,6 +224,23 @@ def test_download_cancel_resume_remove(panel, server, monkeypatch, tmp_path):
     assert choose(panel, "sam-vit-b").text(3) == "no"
 
 
+def test_what_an_unfinished_download_or_copy_left_can_be_removed(panel, monkeypatch, tmp_path):
+    """A copy leaves something only where the application ended in the middle of it."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for file in ("sam_vit_h_4b8939.pth.part", ".slidesam_b.pth.123.part"):
+        (folder / file).write_bytes(bytes(2**20))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: ".part" in text)
+    for name in ("sam-vit-h", "slidesam-b"):
+        choose(panel, name)
+        find(panel, "SlideSAMRemove").click()
+        assert panel.models.message.text == f"Removed {name}: 1 MiB are free again."
+        assert not find(panel, "SlideSAMRemove").enabled
+    assert not list(folder.glob("*part"))
+    choose(panel, "builtin")
+    assert not find(panel, "SlideSAMRemove").enabled
+
+
 def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
     server.replace(sha256="0" * 64)
     choose(panel, "sam-vit-b")
@@ -231,6 +248,13 @@ def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
     wait(lambda: panel.models.ticker.job is None)
     assert "SHA-256 differs" in find(panel, "SlideSAMModelMessage").text
     assert not list((tmp_path / "models").glob("*.p*"))
+
+
+def choose_file(panel, monkeypatch, path):
+    monkeypatch.setattr(
+        qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_: path), raising=False
+    )
+    find(panel, "SlideSAMChooseFile").click()
 
 
 def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
@@ -254,6 +278,19 @@ def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
     assert find(panel, "SlideSAMModel").currentText == "slidesam-builtin.safetensors"
     find(panel, "SlideSAMChooseFile").click()  # no file chosen
     assert panel.models.ticker.job is None
+
+
+def test_a_file_that_cannot_be_read_says_why(panel, monkeypatch):
+    from SlideSAMLib import models
+
+    def fails(path):
+        raise KeyError("layers")
+
+    monkeypatch.setattr(models, "verify", fails)
+    choose_file(panel, monkeypatch, "x.pth")
+    wait(lambda: panel.models.ticker.job is None)
+    message = find(panel, "SlideSAMModelMessage").text
+    assert message.startswith("The work failed (KeyError: 'layers')")
 
 
 def test_the_folder_is_made_and_shown(panel, monkeypatch, tmp_path):
