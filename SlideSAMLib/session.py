@@ -124,7 +124,7 @@ class Session:
 
     def load_json(self, text: str) -> None:
         """Replace the prompts by those of `to_json`. Raises InputError and changes nothing then."""
-        if text.strip() == "[]":  # a session without prompts
+        if isinstance(text, str) and text.strip() == "[]":  # a session without prompts
             return self._replace({})
         prompts = merge_prompts(prompts_from_json(text))
         check_prompts(prompts.values(), self.stack, 0, self.stack.slices - 1)

@@ -226,29 +226,15 @@ def left_out(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _check(config: TrainConfig, path: Path) -> None:
-    try:
-        numbers = [config.steps, config.batch, config.accumulate, config.log_every]
-        numbers += [config.lora_rank, config.threads]
-        good = min(numbers) >= 1 and config.learning_rate > 0
-        pace = config.warm_up >= 0 and 0 <= config.average < 1
-        shares = 0 <= config.held_out < 1 and config.in_memory >= 1 and config.data_processes >= 0
-        weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
-        weighty = all(weight >= 0 for weight in weights) and sum(weights) > 0
-    except (TypeError, AttributeError):
-        raise InputError(f"In {path}, a setting that must be a number is none.") from None
-    if not good:
-        raise InputError(
-            f"In {path}, steps, batch, accumulate, log_every, lora_rank, threads and learning_rate "
-            "must be positive."
-        )
-    if not pace:
+    """What `settings.check_settings` leaves: sizes, and what fits together."""
+    if config.threads < 1:
+        raise InputError(f"In {path}, threads must be positive.")
+    if config.warm_up < 0 or not 0 <= config.average < 1:
         raise InputError(f"In {path}, warm_up must be 0 or more, average 0 or more and below 1.")
-    if not shares:
-        raise InputError(
-            f"In {path}, held_out must be 0 or more and below 1, in_memory 1 or more, "
-            "data_processes 0 or more."
-        )
-    if not weighty:
+    if config.held_out >= 1:
+        raise InputError(f"In {path}, held_out must be 0 or more and below 1.")
+    weights = [*config.sources.values(), *(d.weight for d in config.datasets)]
+    if min(weights, default=0) < 0 or sum(weights) <= 0:
         raise InputError(f"In {path}, weights must not be negative, and one must be positive.")
     unknown = sorted(set(config.sources) - set(SOURCES))
     if unknown:
