@@ -19,15 +19,16 @@ PRECISIONS = {
 def choose_device(device: str = "auto") -> torch.device:
     """The device for 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
 
-    'auto' is the first CUDA GPU where there is one, else the CPU.
+    'auto' is the first CUDA GPU where there is one that this PyTorch can compute on, else the CPU.
 
     Raises
     ------
     InputError
-        The name is unknown, or this computer has no such device.
+        The name is unknown, this computer has no such device, or PyTorch was built without it.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and _has_kernels_for(torch.device("cuda"))
+        return torch.device("cuda" if usable else "cpu")
     kind, _, number = str(device).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise InputError(f"The device '{device}' is unknown: use auto, cpu, cuda or mps.")
@@ -43,14 +44,21 @@ def choose_device(device: str = "auto") -> torch.device:
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("There is no Apple GPU (mps) here: use the device auto or cpu.")
-    return torch.device(kind, int(number)) if number else torch.device(kind)
+    chosen = torch.device(kind, int(number)) if number else torch.device(kind)
+    if kind == "cuda" and not _has_kernels_for(chosen):
+        raise InputError(
+            f"This PyTorch was built for other GPUs than the {torch.cuda.get_device_name(chosen)}: "
+            "install an older PyTorch that knows it, or use the device auto or cpu."
+        )
+    return chosen
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """The number type for 'auto', 'float32', 'bfloat16' or 'float16' on a device.
 
     'auto' takes half precision where the hardware multiplies in it: bfloat16 on CUDA from compute
-    capability 8.0 and on CPUs with AMX or AVX512-BF16, float16 on older CUDA, else float32.
+    capability 8.0 and on CPUs with AMX or AVX512-BF16, float16 on older CUDA, else float32. So do
+    the GTX 16 cards, whose convolutions in float16 are known to give no numbers.
 
     Raises
     ------
@@ -64,6 +72,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
             )
         return PRECISIONS[precision]
     if device.type == "cuda":
+        if "GTX 16" in torch.cuda.get_device_name(device):
+            return torch.float32
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
@@ -106,6 +116,24 @@ def on_host(*tensors: torch.Tensor) -> list[np.ndarray]:
         copy.copy_(tensor, non_blocking=True)
     torch.cuda.current_stream(tensors[0].device).synchronize()  # not the stream that encodes ahead
     return [copy.numpy() for copy in copies]
+
+
+def _has_kernels_for(device: torch.device) -> bool:
+    """Whether PyTorch was built for a CUDA GPU like this one.
+
+    It does not ask itself: on a GPU that is too old for it, the first kernel of all fails. Kernels
+    run on later GPUs of the same major number, those compiled on the way on all later ones.
+    """
+    own = torch.cuda.get_device_capability(device)
+    built = [name.rstrip("abcdef").partition("_") for name in torch.cuda.get_arch_list()]
+    known = [(kind, divmod(int(number), 10)) for kind, _, number in built if number.isdigit()]
+    if not known:  # AMD's have names of another kind
+        return True
+    return any(
+        arch <= own and (kind == "compute" or arch[0] == own[0])
+        for kind, arch in known
+        if kind in ("sm", "compute")
+    )
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -25,9 +27,22 @@ def test_devices_that_are_not_there(monkeypatch):
             devices.choose_device(name)
 
 
-def test_devices_that_are_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+@pytest.fixture
+def gpus(monkeypatch) -> Callable[..., None]:
+    """Two GPUs of a name and capability, and a PyTorch that was built for some."""
+
+    def there(name="a card", capability=(9, 0), built=("sm_75", "sm_80", "sm_90")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
+
+    return there
+
+
+def test_devices_that_are_there(monkeypatch, gpus):
+    gpus()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert devices.choose_device("auto") == torch.device("cuda")
     assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
@@ -36,11 +51,39 @@ def test_devices_that_are_there(monkeypatch):
         devices.choose_device("cuda:2")
 
 
+@pytest.mark.parametrize(
+    ("capability", "built", "usable"),
+    [
+        ((8, 6), ["sm_75", "sm_80", "sm_90"], True),  # kernels of 8.0 run on 8.6
+        ((7, 0), ["sm_75", "sm_80", "sm_90"], False),
+        ((6, 1), ["sm_75", "sm_80", "compute_90"], False),
+        ((12, 0), ["sm_80", "sm_90a"], False),
+        ((12, 0), ["sm_80", "compute_90"], True),  # compiled on the way
+        ((11, 0), ["gfx90a", "gfx1100"], True),  # AMD's own names
+        ((9, 0), [], True),
+    ],
+)
+def test_gpus_that_pytorch_was_not_built_for(gpus, capability, built, usable):
+    gpus("GTX 1080", capability, built)
+    assert devices.choose_device("auto") == torch.device("cuda" if usable else "cpu")
+    if usable:
+        assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
+    else:
+        with pytest.raises(InputError, match="other GPUs than the GTX 1080"):
+            devices.choose_device("cuda")
+
+
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
-def test_precision_of_gpus(monkeypatch, capability):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+def test_precision_of_gpus(gpus, capability):
+    gpus("an NVIDIA card", capability)
     chosen = devices.choose_precision("auto", torch.device("cuda"))
     assert chosen == (torch.bfloat16 if capability[0] >= 8 else torch.float16)
+
+
+def test_cards_without_usable_half_precision(gpus):
+    gpus("NVIDIA GeForce GTX 1660 Ti", (7, 5))
+    assert devices.choose_precision("auto", torch.device("cuda")) == torch.float32
+    assert devices.choose_precision("float16", torch.device("cuda")) == torch.float16
 
 
 @pytest.mark.parametrize(

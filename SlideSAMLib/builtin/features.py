@@ -19,6 +19,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
+from .filters import greatest_within, halved, mean_of_three
 from .regions import GRID
 
 BINS = 64
@@ -137,8 +138,7 @@ def _appearance(
     image: torch.Tensor, inside: torch.Tensor, outside: torch.Tensor
 ) -> list[torch.Tensor]:
     """Distance to the object's mean in its own deviations, likelihood ratio, and likelihood."""
-    smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    index = _bin(smooth).flatten(1)
+    index = _bin(mean_of_three(image)).flatten(1)
 
     def look_up(table: torch.Tensor) -> torch.Tensor:
         return table.gather(1, index).view_as(image)
@@ -159,14 +159,14 @@ def _bin(image: torch.Tensor) -> torch.Tensor:
 def prompt_histograms(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised, smoothed histograms (B, BINS) inside and around what the prompts mark."""
     inside, outside = _weights(batch)
-    index = _bin(F.avg_pool2d(batch.image, 2)).flatten(1)
+    index = _bin(halved(batch.image)).flatten(1)
     return _histogram(index, inside), _histogram(index, outside)
 
 
 def mask_histograms(image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Histograms (B, 2, BINS) inside and around masks; image and masks (B, C, GRID, GRID)."""
-    index = _bin(F.avg_pool2d(image, 2)).flatten(1)
-    inside, outside = _mask_weights(F.avg_pool2d(masks, 2))
+    index = _bin(halved(image)).flatten(1)
+    inside, outside = _mask_weights(halved(masks))
     return torch.stack([_histogram(index, inside), _histogram(index, outside)], 1)
 
 
@@ -188,15 +188,12 @@ def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
 def _mask_weights(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Inside the mask, and in a ring of a tenth of the region around it."""
     reach = _CELL // 10
-    # One axis after the other: the same, with fewer comparisons.
-    wide = F.max_pool2d(masks, (2 * reach + 1, 1), 1, (reach, 0))
-    wide = F.max_pool2d(wide, (1, 2 * reach + 1), 1, (0, reach))
-    return masks, (wide - F.max_pool2d(masks, 3, 1, 1)).clamp(min=0)
+    return masks, (greatest_within(masks, reach) - greatest_within(masks, 1)).clamp(min=0)
 
 
 def _weights(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (B, 3, _CELL, _CELL) of the histograms: from known masks, else box, else points."""
-    masks = F.avg_pool2d(batch.masks, 2) * batch.known[:, :, None, None]
+    masks = halved(batch.masks) * batch.known[:, :, None, None]
     mask_in, mask_out = _mask_weights(masks)
     box_in, box_out = _box_weights(batch)
     point_in = _gaussians(batch, 1, 0.03, _CELL)

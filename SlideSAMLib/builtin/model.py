@@ -19,7 +19,6 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..cuda_graphs import Graphed
 from ..devices import choose_device, choose_precision, on_host, precision_name
@@ -28,8 +27,8 @@ from ..patches import dice
 from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
 from .features import Batch
-from .network import BuiltinNetwork
-from .regions import GRID, Region, region_around, sample_region
+from .network import BuiltinNetwork, with_products_in
+from .regions import GRID, Region, enlarged, region_around, sample_region
 from .requests import FACTOR, Answer, BuiltinEmbedding, BuiltinSettings, Memory, Request
 from .weights import read_model
 
@@ -61,6 +60,7 @@ class BuiltinModel:
     ) -> None:
         self.traits, self.settings = traits, settings or BuiltinSettings()
         self._device, self._dtype = device, dtype
+        network = with_products_in(network, dtype)
         self._network = network.eval().to(device, memory_format=torch.channels_last)
         self._graphs = Graphed(self._forward, device) if device.type == "cuda" else None
         self.device, self.precision = str(device), precision_name(dtype)
@@ -153,7 +153,7 @@ class BuiltinModel:
             request.fill(batch, n, region)
         tensors = batch.to(self._device).tensors()
         logits, fine, quality, presence = (self._graphs or self._forward)(None, *tensors)
-        logits = torch.stack([F.interpolate(c, fine.shape[-2:], mode="bilinear") for c in logits])
+        logits = enlarged(logits)
         logits[:, 0] = fine
         regions = [region for _, region in asked]
         agreement = torch.zeros(len(regions), device=self._device)
@@ -218,16 +218,16 @@ def load_builtin(
 ) -> BuiltinModel:
     """Load the built-in model from a file.
 
-    Precision 'auto' is float32 on CPUs: at one small window a time, half precision gains nothing
-    there. On CUDA it is float16, which no CUDA GPU lacks: the masks agree with those of float32 to
-    a Dice of 0.9999, those of bfloat16 to 0.998 only (`slidesam benchmark --models builtin --parts
-    agreement --precisions float16 bfloat16 --limit 3 --data MANIFEST`). Raises InputError for a
-    device or precision that is not there, ModelError for a file that cannot be used.
+    Precision 'auto' is float16 on CUDA, where bfloat16 gains nothing over it: the masks agree with
+    those of float32 to a Dice of 0.9999, those of bfloat16 to 0.998 (`slidesam benchmark --models
+    builtin --parts agreement --precisions float16 bfloat16 --limit 3 --data MANIFEST`). Elsewhere
+    it is what `choose_precision` says. Raises InputError for a device or precision that is not
+    there, ModelError for a file that cannot be used.
     """
     where = choose_device(device)
-    if precision == "auto":
-        precision = "float16" if where.type == "cuda" else "float32"
     dtype = choose_precision(precision, where)
+    if precision == "auto" and where.type == "cuda" and dtype != torch.float32:
+        dtype = torch.float16
     network, notes = read_model(Path(path))
     own = {key: notes[key] for key in ("name", "licence") if key in notes}  # fine-tuned models
     return BuiltinModel(network, where, dtype, replace(TRAITS, **own))

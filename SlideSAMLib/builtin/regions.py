@@ -109,6 +109,13 @@ def resampled(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -
     return rows @ (images @ columns.mT)
 
 
+def enlarged(values: torch.Tensor, grid: int = GRID) -> torch.Tensor:
+    """Values (..., g, g) interpolated linearly to (..., grid, grid); g is at most `grid`."""
+    count = values.shape[-1]
+    matrix = resampling_matrix(count, -0.5, count / grid, grid).to(values.device)
+    return resampled(values, matrix, matrix)
+
+
 def paste_region(
     values: torch.Tensor, region: Region, shape: tuple[int, int]
 ) -> tuple[torch.Tensor, tuple[int, int]]:
