@@ -57,6 +57,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         path = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SlideSAM.png"
         return qt.QIcon(str(path)) if path.is_file() else qt.QIcon()
 
+    def createCursor(self, viewWidget: Any) -> Any:
+        """A cross: Slicer's own cursor shows the whole icon, over the place to click at."""
+        return qt.QCursor(qt.Qt.CrossCursor)
+
     def helpText(self) -> str:
         return help_text()
 

@@ -11,6 +11,7 @@ from typing import Any
 import slicer
 from PySide6 import QtGui
 
+from .cursor import default_cursor
 from .pythonqt_rules import complain, qt
 
 
@@ -33,6 +34,9 @@ class _SliceView:
 
     def renderWindow(self) -> Any:
         return self._view.window
+
+    def setViewCursor(self, cursor: Any) -> None:
+        self._view.cursor = cursor
 
 
 class SliceWidget:
@@ -287,6 +291,15 @@ class ScriptedEffect:
         return self._active
 
     # Views
+
+    def icon(self) -> Any:
+        found = self._methods.get("icon")
+        return qt.QIcon() if found is None else found()
+
+    def createCursor(self, viewWidget: Any) -> Any:
+        """What the Python half makes of it, or Slicer's own: an arrow over the icon."""
+        found = self._methods.get("createCursor")
+        return default_cursor(self.icon()) if found is None else found(viewWidget)
 
     def viewNode(self, viewWidget: Any) -> Any:
         return viewWidget.mrmlSliceNode()

@@ -7,6 +7,7 @@ Positions are render window pixels with the origin at the bottom left, which is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import slicer
@@ -19,9 +20,11 @@ class SliceView(offscreen.SliceView):
     """A slice view that can be clicked.
 
     pixel_ratio : render window pixels per Qt pixel. closed : whether the widget is destroyed.
+    cursor : the mouse pointer, a QCursor; None until an editor has set one.
     """
 
     pixel_ratio = 1.0
+    cursor: Any = None
     closed = False
 
     def close(self) -> None:
