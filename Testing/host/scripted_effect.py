@@ -203,10 +203,18 @@ class ScriptedEffect:
         return self._frame
 
     def addOptionsWidget(self, widget: Any) -> None:  # or a layout
+        self._adopt(widget)
         self._frame.layout().addRow(widget)
+
+    def _adopt(self, widget: Any) -> None:
+        """Slicer overwrites the size policy of a widget, but not of what a layout holds."""
+        if widget.inherits("QWidget"):
+            widget.setParent(self._frame)
+            widget.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.MinimumExpanding)
 
     def addLabeledOptionsWidget(self, text: str, widget: Any) -> Any:
         label = qt.QLabel(text)
+        self._adopt(widget)
         self._frame.layout().addRow(label, widget)
         return label
 

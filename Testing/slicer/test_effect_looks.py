@@ -46,3 +46,25 @@ def test_the_button_of_the_effect_is_as_large_as_any(stage_of, qt_application):
     button.setIcon(stage_of().effect.icon())
     other.setIcon(QtGui.QIcon(QtGui.QPixmap(21, 21)))
     assert button.sizeHint() == other.sizeHint()
+
+
+def test_the_panel_can_be_made_narrow_again(stage_of, qt_application):
+    """What the strip has drawn must not keep the panel as wide as it was at any time."""
+    from PySide6 import QtWidgets
+
+    stage = stage_of()
+    frame, strip = stage.effect.optionsFrame(), stage.panel.strip.label
+    window = QtWidgets.QWidget()
+    layout = QtWidgets.QVBoxLayout(window)
+    layout.addWidget(frame)
+    window.show()
+    widths = []
+    for wanted in (900, 380):
+        window.resize(wanted, 700)
+        qt_application.processEvents()
+        widths.append(
+            (window.width(), strip.width > wanted - 60, strip.pixmap.width() == strip.width)
+        )
+    frame.setParent(None)  # the stage goes on with it
+    assert widths == [(900, True, True), (380, True, True)]
+    assert strip.height == 64
