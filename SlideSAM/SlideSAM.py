@@ -192,9 +192,11 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         :param editorNode: a vtkMRMLSegmentEditorNode whose masking, overwrite mode and editable
             intensity range are respected. None: the Segment Editor module's, if it edits this
             segmentation; otherwise everything may be edited and no other segment loses a voxel.
-        :param editorLogic: the vtkSlicerSegmentEditorLogic of a Segment Editor widget that shows
-            these nodes. The result is then one step of that widget's undo, with the settings of
-            its own node. None: use `undo` and `redo` of this logic.
+        :param editorLogic: a vtkSlicerSegmentEditorLogic that you made yourself, whose editor node
+            has these nodes. The result is then one step of its undo, with the settings of its
+            node. None: use `undo` and `redo` of this logic. Slicer does not give out the logic of
+            a Segment Editor widget: call the widget's `saveStateForUndo()` before, and its Undo
+            takes the whole result back.
         :param device: "auto", "cpu", "cuda" or "mps"; `precision` is "auto", "float32",
             "bfloat16" or "float16". For models given by name.
         :param settings: a SlideSAMLib.SlideSettings.

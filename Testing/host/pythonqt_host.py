@@ -290,5 +290,11 @@ class EditorWidget:
     def effectByName(self, name: str) -> ScriptedEffect | None:
         return self._editor.effects.get(name)
 
+    def saveStateForUndo(self) -> None:
+        self._editor.logic.SaveStateForUndo()
+
     def undo(self) -> None:
         self._editor.logic.Undo()
+
+    def redo(self) -> None:
+        self._editor.logic.Redo()
