@@ -69,24 +69,10 @@ class SlideSAM(ScriptedLoadableModule):
 
     def registerSampleData(self) -> None:
         """Offer a made-up volume in the Sample Data module; it needs no download."""
-        try:
-            import SampleData
-        except ImportError:  # a Slicer without that module
-            logging.info("SlideSAM: there is no Sample Data module to register a volume in.")
-            return
         from SlideSAMBridge import phantom
 
         icons = Path(__file__).resolve().parent / "Resources" / "Icons"
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="SlideSAM",
-            sampleName=phantom.NAME,
-            # Required, though nothing is fetched: Slicer counts them before it asks the downloader.
-            uris="phantom:",
-            fileNames=f"{phantom.NAME}.nrrd",
-            nodeNames=phantom.NAME,
-            thumbnailFileName=str(icons / "SlideSAMPhantom.png"),
-            customDownloader=lambda source: [phantom.add_volume()],
-        )
+        phantom.register(str(icons / "SlideSAMPhantom.png"))
 
 
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
