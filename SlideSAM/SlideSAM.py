@@ -78,6 +78,12 @@ class SlideSAM(ScriptedLoadableModule):
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
     """The panel: what is installed, the models, Segment all, and how to call it from Python."""
 
+    def __init__(self, parent: Any = None) -> None:
+        # Slicer enters and cleans up the panel even where setup() has failed, which the base class
+        # calls at once where there is no parent.
+        self.status = self.batch = self.models = self._sceneTag = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         from SlideSAMPanel.batch_section import BatchSection
@@ -98,16 +104,18 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
 
     def enter(self) -> None:
         """Each time the panel is shown: packages or models may have been installed meanwhile."""
-        self.status.refresh()
-        self.models.refresh()
+        if self.models is not None:
+            self.status.refresh()
+            self.models.refresh()
 
     def cleanup(self) -> None:
         """The module is unloaded or reloaded."""
         if self._sceneTag is not None:
             slicer.mrmlScene.RemoveObserver(self._sceneTag)
             self._sceneTag = None
-        self.batch.close()
-        self.models.close()
+        for section in (self.batch, self.models):
+            if section is not None:
+                section.close()
 
     def onReload(self) -> None:
         """Reload of the developer section: effects that exist get the new code, too."""
