@@ -37,7 +37,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.watch = SceneWatch(self.interaction, self.redraw)
         self.views = views.Views(scriptedEffect)
         self.gesture = Gesture()
-        self.pump = Pump(self.interaction)
+        self.pump = Pump(self.interaction, scriptedEffect.optionsFrame())
         self.shortcuts = Shortcuts({NEXT_CANDIDATE: self.onNextCandidate, WEAKEST: self.onWeakest})
         self.panel: Panel | None = None
         self.isActive = False
