@@ -203,13 +203,13 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
-            ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+            ratio = views.pixel_ratio(viewWidget)
             self.removeMark(self.interaction.book.nearest(node, xy, REACH * ratio))
             return True
         confirmed = self.scriptedEffect.confirmCurrentSegmentVisible()
         if confirmed != self.scriptedEffect.ConfirmedWithoutDialog:
             return True  # a dialog has swallowed the release
-        ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+        ratio = views.pixel_ratio(viewWidget)
         self.gesture.press(viewWidget, node, xy, bool(interactor.GetControlKey()), ratio)
         self._xy = xy
         return True
@@ -270,7 +270,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     # Prompts under the mouse
 
     def hoverAt(self, xy: Any, viewWidget: Any) -> None:
-        ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+        ratio = views.pixel_ratio(viewWidget)
         node = views.slice_node(viewWidget)
         number = self.interaction.book.nearest(node, xy, REACH * ratio)
         self.hover(None if number is None else (viewWidget, number))

@@ -19,11 +19,12 @@ def slice_node(view: Any) -> Any:
     return view.sliceLogic().GetSliceNode()
 
 
-def pixel_ratio(effect: Any, view: Any) -> float:
-    """Render window pixels per Qt pixel: 2 on many high-density screens."""
-    width = view.sliceView().width
-    pixels = effect.renderWindow(view).GetSize()[0]
-    return max(1.0, pixels / width) if width > 0 else 1.0
+def pixel_ratio(view: Any) -> float:
+    """Render window pixels per Qt pixel: 2 on many high-density screens.
+
+    Asked of the screen: sizes say it only once Qt has laid out the view.
+    """
+    return max(1.0, view.sliceView().devicePixelRatioF())
 
 
 class Views:
@@ -50,12 +51,12 @@ class Views:
                 self.overlay(view)
 
     def overlay(self, view: Any) -> Overlay:
-        """What is drawn over a view."""
+        """What is drawn over a view, for the screen that it is on now."""
         name = slice_node(view).GetID()
         if name not in self._overlays:
-            ratio = pixel_ratio(self._effect, view)
-            self._overlays[name] = Overlay(self._effect.renderer(view), ratio)
+            self._overlays[name] = Overlay(self._effect.renderer(view))
             self._views[name] = view
+        self._overlays[name].ratio = pixel_ratio(view)
         return self._overlays[name]
 
     def use(self, view: Any) -> None:

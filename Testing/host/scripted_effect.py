@@ -23,8 +23,17 @@ class _SliceView:
 
     @property
     def width(self) -> int:
-        """In Qt pixels: half the render window's on a screen of double density."""
+        """In Qt pixels: half the render window's on a screen of double density.
+
+        Until Qt has laid out a new view it is the width that every widget starts with.
+        """
+        if not self._view.laid_out:
+            return 640
         return round(self._view.window.GetSize()[0] / self._view.pixel_ratio)
+
+    def devicePixelRatioF(self) -> float:
+        """Of the screen that the view is on, which may become another one."""
+        return self._view.pixel_ratio
 
     def scheduleRender(self) -> None:
         """Nothing is shown, so nothing has to be drawn soon."""

@@ -19,13 +19,15 @@ ThreeDView = offscreen.ThreeDView
 class SliceView(offscreen.SliceView):
     """A slice view that can be clicked.
 
-    pixel_ratio : render window pixels per Qt pixel. closed : whether the widget is destroyed.
+    pixel_ratio : render window pixels per Qt pixel. laid_out : whether Qt has given the widget its
+    size. closed : whether the widget is destroyed.
     cursor : the mouse pointer, a QCursor; None until an editor has set one.
     """
 
     pixel_ratio = 1.0
     cursor: Any = None
     closed = False
+    laid_out = True
 
     def close(self) -> None:
         self.closed = True

@@ -48,6 +48,37 @@ def test_the_button_of_the_effect_is_as_large_as_any(stage_of, qt_application):
     assert button.sizeHint() == other.sizeHint()
 
 
+def widths(stage):
+    """How wide the lines of the first view's marks are, in render window pixels."""
+    actors = stage.python.views.overlays[0].actors
+    return [actor.GetProperty().GetLineWidth() for actor in actors if not is_filled(actor)]
+
+
+def is_filled(actor):
+    return actor.GetMapper().GetInput().GetNumberOfPolys() > 0
+
+
+def test_marks_are_drawn_for_the_screen_also_before_the_layout(stage_of, monkeypatch):
+    """A new view has its size only later; what the screen is like is known at once."""
+    from Testing.host.views import SliceView
+
+    monkeypatch.setattr(SliceView, "laid_out", False)
+    stage = stage_of(ratio=2)
+    stage.drag((4, 4, 6), (12, 9, 6))
+    assert widths(stage) == [4.0]
+
+
+def test_marks_follow_the_window_to_another_screen(stage_of, monkeypatch):
+    from Testing.host.views import SliceView
+
+    stage = stage_of(ratio=1)
+    stage.drag((4, 4, 6), (12, 9, 6))
+    assert widths(stage) == [2.0]
+    monkeypatch.setattr(SliceView, "pixel_ratio", 2.0)
+    stage.python.redraw()
+    assert widths(stage) == [4.0]
+
+
 def test_the_panel_can_be_made_narrow_again(stage_of, qt_application):
     """What the strip has drawn must not keep the panel as wide as it was at any time."""
     from PySide6 import QtWidgets
