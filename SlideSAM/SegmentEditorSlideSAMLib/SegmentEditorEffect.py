@@ -12,7 +12,7 @@ import qt
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
-from SlideSAMBridge import library, preferences, slice_views
+from SlideSAMBridge import library, preferences
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
 from SlideSAMEffect import models_list, parameters, reloading, views
@@ -239,6 +239,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         return True
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
+        """Whether it did anything; others get the key if not, as Markups the Delete key."""
         self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
@@ -251,11 +252,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             "c": self.onNextCandidate,
             "x": self.onWeakest,
         }
-        action = actions.get(key)
-        if action is None:
-            return False
-        action()
-        return True
+        return key in actions and actions[key]()
 
     def drawOutline(self, viewWidget: Any, xy: Any) -> None:
         overlay = self.views.overlay(viewWidget)
@@ -281,14 +278,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             for viewWidget in {each[0] for each in (before, hovered) if each is not None}:
                 self.drawOne(viewWidget)
 
-    def removeMark(self, number: int | None) -> None:
+    def removeMark(self, number: int | None) -> bool:
         self._hovered = None
-        self.interaction.remove_mark(number)
+        return self.interaction.remove_mark(number)
 
-    # Buttons and keys
+    # Buttons and keys; those of keys tell whether they did anything
 
-    def onDelete(self) -> None:
-        self.removeMark(None if self._hovered is None else self._hovered[1])
+    def onDelete(self) -> bool:
+        return self.removeMark(None if self._hovered is None else self._hovered[1])
 
     def onExisting(self) -> None:
         self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
@@ -298,17 +295,17 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         else:
             self.interaction.add_existing(node)
 
-    def onNextCandidate(self) -> None:
+    def onNextCandidate(self) -> bool:
         self.updateGUIFromMRML()
-        self.interaction.next_candidate()
+        return self.interaction.next_candidate()
 
     def onClear(self) -> None:
         self._hovered = None
         self.interaction.clear()
 
-    def onSegment(self) -> None:
+    def onSegment(self) -> bool:
         self.updateGUIFromMRML()
-        self.interaction.segment()
+        return self.interaction.segment()
 
     def onCancel(self) -> None:
         self.interaction.cancel()
@@ -326,26 +323,23 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             node.RotateToVolumePlane(volumeNode)
             self.interaction.say(_("Rotated. Now mark the object."))
 
-    def onWeakest(self) -> None:
+    def onWeakest(self) -> bool:
         work = self.interaction.work
         if work is None or work.weakest is None:
             self.interaction.say(_("There is no result yet: segment first."), "error")
-        else:
-            self.jumpTo(work.weakest + int(work.source.part.first[work.axis]))
+            return False
+        return self.jumpTo(work.weakest + int(work.source.part.first[work.axis]))
 
-    def jumpTo(self, index: int) -> None:
+    def jumpTo(self, index: int) -> bool:
         """Show a slice, counted as in the segmentation, in the views of that orientation."""
         work = self.interaction.work
         if work is None:
-            return
-        part, jumped = self.interaction.reader.part() or work.source.part, False
-        for node in self.views.nodes():
-            shown = slice_views.shown_slice(node, part)
-            if shown is not None and shown[0] == work.axis:
-                slice_views.jump(node, part, work.axis, index)
-                jumped = True
+            return False
+        part = self.interaction.reader.part() or work.source.part
+        jumped = self.views.jump(part, work.axis, index)
         if not jumped:
             self.interaction.say(_("No view shows slices of this direction."), "error")
+        return jumped
 
     # State to widgets
 

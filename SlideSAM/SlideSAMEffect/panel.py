@@ -28,7 +28,7 @@ class Panel:
         self,
         effect: Any,
         actions: Mapping[str, Callable[[], Any]],
-        on_jump: Callable[[int], None],
+        on_jump: Callable[[int], Any],
     ) -> None:
         self._effect = effect
         self._actions = dict(actions)
@@ -144,7 +144,7 @@ class Panel:
         )
         self._effect.addOptionsWidget(_row([self.apply, self.discard]))
 
-    def _add_result(self, on_jump: Callable[[int], None]) -> None:
+    def _add_result(self, on_jump: Callable[[int], Any]) -> None:
         self.strip = ConfidenceStrip(
             on_jump,
             _(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from SlideSAMBridge import slice_views
 from SlideSAMBridge.lattice import Lattice
 from SlideSAMBridge.overlay import Overlay
 from SlideSAMBridge.preview import Preview
@@ -76,6 +77,16 @@ class Views:
         """The slice node of the view that was used last, or of any other one, or None."""
         nodes = self.nodes()
         return nodes[0] if nodes else None
+
+    def jump(self, part: Lattice, axis: int, index: int) -> bool:
+        """Show a slice in the views of that orientation; whether there is any."""
+        found = False
+        for node in self.nodes():
+            shown = slice_views.shown_slice(node, part)
+            if shown is not None and shown[0] == axis:
+                slice_views.jump(node, part, axis, index)
+                found = True
+        return found
 
     def draw(
         self,
