@@ -32,7 +32,7 @@ from .text import tr as _
 UNDO_STATES = 10
 NODE_NAME = "SlideSAM editor"
 GEOMETRY = "Reference image geometry"
-NO_MASK = "The editable area of the Segment Editor cannot be worked out."
+NO_MASK = _("The editable area of the Segment Editor cannot be worked out.")
 
 
 class Editor:

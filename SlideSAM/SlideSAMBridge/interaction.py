@@ -369,7 +369,7 @@ class Interaction:
         if self.sliding or work is None or not work.has_result:
             raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
-            raise RuntimeError(_(CHANGED))
+            raise RuntimeError(CHANGED)
         began = time.perf_counter()
         applying.apply(self.effect, work, self.options.mode)
         self.refresh()

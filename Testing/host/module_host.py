@@ -16,6 +16,7 @@ from typing import Any
 
 import slicer
 
+from . import i18n
 from .pythonqt_rules import qt
 
 
@@ -128,10 +129,7 @@ def install() -> None:
         setattr(base, part.__name__, part)
     base.__all__ = [name for name in vars(base) if name.startswith("Scripted")]
     sys.modules["slicer.ScriptedLoadableModule"] = slicer.ScriptedLoadableModule = base
-    i18n = types.ModuleType("slicer.i18n")
-    i18n.tr = lambda text: text
-    i18n.translate = lambda context, text: text
-    sys.modules["slicer.i18n"] = slicer.i18n = i18n
+    i18n.install()
 
 
 def load(path: Path) -> tuple[types.ModuleType, Any]:
