@@ -69,28 +69,20 @@ class SlideSAM(ScriptedLoadableModule):
 
     def registerSampleData(self) -> None:
         """Offer a made-up volume in the Sample Data module; it needs no download."""
-        try:
-            import SampleData
-        except ImportError:  # a Slicer without that module
-            logging.info("SlideSAM: there is no Sample Data module to register a volume in.")
-            return
         from SlideSAMBridge import phantom
 
         icons = Path(__file__).resolve().parent / "Resources" / "Icons"
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category="SlideSAM",
-            sampleName=phantom.NAME,
-            # Required, though nothing is fetched: Slicer counts them before it asks the downloader.
-            uris="phantom:",
-            fileNames=f"{phantom.NAME}.nrrd",
-            nodeNames=phantom.NAME,
-            thumbnailFileName=str(icons / "SlideSAMPhantom.png"),
-            customDownloader=lambda source: [phantom.add_volume()],
-        )
+        phantom.register(str(icons / "SlideSAMPhantom.png"))
 
 
 class SlideSAMWidget(ScriptedLoadableModuleWidget):
     """The panel: what is installed, the models, Segment all, and how to call it from Python."""
+
+    def __init__(self, parent: Any = None) -> None:
+        # Slicer enters and cleans up the panel even where setup() has failed, which the base class
+        # calls at once where there is no parent.
+        self.status = self.batch = self.models = self._sceneTag = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -112,16 +104,18 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
 
     def enter(self) -> None:
         """Each time the panel is shown: packages or models may have been installed meanwhile."""
-        self.status.refresh()
-        self.models.refresh()
+        if self.models is not None:
+            self.status.refresh()
+            self.models.refresh()
 
     def cleanup(self) -> None:
         """The module is unloaded or reloaded."""
         if self._sceneTag is not None:
             slicer.mrmlScene.RemoveObserver(self._sceneTag)
             self._sceneTag = None
-        self.batch.close()
-        self.models.close()
+        for section in (self.batch, self.models):
+            if section is not None:
+                section.close()
 
     def onReload(self) -> None:
         """Reload of the developer section: effects that exist get the new code, too."""
@@ -192,9 +186,11 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         :param editorNode: a vtkMRMLSegmentEditorNode whose masking, overwrite mode and editable
             intensity range are respected. None: the Segment Editor module's, if it edits this
             segmentation; otherwise everything may be edited and no other segment loses a voxel.
-        :param editorLogic: the vtkSlicerSegmentEditorLogic of a Segment Editor widget that shows
-            these nodes. The result is then one step of that widget's undo, with the settings of
-            its own node. None: use `undo` and `redo` of this logic.
+        :param editorLogic: a vtkSlicerSegmentEditorLogic that you made yourself, whose editor node
+            has these nodes. The result is then one step of its undo, with the settings of its
+            node. None: use `undo` and `redo` of this logic. Slicer does not give out the logic of
+            a Segment Editor widget: call the widget's `saveStateForUndo()` before, and its Undo
+            takes the whole result back.
         :param device: "auto", "cpu", "cuda" or "mps"; `precision` is "auto", "float32",
             "bfloat16" or "float16". For models given by name.
         :param settings: a SlideSAMLib.SlideSettings.

@@ -12,7 +12,7 @@ import qt
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
-from SlideSAMBridge import library, preferences, slice_views
+from SlideSAMBridge import library, preferences
 from SlideSAMBridge.interaction import Interaction
 from SlideSAMBridge.scene_watch import SceneWatch
 from SlideSAMEffect import models_list, parameters, reloading, views
@@ -37,7 +37,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.watch = SceneWatch(self.interaction, self.redraw)
         self.views = views.Views(scriptedEffect)
         self.gesture = Gesture()
-        self.pump = Pump(self.interaction)
+        self.pump = Pump(self.interaction, scriptedEffect.optionsFrame())
         self.shortcuts = Shortcuts({NEXT_CANDIDATE: self.onNextCandidate, WEAKEST: self.onWeakest})
         self.panel: Panel | None = None
         self.isActive = False
@@ -56,6 +56,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def icon(self) -> Any:
         path = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SlideSAM.png"
         return qt.QIcon(str(path)) if path.is_file() else qt.QIcon()
+
+    def createCursor(self, viewWidget: Any) -> Any:
+        """A cross: Slicer's own cursor shows the whole icon, over the place to click at."""
+        return qt.QCursor(qt.Qt.CrossCursor)
 
     def helpText(self) -> str:
         return help_text()
@@ -199,13 +203,13 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
-            ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+            ratio = views.pixel_ratio(viewWidget)
             self.removeMark(self.interaction.book.nearest(node, xy, REACH * ratio))
             return True
         confirmed = self.scriptedEffect.confirmCurrentSegmentVisible()
         if confirmed != self.scriptedEffect.ConfirmedWithoutDialog:
             return True  # a dialog has swallowed the release
-        ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+        ratio = views.pixel_ratio(viewWidget)
         self.gesture.press(viewWidget, node, xy, bool(interactor.GetControlKey()), ratio)
         self._xy = xy
         return True
@@ -235,6 +239,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         return True
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
+        """Whether it did anything; others get the key if not, as Markups the Delete key."""
         self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
@@ -247,11 +252,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             "c": self.onNextCandidate,
             "x": self.onWeakest,
         }
-        action = actions.get(key)
-        if action is None:
-            return False
-        action()
-        return True
+        return key in actions and actions[key]()
 
     def drawOutline(self, viewWidget: Any, xy: Any) -> None:
         overlay = self.views.overlay(viewWidget)
@@ -266,7 +267,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     # Prompts under the mouse
 
     def hoverAt(self, xy: Any, viewWidget: Any) -> None:
-        ratio = views.pixel_ratio(self.scriptedEffect, viewWidget)
+        ratio = views.pixel_ratio(viewWidget)
         node = views.slice_node(viewWidget)
         number = self.interaction.book.nearest(node, xy, REACH * ratio)
         self.hover(None if number is None else (viewWidget, number))
@@ -277,14 +278,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             for viewWidget in {each[0] for each in (before, hovered) if each is not None}:
                 self.drawOne(viewWidget)
 
-    def removeMark(self, number: int | None) -> None:
+    def removeMark(self, number: int | None) -> bool:
         self._hovered = None
-        self.interaction.remove_mark(number)
+        return self.interaction.remove_mark(number)
 
-    # Buttons and keys
+    # Buttons and keys; those of keys tell whether they did anything
 
-    def onDelete(self) -> None:
-        self.removeMark(None if self._hovered is None else self._hovered[1])
+    def onDelete(self) -> bool:
+        return self.removeMark(None if self._hovered is None else self._hovered[1])
 
     def onExisting(self) -> None:
         self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
@@ -294,17 +295,17 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         else:
             self.interaction.add_existing(node)
 
-    def onNextCandidate(self) -> None:
+    def onNextCandidate(self) -> bool:
         self.updateGUIFromMRML()
-        self.interaction.next_candidate()
+        return self.interaction.next_candidate()
 
     def onClear(self) -> None:
         self._hovered = None
         self.interaction.clear()
 
-    def onSegment(self) -> None:
+    def onSegment(self) -> bool:
         self.updateGUIFromMRML()
-        self.interaction.segment()
+        return self.interaction.segment()
 
     def onCancel(self) -> None:
         self.interaction.cancel()
@@ -322,26 +323,23 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             node.RotateToVolumePlane(volumeNode)
             self.interaction.say(_("Rotated. Now mark the object."))
 
-    def onWeakest(self) -> None:
+    def onWeakest(self) -> bool:
         work = self.interaction.work
         if work is None or work.weakest is None:
             self.interaction.say(_("There is no result yet: segment first."), "error")
-        else:
-            self.jumpTo(work.weakest + int(work.source.part.first[work.axis]))
+            return False
+        return self.jumpTo(work.weakest + int(work.source.part.first[work.axis]))
 
-    def jumpTo(self, index: int) -> None:
+    def jumpTo(self, index: int) -> bool:
         """Show a slice, counted as in the segmentation, in the views of that orientation."""
         work = self.interaction.work
         if work is None:
-            return
-        part, jumped = self.interaction.reader.part() or work.source.part, False
-        for node in self.views.nodes():
-            shown = slice_views.shown_slice(node, part)
-            if shown is not None and shown[0] == work.axis:
-                slice_views.jump(node, part, work.axis, index)
-                jumped = True
+            return False
+        part = self.interaction.reader.part() or work.source.part
+        jumped = self.views.jump(part, work.axis, index)
         if not jumped:
             self.interaction.say(_("No view shows slices of this direction."), "error")
+        return jumped
 
     # State to widgets
 

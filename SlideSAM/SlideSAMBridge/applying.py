@@ -21,8 +21,8 @@ from .text import tr as _
 from .work import Work
 
 MODES = ("add", "replace", "remove")
-NOTHING_FOUND = "Nothing was found at the marked place: mark it with a box, or with more points."
-ALL_MASKED = (
+NOTHING_FOUND = _("Nothing was found at the marked place: mark it with a box, or with more points.")
+ALL_MASKED = _(
     "Nothing was changed: the masking settings (editable area or intensity range) leave out "
     "everything that was found."
 )
@@ -70,7 +70,7 @@ def apply(effect: Any, work: Work, mode: str) -> None:
         back[...] = False
     editable = _editable(effect, work.source, part)
     if not ((mask | back) & editable).any():
-        raise RuntimeError(_(ALL_MASKED))
+        raise RuntimeError(ALL_MASKED)
     effect.saveStateForUndo()
     kind = slicer.qSlicerSegmentEditorAbstractEffect
     forward, backward = {
@@ -105,7 +105,7 @@ def _masks(work: Work, mode: str) -> tuple[np.ndarray, Written]:
     again = work.written is not None and work.written.mode == mode
     if not mask.any():
         if not again or mode == "replace":
-            raise RuntimeError(_(NOTHING_FOUND))
+            raise RuntimeError(NOTHING_FOUND)
         part = work.written.part  # a correction has left nothing: take back what was applied
     else:
         part = editing.bounding_part(mask, source)

@@ -28,7 +28,7 @@ from .source import signature_of
 from .text import tr as _
 from .work import out_of_memory
 
-OUTSIDE = "Its prompts lie outside the volume: mark the object again."
+OUTSIDE = _("Its prompts lie outside the volume: mark the object again.")
 _numbers = itertools.count(1)  # of batches, as the identity of their voxels
 
 

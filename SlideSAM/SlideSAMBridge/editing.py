@@ -5,13 +5,15 @@ editable intensity range act as in the Segment Editor, and transforms and oversa
 
 What undo means:
 
-- An editor made with `Editor.around(editor_logic)` writes with the logic of a Segment Editor
-  widget. One undo state is saved there, and the widget's Undo takes the whole result back.
+- An editor made with `Editor.around(editor_logic)` writes with a logic that a script has made. One
+  undo state is saved there, and that logic's Undo takes the whole result back. Slicer does not give
+  out the logic of a Segment Editor widget.
 - An editor made with `Editor.private(scene)` has a logic of its own, with a hidden editor node.
   Its `undo` and `redo` step through what this editor wrote to the segmentation it was pointed at
   last; pointing it at another segmentation drops that history. A Segment Editor widget that shows
   the same segmentation does not know of these states: its Undo restores the whole segmentation
-  as it was at its own last state.
+  as it was at its own last state. So a script that calls `saveStateForUndo()` of the widget first
+  makes the whole result one step of the widget's Undo.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from .text import tr as _
 UNDO_STATES = 10
 NODE_NAME = "SlideSAM editor"
 GEOMETRY = "Reference image geometry"
-NO_MASK = "The editable area of the Segment Editor cannot be worked out."
+NO_MASK = _("The editable area of the Segment Editor cannot be worked out.")
 
 
 class Editor:
@@ -60,7 +62,7 @@ class Editor:
 
     @classmethod
     def around(cls, editor_logic: Any) -> Editor:
-        """An editor that writes with the logic of a Segment Editor widget.
+        """An editor that writes with a logic that somebody else has made.
 
         Raises ValueError where that logic has no editor node yet.
         """
@@ -84,7 +86,7 @@ class Editor:
     def point_at(self, segmentation_node: Any, volume_node: Any) -> None:
         """Choose segmentation and source volume.
 
-        Raises ValueError where the editor belongs to a widget that shows something else.
+        Raises ValueError where the logic is somebody else's and edits something else.
         """
         if self._owned:
             # The segmentation first: the logic keeps the volume with it.
@@ -103,7 +105,7 @@ class Editor:
         """Copy masking, overwrite and intensity range from a Segment Editor's node.
 
         None means neutral: edit everywhere, and take no voxel from another segment.
-        A widget's own editor keeps the settings of its own node.
+        Somebody else's logic keeps the settings of its own node.
         """
         import slicer
 
@@ -153,7 +155,7 @@ class Editor:
         return editable_voxels(self.node, masked, volume, lattice)
 
     def remember(self, steps: int) -> None:
-        """Keep undo states for at least so many steps; a widget's own editor keeps its number."""
+        """Keep undo states for at least so many steps; somebody else's logic keeps its number."""
         states = steps + 1  # one is the present
         if self._owned and states > self.logic.GetMaximumNumberOfUndoStates():
             self.logic.SetMaximumNumberOfUndoStates(states)

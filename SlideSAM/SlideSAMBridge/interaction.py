@@ -136,16 +136,14 @@ class Interaction:
     # Jobs
 
     def segment(self) -> bool:
-        """Slide from all prompts."""
-        return self._guarded(self._run)
+        """Slide from all prompts; whether that has begun."""
+        return not self.sliding and self._guarded(self._run)
 
     def next_candidate(self) -> bool:
-        """Show the next best candidate on the slice that was prompted last."""
+        """Show the next best candidate on the slice that was prompted last; whether it comes."""
 
         def step() -> None:
             work = self.work
-            if self.sliding:
-                return
             if work is None or not work.previews:
                 raise ValueError(_("There is no preview yet: mark the object first."))
             if work.has_result:
@@ -154,7 +152,7 @@ class Interaction:
                 )
             self._preview(work, work.latest, step=True)
 
-        return self._guarded(step)
+        return not self.sliding and self._guarded(step)
 
     def warm_up(self) -> None:
         """Load the model before it is needed: importing PyTorch alone takes seconds."""
@@ -330,8 +328,6 @@ class Interaction:
             self.jobs.start("preview", work, task)
 
     def _run(self) -> None:
-        if self.sliding:
-            return
         self.book.check()
         if not len(self.book.prompts):
             raise ValueError(
@@ -373,7 +369,7 @@ class Interaction:
         if self.sliding or work is None or not work.has_result:
             raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
-            raise RuntimeError(_(CHANGED))
+            raise RuntimeError(CHANGED)
         began = time.perf_counter()
         applying.apply(self.effect, work, self.options.mode)
         self.refresh()

@@ -16,6 +16,19 @@ from .work import ModelShelf, Notice, Outcome, Previewed, Work, shared_shelf
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")
+# By the names that SlideSAMLib has for them, which knows of no translation.
+DIRECTIONS = {"backward": _("backward"), "forward": _("forward")}
+STOPS = {
+    "nothing left": _("nothing left"),
+    "too small": _("too small"),
+    "low quality": _("low quality"),
+    "disagreement": _("disagreement"),
+    "sudden growth": _("sudden growth"),
+    "limit reached": _("limit reached"),
+    "end of volume": _("end of volume"),
+    "met the next prompt": _("met the next prompt"),
+    "cancelled": _("cancelled"),
+}
 
 
 @dataclass(frozen=True)
@@ -197,8 +210,8 @@ def _summary(work: Work, applied: bool) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
         return _("Nothing was found: mark the object with a box, or with more points.")
     stops = ", ".join(
-        f"{_(name)}: {_(work.stops[name])}"
-        for name in ("backward", "forward")
+        f"{text}: {STOPS.get(work.stops[name], work.stops[name])}"
+        for name, text in DIRECTIONS.items()
         if name in work.stops
     )
     text = _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
@@ -208,7 +221,7 @@ def _summary(work: Work, applied: bool) -> str:
 def sentence(error: BaseException) -> str:
     """What to show of an error; those that are not ours get their type, for reports."""
     if isinstance(error, (ValueError, RuntimeError)) and str(error):
-        return _(str(error))  # the worker cannot translate; constants can be found here
+        return str(error)
     return _("The work failed ({kind}: {error}); the Python console has the details.").format(
         kind=type(error).__name__, error=error
     )

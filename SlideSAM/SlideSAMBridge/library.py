@@ -16,9 +16,13 @@ from .text import tr as _
 _MODULE_FOLDER = Path(__file__).resolve().parents[1]
 _PLACES = (_MODULE_FOLDER, _MODULE_FOLDER.parent)
 
-TORCH_MISSING = (
+TORCH_MISSING = _(
     "PyTorch is not installed in this Slicer: press Install in the SlideSAM module. For a graphics "
     "card, get the PyTorch extension from the Extensions Manager first and restart Slicer."
+)
+PACKAGE_MISSING = _(
+    "The Python package {name} is missing: run slicer.util.pip_install('{name}') in the Python "
+    "console."
 )
 _unloadable = ""  # why torch, which is installed, could not be loaded when it was tried last
 
@@ -90,7 +94,7 @@ def forget_torch() -> None:
 def missing_for_builtin() -> str:
     """What keeps the built-in model from running, as one sentence; "" where nothing does."""
     if torch_version() is None:
-        return _(TORCH_MISSING)
+        return TORCH_MISSING
     if _unloadable:
         return _unloadable
     from SlideSAMLib.catalogue import model_info
@@ -108,7 +112,7 @@ def status() -> str:
     except RuntimeError as error:
         return str(error)
     if missing:
-        return _(missing)
+        return missing
     chosen = preferences.read()
     return _("Ready: PyTorch {torch}, {device}. Model: {model}.").format(
         torch=torch_version(), device=_device(chosen.device), model=_weights(chosen.model)
@@ -189,7 +193,4 @@ def missing_package(error: ImportError) -> RuntimeError:
         return RuntimeError(TORCH_MISSING)
     # The import name and the name to install differ for one package only.
     name = {"segment_anything": "segment-anything"}.get(package, package)
-    return RuntimeError(
-        f"The Python package {name} is missing: run slicer.util.pip_install('{name}') in the "
-        "Python console."
-    )
+    return RuntimeError(PACKAGE_MISSING.format(name=name))

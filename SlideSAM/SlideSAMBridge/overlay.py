@@ -24,12 +24,14 @@ SIDES = 20  # of the polygon that stands for a disc
 
 
 class Overlay:
-    """The actors of one slice view."""
+    """The actors of one slice view.
+
+    ratio : render window pixels per Qt pixel, for what is drawn from now on.
+    """
 
     def __init__(self, renderer: Any, ratio: float = 1.0) -> None:
-        """`ratio` : render window pixels per Qt pixel."""
         self._renderer = renderer
-        self._ratio = ratio
+        self.ratio = ratio
         self._actors: list[Any] = []
         self._outline: Any = None
         self.dashes: Any = None  # the actor of the weak outline, or None
@@ -61,7 +63,7 @@ class Overlay:
         """Draw the box from a position in mm (RAS) to a pixel."""
         a = slice_views.xy_of(slice_node, start)
         self.remove_outline()
-        self._outline = _polygon(_rectangle(a, xy), YELLOW, LINE * self._ratio)
+        self._outline = _polygon(_rectangle(a, xy), YELLOW, LINE * self.ratio)
         self._renderer.AddViewProp(self._outline)
 
     def remove_outline(self) -> bool:
@@ -82,12 +84,12 @@ class Overlay:
         found = preview.weak_outlines(axis, index - int(lattice.first[axis]))
         if not found:
             return
-        length, gap = dashes.DASH * self._ratio, dashes.GAP * self._ratio
+        length, gap = dashes.DASH * self.ratio, dashes.GAP * self.ratio
         pieces = [
             dashes.dashes(_line_xy(slice_node, lattice, axis, index, line), length, gap)
             for line in found
         ]
-        self.dashes = dashes.actor(np.concatenate(pieces), preview.color, LINE * self._ratio)
+        self.dashes = dashes.actor(np.concatenate(pieces), preview.color, LINE * self.ratio)
         self._renderer.AddViewProp(self.dashes)
 
     def clear_weak(self) -> None:
@@ -111,13 +113,13 @@ class Overlay:
     def _draw(self, slice_node: Any, lattice: Lattice, mark: Mark, hovered: bool) -> list[Any]:
         pixels = positions_xy(slice_node, lattice, mark)
         color = GREEN if mark.label else RED
-        width = (LINE + (2 if hovered else 0)) * self._ratio
+        width = (LINE + (2 if hovered else 0)) * self.ratio
         if mark.kind == "mask":
             return []  # the preview shows it
         if mark.kind == "box":
             return [_polygon(_rectangle(*pixels), color, width)]
         angles = np.linspace(0, 2 * np.pi, SIDES, endpoint=False)
-        circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * RADIUS * self._ratio
+        circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * RADIUS * self.ratio
         disc = circle + pixels[0]
         rim = WHITE if hovered else (0, 0, 0)
         return [_polygon(disc, color, None), _polygon(disc, rim, max(1.0, width / 2))]

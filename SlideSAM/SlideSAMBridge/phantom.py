@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,26 @@ def add_volume() -> Any:
     display.SetWindowLevel(600, 100)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
+
+
+def register(thumbnail: str) -> None:
+    """Offer the phantom as a button in the Sample Data module. thumbnail : file of its picture.
+
+    Only the button makes the phantom: SampleData.downloadSample and its like ask for the address
+    and never for the maker. A script calls `add_volume`.
+    """
+    try:
+        import SampleData
+    except ImportError:  # a Slicer without that module
+        logging.info("SlideSAM: there is no Sample Data module to register a volume in.")
+        return
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="SlideSAM",
+        sampleName=NAME,
+        # Required, though nothing is fetched: Slicer counts them before the button is made.
+        uris="phantom:",
+        fileNames=f"{NAME}.nrrd",
+        nodeNames=NAME,
+        thumbnailFileName=thumbnail,
+        customDownloader=lambda source: [add_volume()],
+    )

@@ -25,7 +25,7 @@ from .orientation import AXES, slide_axis
 from .source import signature_of
 from .text import tr as _
 
-CHANGED = "The scene changed while the segmentation ran, so nothing was written: start it again."
+CHANGED = _("The scene changed while the segmentation ran, so nothing was written: start it again.")
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,15 @@ def check_unchanged(
     signature : `source.signature_of` the volume when the work began.
     """
     if not editor.alive or segmentation_node.GetScene() is None or volume_node.GetScene() is None:
-        raise RuntimeError(_(CHANGED))
+        raise RuntimeError(CHANGED)
     try:
         check_nodes(volume_node, segmentation_node, segment_id)
         editor.point_at(segmentation_node, volume_node)
         part = lattices.covered_part(editor.lattice(), lattices.of_volume(volume_node))
     except ValueError as error:
-        raise RuntimeError(_(CHANGED)) from error
+        raise RuntimeError(CHANGED) from error
     if signature_of(volume_node, part) != signature:
-        raise RuntimeError(_(CHANGED))
+        raise RuntimeError(CHANGED)
 
 
 def _why_nothing(result: Any) -> str:

@@ -28,7 +28,7 @@ class Panel:
         self,
         effect: Any,
         actions: Mapping[str, Callable[[], Any]],
-        on_jump: Callable[[int], None],
+        on_jump: Callable[[int], Any],
     ) -> None:
         self._effect = effect
         self._actions = dict(actions)
@@ -144,7 +144,7 @@ class Panel:
         )
         self._effect.addOptionsWidget(_row([self.apply, self.discard]))
 
-    def _add_result(self, on_jump: Callable[[int], None]) -> None:
+    def _add_result(self, on_jump: Callable[[int], Any]) -> None:
         self.strip = ConfidenceStrip(
             on_jump,
             _(
@@ -152,7 +152,9 @@ class Panel:
                 "slices, a white line at the slice that is shown. Click to go to a slice."
             ),
         )
-        self._effect.addOptionsWidget(self.strip.label)
+        # In a layout: of a widget that is added by itself, Slicer overwrites the size policy, and
+        # then the panel could never be narrower than what the strip has drawn.
+        self._effect.addOptionsWidget(_row([self.strip.label]))
         self.weakest = self._button(
             "weakest",
             _("Go to weakest slice"),

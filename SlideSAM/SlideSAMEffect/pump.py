@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import qt
 from SlideSAMBridge.interaction import Interaction
 
@@ -12,11 +14,12 @@ PATIENCE = 0.03
 
 
 class Pump:
-    """Polls an Interaction while it has a job."""
+    """Polls an Interaction while it has a job. owner : the QObject that the timer goes with."""
 
-    def __init__(self, interaction: Interaction) -> None:
+    def __init__(self, interaction: Interaction, owner: Any) -> None:
         self._interaction = interaction
-        self._timer = qt.QTimer()
+        # With an owner, or the worker would delete it where it happens to collect the garbage.
+        self._timer = qt.QTimer(owner)
         self._timer.setInterval(INTERVAL)
         self._timer.connect("timeout()", self._tick)
 

@@ -8,6 +8,7 @@ work in the slice views, through the effect's events.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import qt
 import slicer
@@ -18,7 +19,7 @@ NEXT_CANDIDATE, WEAKEST = "C", "X"
 class Shortcuts:
     """Shortcuts on the main window, from `enable` to `disable`; none without a main window."""
 
-    def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
+    def __init__(self, actions: Mapping[str, Callable[[], Any]]) -> None:
         self._actions = dict(actions)
         self._shortcuts: list = []
 

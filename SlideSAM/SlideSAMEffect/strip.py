@@ -65,7 +65,7 @@ class ConfidenceStrip:
     on_jump : called with the slice that was clicked.
     """
 
-    def __init__(self, on_jump: Callable[[int], None], tooltip: str) -> None:
+    def __init__(self, on_jump: Callable[[int], Any], tooltip: str) -> None:
         self._on_jump = on_jump
         self._state = StripState()
         self.label = qt.QLabel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from SlideSAMBridge import slice_views
 from SlideSAMBridge.lattice import Lattice
 from SlideSAMBridge.overlay import Overlay
 from SlideSAMBridge.preview import Preview
@@ -19,11 +20,12 @@ def slice_node(view: Any) -> Any:
     return view.sliceLogic().GetSliceNode()
 
 
-def pixel_ratio(effect: Any, view: Any) -> float:
-    """Render window pixels per Qt pixel: 2 on many high-density screens."""
-    width = view.sliceView().width
-    pixels = effect.renderWindow(view).GetSize()[0]
-    return max(1.0, pixels / width) if width > 0 else 1.0
+def pixel_ratio(view: Any) -> float:
+    """Render window pixels per Qt pixel: 2 on many high-density screens.
+
+    Asked of the screen: sizes say it only once Qt has laid out the view.
+    """
+    return max(1.0, view.sliceView().devicePixelRatioF())
 
 
 class Views:
@@ -50,12 +52,12 @@ class Views:
                 self.overlay(view)
 
     def overlay(self, view: Any) -> Overlay:
-        """What is drawn over a view."""
+        """What is drawn over a view, for the screen that it is on now."""
         name = slice_node(view).GetID()
         if name not in self._overlays:
-            ratio = pixel_ratio(self._effect, view)
-            self._overlays[name] = Overlay(self._effect.renderer(view), ratio)
+            self._overlays[name] = Overlay(self._effect.renderer(view))
             self._views[name] = view
+        self._overlays[name].ratio = pixel_ratio(view)
         return self._overlays[name]
 
     def use(self, view: Any) -> None:
@@ -75,6 +77,16 @@ class Views:
         """The slice node of the view that was used last, or of any other one, or None."""
         nodes = self.nodes()
         return nodes[0] if nodes else None
+
+    def jump(self, part: Lattice, axis: int, index: int) -> bool:
+        """Show a slice in the views of that orientation; whether there is any."""
+        found = False
+        for node in self.nodes():
+            shown = slice_views.shown_slice(node, part)
+            if shown is not None and shown[0] == axis:
+                slice_views.jump(node, part, axis, index)
+                found = True
+        return found
 
     def draw(
         self,

@@ -19,9 +19,9 @@ class BatchSection:
 
     def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
         self._editor_for = editor_for
-        self.ticker = Ticker()
         self.batch: batch.Batch | None = None
         form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
+        self.ticker = Ticker(form.parentWidget())
         self.segmentation = self._selector("vtkMRMLSegmentationNode", "SlideSAMSegmentation")
         self.volume = self._selector("vtkMRMLScalarVolumeNode", "SlideSAMVolume")
         self.segmentation.connect("currentNodeChanged(bool)", self._segmentation_changed)

@@ -26,9 +26,9 @@ class ModelsSection:
     def __init__(self, layout: Any, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._worker = worker.Worker()  # its own: a download must not keep predictions waiting
-        self.ticker = Ticker()
         self._whole = False  # whether the job that was followed last did all it was to do
         form = widgets.section(layout, _("Models"), "SlideSAMModels")
+        self.ticker = Ticker(form.parentWidget())
         self._add_list(form)
         self._add_buttons(form)
         self._add_choices(form)

@@ -12,14 +12,18 @@ PATIENCE = 0.02  # seconds that a look waits; the worker gets Python's lock mean
 
 
 class Ticker:
-    """Hands what a job emits to `on_event`, and the job to `on_end` once it is finished."""
+    """Hands what a job emits to `on_event`, and the job to `on_end` once it is finished.
 
-    def __init__(self) -> None:
+    owner : the QObject that the timer goes with.
+    """
+
+    def __init__(self, owner: Any) -> None:
         self.job: Any = None
         self._on_event: Callable[[Any], None] | None = None
         self._on_end: Callable[[Any], None] | None = None
         self._busy = False
-        self._timer = qt.QTimer()
+        # With an owner, or a worker would delete it where it happens to collect the garbage.
+        self._timer = qt.QTimer(owner)
         self._timer.setInterval(INTERVAL)
         self._timer.connect("timeout()", self.look)
 

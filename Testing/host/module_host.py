@@ -16,6 +16,9 @@ from typing import Any
 
 import slicer
 
+from . import i18n
+from .pythonqt_rules import qt
+
 
 class ScriptedLoadableModule:
     """Fills in the module object that the loader hands over and registers the self-test."""
@@ -43,13 +46,22 @@ class ScriptedLoadableModule:
 
 
 class ScriptedLoadableModuleWidget:
-    """The panel of a module; `parent` is a widget with a layout."""
+    """The panel of a module; `parent` is a widget with a layout.
 
-    def __init__(self, parent: Any) -> None:
+    Without one a window is made, and set up and shown at once.
+    """
+
+    def __init__(self, parent: Any = None) -> None:
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.developerMode = False
         self.parent = parent
-        self.layout = parent.layout()
+        if parent is None:
+            self.parent = qt.QWidget()
+            self.parent.setLayout(qt.QVBoxLayout())
+        self.layout = self.parent.layout()
+        if parent is None:
+            self.setup()
+            self.parent.show()
 
     def setup(self) -> None:
         """Slicer adds its developer section here; there is none."""
@@ -117,10 +129,7 @@ def install() -> None:
         setattr(base, part.__name__, part)
     base.__all__ = [name for name in vars(base) if name.startswith("Scripted")]
     sys.modules["slicer.ScriptedLoadableModule"] = slicer.ScriptedLoadableModule = base
-    i18n = types.ModuleType("slicer.i18n")
-    i18n.tr = lambda text: text
-    i18n.translate = lambda context, text: text
-    sys.modules["slicer.i18n"] = slicer.i18n = i18n
+    i18n.install()
 
 
 def load(path: Path) -> tuple[types.ModuleType, Any]:

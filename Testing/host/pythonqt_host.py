@@ -15,6 +15,7 @@ from typing import Any
 
 import slicer
 import vtk
+from PySide6 import QtGui
 
 from . import effect_factory, headless, module_host, panel_widgets, pythonqt_rules
 from .effect_factory import load_effect
@@ -204,7 +205,18 @@ class Editor:
             new._active = True
             self._call(new, "updateGUIFromMRML")  # before activate()
             self._call(new, "activate")
+        self._set_cursors(new)
         self.active = new
+
+    def _set_cursors(self, effect: ScriptedEffect | None) -> None:
+        """In the slice views; Slicer asks every view of the layout, after activate()."""
+        for widget in (SliceWidget(view) for view in self.views if not view.closed):
+            cursor = QtGui.QCursor()
+            if effect is not None and effect.showEffectCursorInSliceView:
+                cursor = effect.createCursor(widget)
+                if not isinstance(cursor, QtGui.QCursor):
+                    self.errors.append("createCursor is expected to return a QCursor")
+            widget.sliceView().setViewCursor(cursor)
 
     def _observe(self, view: Any) -> None:
         interactor = view.interactor
@@ -278,5 +290,11 @@ class EditorWidget:
     def effectByName(self, name: str) -> ScriptedEffect | None:
         return self._editor.effects.get(name)
 
+    def saveStateForUndo(self) -> None:
+        self._editor.logic.SaveStateForUndo()
+
     def undo(self) -> None:
         self._editor.logic.Undo()
+
+    def redo(self) -> None:
+        self._editor.logic.Redo()

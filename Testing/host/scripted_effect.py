@@ -11,6 +11,7 @@ from typing import Any
 import slicer
 from PySide6 import QtGui
 
+from .cursor import default_cursor
 from .pythonqt_rules import complain, qt
 
 
@@ -22,8 +23,17 @@ class _SliceView:
 
     @property
     def width(self) -> int:
-        """In Qt pixels: half the render window's on a screen of double density."""
+        """In Qt pixels: half the render window's on a screen of double density.
+
+        Until Qt has laid out a new view it is the width that every widget starts with.
+        """
+        if not self._view.laid_out:
+            return 640
         return round(self._view.window.GetSize()[0] / self._view.pixel_ratio)
+
+    def devicePixelRatioF(self) -> float:
+        """Of the screen that the view is on, which may become another one."""
+        return self._view.pixel_ratio
 
     def scheduleRender(self) -> None:
         """Nothing is shown, so nothing has to be drawn soon."""
@@ -33,6 +43,9 @@ class _SliceView:
 
     def renderWindow(self) -> Any:
         return self._view.window
+
+    def setViewCursor(self, cursor: Any) -> None:
+        self._view.cursor = cursor
 
 
 class SliceWidget:
@@ -199,10 +212,18 @@ class ScriptedEffect:
         return self._frame
 
     def addOptionsWidget(self, widget: Any) -> None:  # or a layout
+        self._adopt(widget)
         self._frame.layout().addRow(widget)
+
+    def _adopt(self, widget: Any) -> None:
+        """Slicer overwrites the size policy of a widget, but not of what a layout holds."""
+        if widget.inherits("QWidget"):
+            widget.setParent(self._frame)
+            widget.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.MinimumExpanding)
 
     def addLabeledOptionsWidget(self, text: str, widget: Any) -> Any:
         label = qt.QLabel(text)
+        self._adopt(widget)
         self._frame.layout().addRow(label, widget)
         return label
 
@@ -287,6 +308,15 @@ class ScriptedEffect:
         return self._active
 
     # Views
+
+    def icon(self) -> Any:
+        found = self._methods.get("icon")
+        return qt.QIcon() if found is None else found()
+
+    def createCursor(self, viewWidget: Any) -> Any:
+        """What the Python half makes of it, or Slicer's own: an arrow over the icon."""
+        found = self._methods.get("createCursor")
+        return default_cursor(self.icon()) if found is None else found(viewWidget)
 
     def viewNode(self, viewWidget: Any) -> Any:
         return viewWidget.mrmlSliceNode()

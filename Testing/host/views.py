@@ -7,6 +7,7 @@ Positions are render window pixels with the origin at the bottom left, which is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import slicer
@@ -18,11 +19,15 @@ ThreeDView = offscreen.ThreeDView
 class SliceView(offscreen.SliceView):
     """A slice view that can be clicked.
 
-    pixel_ratio : render window pixels per Qt pixel. closed : whether the widget is destroyed.
+    pixel_ratio : render window pixels per Qt pixel. laid_out : whether Qt has given the widget its
+    size. closed : whether the widget is destroyed.
+    cursor : the mouse pointer, a QCursor; None until an editor has set one.
     """
 
     pixel_ratio = 1.0
+    cursor: Any = None
     closed = False
+    laid_out = True
 
     def close(self) -> None:
         self.closed = True

@@ -20,6 +20,10 @@ HAS_GL = offscreen.use_software_window()
 # A spec without origin is a mere folder of that name: this one is called `slicer` itself.
 SPECS = {name: importlib.util.find_spec(name) for name in ("slicer", "PySide6")}
 MISSING = [name for name, spec in SPECS.items() if spec is None or spec.origin is None]
+if not MISSING:
+    from Testing.host import i18n
+
+    i18n.install()  # in Slicer it is there before any module, too
 
 
 class _LeftOut(pytest.Module):

@@ -118,3 +118,14 @@ def test_timers_and_shortcuts_are_held(stage_of, qt_application):
     stage.shut()
     window.deleteLater()
     QtWidgets.QApplication.sendPostedEvents(None, 52)  # deferred deletes: not in another test
+
+
+def test_the_timer_of_the_effect_belongs_to_its_frame(stage_of):
+    """Else it goes with its wrapper, which the worker may do: it collects garbage, too."""
+    stage = stage_of()
+    assert stage.effect.optionsFrame().findChildren(QtCore.QTimer) == [stage.python.pump._timer]
+
+
+def test_the_timers_of_the_panel_belong_to_it(panel):
+    for section in (panel.batch, panel.models):
+        assert section.ticker._timer in panel.parent.findChildren(QtCore.QTimer)

@@ -210,8 +210,8 @@ def test_undo_on_an_existing_segment(session, slidesam):
     assert logic.prompts(scene.segmentation, mine) is None
 
 
-def widget_logic(session, scene):
-    """What qMRMLSegmentEditorWidget has: its own node and logic."""
+def own_logic(session, scene):
+    """A segment editor logic as a script makes it, with a node of its own."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
     logic = slicer.vtkSlicerSegmentEditorLogic()
     logic.SetMRMLApplicationLogic(session.app_logic)
@@ -222,32 +222,54 @@ def widget_logic(session, scene):
     return logic
 
 
-def test_undo_of_a_segment_editor_widget(session, slidesam):
-    """With the widget's logic the result is one step of the widget's own undo."""
+def test_undo_of_a_logic_of_ones_own(session, slidesam):
+    """The result is one step of its undo, and none of SlideSAMLogic's."""
     scene = Scene(oversampling=1)
-    widget = widget_logic(session, scene)
+    own = own_logic(session, scene)
     logic = slidesam.SlideSAMLogic()
-    segment = run(logic, scene, editorLogic=widget)
+    segment = run(logic, scene, editorLogic=own)
     assert np.array_equal(scene.mask(segment), scene.truth)
     assert not logic.canUndo()
-    widget.Undo()
+    own.Undo()
     assert scene.contents.GetNumberOfSegments() == 0
-    assert not widget.CanUndo()
-    widget.Redo()
+    assert not own.CanUndo()
+    own.Redo()
     assert np.array_equal(scene.mask(segment), scene.truth)
 
 
-def test_a_widget_whose_undo_is_switched_off(session, slidesam):
+def test_undo_of_a_segment_editor_widget(session, slidesam):
+    """Its logic cannot be had, but it saves a state when asked: then its undo takes all back."""
+    scene = Scene(oversampling=1)
+    widget = slicer.qMRMLSegmentEditorWidget()
+    widget.setMRMLSegmentEditorNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    widget.setMRMLScene(slicer.mrmlScene)
+    widget.setSegmentationNode(scene.segmentation)
+    widget.setSourceVolumeNode(scene.volume)
+    logic = slidesam.SlideSAMLogic()
+    first = run(logic, scene)
+    before = scene.mask(first)
+    widget.saveStateForUndo()
+    second = run(logic, scene)
+    assert np.array_equal(scene.mask(second), scene.truth)
+    widget.undo()
+    assert scene.contents.GetNumberOfSegments() == 1
+    assert np.array_equal(scene.mask(first), before)
+    widget.redo()
+    assert np.array_equal(scene.mask(second), scene.truth)
+    assert np.array_equal(scene.mask(first), before)
+
+
+def test_a_logic_whose_undo_is_switched_off(session, slidesam):
     """Then there is no undo state to save, and the result is written all the same."""
     scene = Scene()
-    widget = widget_logic(session, scene)
-    widget.SetMaximumNumberOfUndoStates(0)
+    own = own_logic(session, scene)
+    own.SetMaximumNumberOfUndoStates(0)
     logic = slidesam.SlideSAMLogic()
-    segment = run(logic, scene, editorLogic=widget)
+    segment = run(logic, scene, editorLogic=own)
     assert np.array_equal(scene.mask(segment), scene.truth)
-    report = logic.segmentAll(scene.segmentation, model=scenes.model(), editorLogic=widget)
+    report = logic.segmentAll(scene.segmentation, model=scenes.model(), editorLogic=own)
     assert (report.written, report.failed) == ([segment], {})
-    assert not widget.CanUndo()
+    assert not own.CanUndo()
 
 
 def test_where_no_state_can_be_saved_nothing_changes(session, slidesam, monkeypatch):
@@ -265,17 +287,17 @@ def test_where_no_state_can_be_saved_nothing_changes(session, slidesam, monkeypa
     assert scenes.snapshot() == before
 
 
-def test_a_widget_that_shows_something_else_is_refused(session, slidesam):
+def test_a_logic_that_shows_something_else_is_refused(session, slidesam):
     scene, other = Scene(), Scene()
     logic = slidesam.SlideSAMLogic()
     with pytest.raises(ValueError, match="another segmentation"):
-        run(logic, scene, editorLogic=widget_logic(session, other))
-    widget = widget_logic(session, scene)
-    widget.GetSegmentEditorNode().SetAndObserveSourceVolumeNode(other.volume)
+        run(logic, scene, editorLogic=own_logic(session, other))
+    own = own_logic(session, scene)
+    own.GetSegmentEditorNode().SetAndObserveSourceVolumeNode(other.volume)
     with pytest.raises(ValueError, match="another source volume"):
-        run(logic, scene, editorLogic=widget)
+        run(logic, scene, editorLogic=own)
     with pytest.raises(ValueError, match="not both"):
-        run(logic, scene, editorLogic=widget, editorNode=widget.GetSegmentEditorNode())
+        run(logic, scene, editorLogic=own, editorNode=own.GetSegmentEditorNode())
 
 
 def test_history_follows_the_segmentation(session, slidesam):

@@ -340,19 +340,3 @@ def test_without_torch():
     message, status = done.stdout.splitlines()[:2]
     for text in (message, status):
         assert "PyTorch extension" in text and text.endswith(".")
-
-
-def test_sentences_are_translated(session, slidesam, monkeypatch):
-    """The template goes through Slicer's translator, the values are put in afterwards."""
-    from SlideSAMBridge import library, marks, text
-
-    asked = []
-    monkeypatch.setattr(
-        sys.modules["slicer.i18n"], "tr", lambda each: (asked.append(each), f"<{each}>")[1]
-    )
-    assert text.tr("abc") == "<abc>"
-    with pytest.raises(ValueError, match=r"<There are 2 points but 1 labels: give one each\.>"):
-        marks.from_ras(None, 0, [[0, 0, 0], [1, 1, 1]], [1], None)
-    assert asked[-1] == "There are {count} points but {labels} labels: give one each."
-    monkeypatch.setattr(library, "torch_version", lambda: None)
-    assert library.missing_for_builtin() == f"<{library.TORCH_MISSING}>"
