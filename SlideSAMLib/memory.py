@@ -1,9 +1,13 @@
-"""How much memory this computer has, and what share of it embeddings may take. No torch here."""
+"""Memory: how much there is, what share of it embeddings may take, and whether a GPU has run out.
+
+Torch is not imported here.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 
 from .errors import InputError
@@ -11,6 +15,19 @@ from .errors import InputError
 SHARE = 1 / 16
 LEAST, MOST = 128 * 2**20, 1024 * 2**20  # a window of a SAM network takes 2 MiB
 VARIABLE = "SLIDESAM_CACHE_MIB"
+# What PyTorch, CUDA and its libraries, and Apple's GPUs say where their memory does not suffice
+_SHORTAGE = re.compile("out[ _]of[ _]memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether the memory of a GPU was too small, by the error or by what caused it."""
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's own
+            return True
+        if isinstance(error, RuntimeError) and _SHORTAGE.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def cache_bytes() -> int:

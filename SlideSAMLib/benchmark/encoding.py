@@ -15,6 +15,7 @@ from torch import Tensor
 from ..cuda_encoder import quickest_encoder
 from ..cuda_graphs import PLAIN_RUNS, Graphed
 from ..devices import precision_name
+from ..memory import out_of_memory
 from ..network import NetworkConfig, SlideSam
 from ..sam_model import fill_network
 from . import subjects
@@ -121,7 +122,9 @@ def _error(way: _Encoder, images: Tensor, reference: Tensor) -> float | None:
     """Norm of the difference to the reference over its norm; None where the GPU is too small."""
     try:
         found = _work(way, images)()[-1:].float()
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         torch.cuda.empty_cache()
         return None
     return float((found - reference).norm() / reference.norm())
