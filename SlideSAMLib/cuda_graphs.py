@@ -82,6 +82,13 @@ class Graphed:
                 return graph(parts)
         return self._plain(what, *parts)
 
+    def give_up(self) -> bool:
+        """Let go of all graphs and of what they hold, for good; whether there were any."""
+        with self._lock:
+            held, self._usable = bool(self._graphs), False
+            self._graphs.clear()
+        return held
+
     def _is_worth_it(self, kind: tuple) -> bool:
         self._runs[kind] += 1
         return self._usable and self._runs[kind] > PLAIN_RUNS

@@ -30,11 +30,12 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def cache_bytes() -> int:
-    """The size of an embedding cache in bytes.
+def cache_bytes(device: str = "cpu") -> int:
+    """The size in bytes of a cache of embeddings that a model on this device makes.
 
     It is what the environment variable SLIDESAM_CACHE_MIB says, else a sixteenth of the memory, at
-    least 128 MiB and at most 1 GiB.
+    least 128 MiB and at most 1 GiB: of the computer's, or of the GPU's where that has less, since
+    embeddings stay where their model is.
 
     Raises InputError where the variable is not a whole number of 0 or more.
     """
@@ -46,8 +47,17 @@ def cache_bytes() -> int:
                 f"{wanted!r}."
             )
         return int(wanted) * 2**20
-    total = physical_memory()
-    return LEAST if total is None else int(min(max(total * SHARE, LEAST), MOST))
+    totals = (physical_memory(), gpu_memory(device))
+    total = min((each for each in totals if each is not None), default=0)
+    return int(min(max(total * SHARE, LEAST), MOST))
+
+
+def gpu_memory(device: str) -> int | None:
+    """Bytes of memory of an NVIDIA GPU such as "cuda:0"; None where the device is no such GPU."""
+    torch = sys.modules.get("torch")  # there is no model on a GPU without it
+    if not device.startswith("cuda") or torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def physical_memory() -> int | None:

@@ -96,12 +96,13 @@ class WindowEncoder:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if count == 1:
+                if count > 1:
+                    self._most = count // 2
+                elif self._graphs is None or not self._graphs.give_up():
                     raise ModelError(
                         f"The memory of {self._device} is too small for {self._name}: choose the "
                         "device cpu or a smaller model."
                     ) from error
-                self._most = count // 2
                 torch.cuda.empty_cache()
         return done
 

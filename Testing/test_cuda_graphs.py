@@ -286,3 +286,29 @@ class _Forgetful(list):
 
     def append(self, pool: tuple[int, int]) -> None:
         return None
+
+
+def test_graphs_give_their_memory_to_the_work(tmp_path, monkeypatch):
+    """There is memory for graphs, or for one window of another size."""
+    torch.save(named_weights(tensor_shapes("mini")), tmp_path / "mini.pth")
+    model = load_sam(tmp_path / "mini.pth", "cpu", "float32")
+    encoder, recorder = model._encoder, Recorder()
+    encoder._graphs = Graphed(encoder._embed, CPU, recorder)
+    encoder._most = 2
+    voxels = np.random.default_rng(0).normal(size=(3, 40, 56)).astype(np.float32)
+    usual = [Window(voxels, (1, 1, 1), (-3, 3), ("w", 0))]
+    other = [Window(voxels[:, :30], (1, 1, 1), (-3, 3), ("w", n)) for n in range(1, 3)]
+    for _ in range(PLAIN_RUNS + 1):
+        model.encode(usual)
+    assert recorder.captures == 1
+    encode = encoder._encode
+
+    def hungry(images):
+        if encoder._graphs._graphs or len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(images)
+
+    monkeypatch.setattr(encoder, "_encode", hungry)
+    for _ in range(PLAIN_RUNS + 2):
+        assert len(model.encode(other)) == 2
+    assert recorder.captures == 1  # no more of them where there is so little memory

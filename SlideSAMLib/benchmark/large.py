@@ -73,7 +73,7 @@ def segment_large(
         "precision": model.precision,
         "device": model.device,
         "slices": sum(count > 0 for count in result.voxels.values()),
-        "cache_limit_mib": round(cache_bytes() / 2**20),
+        "cache_limit_mib": round(cache_bytes(model.device) / 2**20),
         "volume_mib": round(phantom.volume.nbytes / 2**20),
         "before_mib": None if before is None else round(before),
         "host_peak_mib": None if host is None else round(host),
