@@ -34,6 +34,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(machine._SIDE, "cpu", 64)
 
 
+def plan(*parts: str) -> suite.Plan:
+    return suite.Plan(parts, ("vit-b",), "cpu", ["float32"], rounds=1, shape=(12, 48, 48), slices=5)
+
+
 def fails_with(error: Exception):
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -96,6 +100,14 @@ def test_a_batch_that_does_not_fit_is_a_row(monkeypatch) -> None:
     assert "SlideSAM, batch 3" in line and "float32" in line
 
 
+def test_without_the_original_there_is_no_comparison(monkeypatch) -> None:
+    row = {"model": "vit-b", "network": encoding.ORIGINAL, "out_of_memory": True}
+    half = {"model": "vit-b", "network": encoding.ORIGINAL, "seconds": 1.0}
+    monkeypatch.setattr(suite.encoding, "measure", lambda *_: [row, half])
+    report = suite.Suite(plan("encode", "runs"), lambda text: None).run()
+    assert report["runs"][0]["slices"] == 5 and "published" not in report
+
+
 def test_other_errors_of_a_batch_are_not_hidden(monkeypatch) -> None:
     monkeypatch.setattr(encoding, "_ours", lambda *_: fails_with(RuntimeError("driver")))
     with pytest.raises(RuntimeError, match="driver"):
@@ -128,12 +140,9 @@ def test_models_are_gone_when_another_process_measures(monkeypatch) -> None:
     monkeypatch.setattr(
         suite.large, "measure", lambda *_: alive.extend(m() for m in made if m()) or {}
     )
-    plan = suite.Plan(
-        ("runs", "memory"), ("vit-b",), "cpu", ["float32"], rounds=1, shape=(12, 48, 48), slices=5
-    )
     gc.disable()
     try:
-        suite.Suite(plan, lambda text: None).run()
+        suite.Suite(plan("runs", "memory"), lambda text: None).run()
     finally:
         gc.enable()
     assert made and alive == []

@@ -189,7 +189,7 @@ class Suite:
         """The same object by the published predictor, which encodes the whole volume first."""
         rows = [r for r in self.report.get("encode", []) if r["model"] == run["model"]]
         original = next((r for r in rows if r.get("network") == encoding.ORIGINAL), None)
-        if original is None:
+        if original is None or "seconds" not in original:
             return
         # The first and the last slice are never the middle of a window there.
         before = (run["shape"][0] - 2) * original["seconds"]
