@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,13 @@ class Graphed:
                 return graph(parts)
         return self._plain(what, *parts)
 
+    def give_up(self) -> bool:
+        """Let go of all graphs and of what they hold, for good; whether there were any."""
+        with self._lock:
+            held, self._usable = bool(self._graphs), False
+            self._graphs.clear()
+        return held
+
     def _is_worth_it(self, kind: tuple) -> bool:
         self._runs[kind] += 1
         return self._usable and self._runs[kind] > PLAIN_RUNS
@@ -133,9 +141,31 @@ class CudaCapture:
                 work()  # libraries set themselves up on a stream's first use: not to be captured
             current.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile, to encode or to free memory.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-            ):
-                answer = work()
+            try:
+                # Other threads may use the GPU meanwhile. PyTorch gives no memory back to it until
+                # the capture is over; some versions raise an error where a thread asks for that.
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    answer = work()
+            except BaseException:
+                # Where CUDA cannot even end the capture, PyTorch leaves its stream the current one.
+                torch.cuda.set_stream(current)
+                _end_allocation(self._pool)
+                raise
             return answer, graph.replay
+
+
+def _end_allocation(pool: tuple[int, int]) -> None:
+    """Tell PyTorch's allocator that a capture which failed is over.
+
+    Not every version does so itself where CUDA cannot end the capture, and memory could never be
+    given back again. The allocator refuses where it knows of no such capture; nothing changes then.
+    """
+    # The same function; the second name is that of versions before 2.8.
+    for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):
+        end = getattr(torch._C, name, None)
+        if end is not None:
+            with suppress(RuntimeError, TypeError):  # it refuses; it is private, and may change
+                end(torch.cuda.current_device(), pool)
+            return

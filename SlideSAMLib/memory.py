@@ -1,9 +1,13 @@
-"""How much memory this computer has, and what share of it embeddings may take. No torch here."""
+"""Memory: how much there is, what share of it embeddings may take, and whether a GPU has run out.
+
+Torch is not imported here.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 
 from .errors import InputError
@@ -11,13 +15,27 @@ from .errors import InputError
 SHARE = 1 / 16
 LEAST, MOST = 128 * 2**20, 1024 * 2**20  # a window of a SAM network takes 2 MiB
 VARIABLE = "SLIDESAM_CACHE_MIB"
+# What PyTorch, CUDA and its libraries, and Apple's GPUs say where their memory does not suffice
+_SHORTAGE = re.compile("out[ _]of[ _]memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
-def cache_bytes() -> int:
-    """The size of an embedding cache in bytes.
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether the memory of a GPU was too small, by the error or by what caused it."""
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's own
+            return True
+        if isinstance(error, RuntimeError) and _SHORTAGE.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def cache_bytes(device: str = "cpu") -> int:
+    """The size in bytes of a cache of embeddings that a model on this device makes.
 
     It is what the environment variable SLIDESAM_CACHE_MIB says, else a sixteenth of the memory, at
-    least 128 MiB and at most 1 GiB.
+    least 128 MiB and at most 1 GiB: of the computer's, or of the GPU's where that has less, since
+    embeddings stay where their model is.
 
     Raises InputError where the variable is not a whole number of 0 or more.
     """
@@ -29,8 +47,17 @@ def cache_bytes() -> int:
                 f"{wanted!r}."
             )
         return int(wanted) * 2**20
-    total = physical_memory()
-    return LEAST if total is None else int(min(max(total * SHARE, LEAST), MOST))
+    totals = (physical_memory(), gpu_memory(device))
+    total = min((each for each in totals if each is not None), default=0)
+    return int(min(max(total * SHARE, LEAST), MOST))
+
+
+def gpu_memory(device: str) -> int | None:
+    """Bytes of memory of an NVIDIA GPU such as "cuda:0"; None where the device is no such GPU."""
+    torch = sys.modules.get("torch")  # there is no model on a GPU without it
+    if not device.startswith("cuda") or torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def physical_memory() -> int | None:

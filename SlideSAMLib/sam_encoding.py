@@ -15,6 +15,7 @@ from .cuda_encoder import quickest_encoder
 from .cuda_graphs import Graphed
 from .devices import on_device
 from .errors import ModelError
+from .memory import out_of_memory
 from .network import SlideSam
 from .protocol import Window
 
@@ -92,13 +93,16 @@ class WindowEncoder:
             count = min(self._most, _alike(windows[len(done) :]))
             try:
                 done += self._batch(windows[len(done) : len(done) + count])
-            except torch.cuda.OutOfMemoryError as error:
-                if count == 1:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if count > 1:
+                    self._most = count // 2
+                elif self._graphs is None or not self._graphs.give_up():
                     raise ModelError(
                         f"The memory of {self._device} is too small for {self._name}: choose the "
                         "device cpu or a smaller model."
                     ) from error
-                self._most = count // 2
                 torch.cuda.empty_cache()
         return done
 

@@ -26,6 +26,7 @@ from .checkpoints import load_checkpoint
 from .cuda_graphs import CudaCapture, Graphed
 from .devices import choose_device, choose_precision, on_host, precision_name
 from .errors import ModelError
+from .memory import out_of_memory
 from .network import NetworkConfig, SlideSam, empty_network
 from .patches import REMOTE
 from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
@@ -255,23 +256,24 @@ def load_sam(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     checkpoint = load_checkpoint(source, kind)
+    note = checkpoint.note
     try:
-        network = fill_network(checkpoint.config, checkpoint.tensors, where, dtype)
-    except torch.cuda.OutOfMemoryError as error:
+        return SamModel(
+            fill_network(checkpoint.config, checkpoint.tensors, where, dtype),
+            checkpoint.kind,
+            name or note.get("name", checkpoint.path.name),
+            note.get("licence", licence),
+            where,
+            dtype,
+            checkpoint.tuned,
+        )
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise ModelError(
             f"The memory of {where} is too small for '{checkpoint.path.name}': choose the device "
             "cpu or a smaller model."
         ) from error
-    note = checkpoint.note
-    return SamModel(
-        network,
-        checkpoint.kind,
-        name or note.get("name", checkpoint.path.name),
-        note.get("licence", licence),
-        where,
-        dtype,
-        checkpoint.tuned,
-    )
 
 
 def fill_network(

@@ -10,13 +10,13 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
-from .memory import cache_bytes
+from .memory import cache_bytes, out_of_memory
 from .protocol import (
     SliceModel,
     WindowPrediction,
@@ -37,11 +37,12 @@ class EmbeddingCache:
 
     An embedding that is larger than the whole cache is not kept.
 
-    max_bytes : None takes a share of this computer's memory, see `memory.cache_bytes`.
+    max_bytes : None takes a share of the memory, see `memory.cache_bytes` and `fit`.
     Raises InputError where `max_bytes` is negative.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
+        self._chosen = max_bytes is not None
         if max_bytes is None:
             max_bytes = cache_bytes()
         if max_bytes < 0:
@@ -82,15 +83,25 @@ class EmbeddingCache:
                 return
             self._entries[key] = (embedding, size)
             self._nbytes += size
-            while self._nbytes > self.max_bytes:
-                _, (_, dropped) = self._entries.popitem(last=False)
-                self._nbytes -= dropped
+            self._trim()
+
+    def fit(self, device: str) -> None:
+        """A model on this device comes: the size, where nobody chose it, is one for its memory."""
+        if not self._chosen:
+            with self._lock:
+                self.max_bytes = cache_bytes(device)
+                self._trim()
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
             self._nbytes = 0
+
+    def _trim(self) -> None:
+        while self._nbytes > self.max_bytes:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._nbytes -= dropped
 
 
 def model_key(model: SliceModel) -> tuple:
@@ -126,6 +137,7 @@ class WindowPredictor:
         self.stack = stack
         self.model = model
         self.cache = EmbeddingCache() if cache is None else cache
+        self.cache.fit(model.device)
         self.batch = batch
         self.seconds = {"encode": 0.0, "predict": 0.0}
         self._model_key = model_key(model)
@@ -158,7 +170,7 @@ class WindowPredictor:
         # What no front comes to any more stays in the cache only.
         self._ahead = {c: known for c, known in self._ahead.items() if c in coming}
         start = time.perf_counter()
-        encoded = self.model.encode(self.stack.windows(centres))
+        encoded = self._with_room(lambda: self.model.encode(self.stack.windows(centres)))
         self.seconds["encode"] += time.perf_counter() - start
         for index, embedding in zip(centres, encoded, strict=True):
             self.cache.put(self._key(index), embedding)
@@ -182,9 +194,19 @@ class WindowPredictor:
     ) -> list[WindowPrediction]:
         """Predict several windows, which `embedding` gave, in one call of the model."""
         start = time.perf_counter()
-        predictions = predict_many(self.model, embeddings, prompts)
+        predictions = self._with_room(lambda: predict_many(self.model, embeddings, prompts))
         self.seconds["predict"] += time.perf_counter() - start
         return predictions
+
+    def _with_room(self, ask: Callable[[], Any]) -> Any:
+        """What the model answers; embeddings that are kept give way where its GPU is full."""
+        try:
+            return ask()
+        except RuntimeError as error:
+            if not out_of_memory(error) or not len(self.cache):
+                raise
+        self.cache.clear()
+        return ask()
 
     def remember(self, centre: int, mask: np.ndarray) -> Any:
         """What the model carries from the slice `centre` with its trusted mask, bool (H, W)."""

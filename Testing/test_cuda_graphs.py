@@ -8,6 +8,8 @@ capture, is tested with tensors that have no values.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +192,123 @@ def test_the_decoder_asks_the_host_nothing(name):
         logits, quality = network.decode(embedding.to(meta), points, boxes, masks)
     assert logits.shape == (2, 4, 3, 32, 32) and quality.shape == (2, 4)
     assert logits.is_meta
+
+
+class FailingCuda:
+    """As much of torch.cuda as `torch.cuda.graph`, which is the real one here, needs to fail.
+
+    begins : whether a capture can be begun; none can be ended, and PyTorch does not tell the
+        allocator then.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, begins: bool) -> None:
+        self.begins = begins
+        self.current: Any = self._stream("default")
+        self.recording: list[tuple[int, int]] = []
+        made = iter(range(99))
+        for name, stand_in in {
+            "synchronize": lambda *_: None,
+            "empty_cache": lambda: None,
+            "stream": lambda stream: _Current(self, stream),
+            "set_stream": lambda stream: setattr(self, "current", stream),
+            "Stream": lambda *_, **__: self._stream(f"capture {next(made)}"),
+            "current_stream": lambda *_: self.current,
+            "current_device": lambda: 0,
+            "device": lambda device: nullcontext(),
+            "graph_pool_handle": lambda: (0, 1),
+            "CUDAGraph": lambda: self,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stand_in)
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+        end = "_cuda_endAllocateToPool"
+        monkeypatch.setattr(torch._C, end, self.end_allocation, raising=False)
+
+    @staticmethod
+    def _stream(name: str) -> Any:
+        return type("Stream", (), {"name": name, "wait_stream": lambda self, other: None})()
+
+    def capture_begin(self, pool, **_) -> None:
+        self.recording.append(pool)
+        if not self.begins:
+            raise RuntimeError("CUDA error: operation not permitted")
+
+    def capture_end(self) -> None:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    def end_allocation(self, device: int, pool: tuple[int, int]) -> None:
+        if pool not in self.recording:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.recording.remove(pool)
+
+
+class _Current:
+    """torch.cuda.stream: another current stream for a while."""
+
+    def __init__(self, cuda: FailingCuda, stream: Any) -> None:
+        self.cuda, self.stream = cuda, stream
+
+    def __enter__(self) -> None:
+        self.before, self.cuda.current = self.cuda.current, self.stream
+
+    def __exit__(self, *error: object) -> None:
+        self.cuda.current = self.before
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("version", ["2.2", "2.8", "with the allocator told"])
+def test_a_failed_capture_leaves_stream_and_allocator_as_they_were(monkeypatch, begins, version):
+    """Whichever way this version of PyTorch tells the allocator that a capture is over."""
+    cuda = FailingCuda(monkeypatch, begins)
+    if version == "with the allocator told":
+        cuda.recording = _Forgetful()
+    if version == "2.2":
+        monkeypatch.delattr(torch._C, "_cuda_endAllocateToPool")
+        monkeypatch.setattr(
+            torch._C, "_cuda_endAllocateCurrentStreamToPool", cuda.end_allocation, raising=False
+        )
+    worked = []
+
+    def plain(what, part):
+        worked.append(torch.cuda.current_stream().name)
+        return (part + 1,)
+
+    graphs = Graphed(plain, CPU)
+    for _ in range(PLAIN_RUNS + 3):
+        (answer,) = graphs(None, torch.ones(2))
+        assert torch.equal(answer, torch.full((2,), 2.0))
+        assert torch.cuda.current_stream().name == "default"
+    assert cuda.recording == []
+    assert worked[-3:] == ["default"] * 3
+
+
+class _Forgetful(list):
+    """The allocator's records, where PyTorch itself ends what it began."""
+
+    def append(self, pool: tuple[int, int]) -> None:
+        return None
+
+
+def test_graphs_give_their_memory_to_the_work(tmp_path, monkeypatch):
+    """There is memory for graphs, or for one window of another size."""
+    torch.save(named_weights(tensor_shapes("mini")), tmp_path / "mini.pth")
+    model = load_sam(tmp_path / "mini.pth", "cpu", "float32")
+    encoder, recorder = model._encoder, Recorder()
+    encoder._graphs = Graphed(encoder._embed, CPU, recorder)
+    encoder._most = 2
+    voxels = np.random.default_rng(0).normal(size=(3, 40, 56)).astype(np.float32)
+    usual = [Window(voxels, (1, 1, 1), (-3, 3), ("w", 0))]
+    other = [Window(voxels[:, :30], (1, 1, 1), (-3, 3), ("w", n)) for n in range(1, 3)]
+    for _ in range(PLAIN_RUNS + 1):
+        model.encode(usual)
+    assert recorder.captures == 1
+    encode = encoder._encode
+
+    def hungry(images):
+        if encoder._graphs._graphs or len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(images)
+
+    monkeypatch.setattr(encoder, "_encode", hungry)
+    for _ in range(PLAIN_RUNS + 2):
+        assert len(model.encode(other)) == 2
+    assert recorder.captures == 1  # no more of them where there is so little memory

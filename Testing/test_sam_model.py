@@ -340,12 +340,14 @@ def test_order_of_the_candidates(mini_file, monkeypatch, kind, prompt, tokens):
 # Memory and devices
 
 
-def _with_memory_for(model: SamModel, monkeypatch, windows: int) -> None:
+def _with_memory_for(
+    model: SamModel, monkeypatch, windows: int, error: Exception | None = None
+) -> None:
     encode = model._encoder._encode
 
     def limited(images):
         if len(images) > windows:
-            raise torch.cuda.OutOfMemoryError("out of memory")
+            raise error or torch.cuda.OutOfMemoryError("out of memory")
         return encode(images)
 
     monkeypatch.setattr(model._encoder, "_encode", limited)
@@ -398,9 +400,23 @@ def test_the_batch_follows_the_free_memory(model, monkeypatch, free, idle, expec
     assert model.windows_at_once() == expected
 
 
-def test_too_little_memory_is_one_sentence(model, reference, monkeypatch):
-    _with_memory_for(model, monkeypatch, 0)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(model, reference, monkeypatch, error):
+    _with_memory_for(model, monkeypatch, 0, error)
     with pytest.raises(ModelError, match="too small"):
+        model.encode([_window(reference["window"])])
+
+
+def test_another_error_while_encoding_is_told_as_it_is(model, reference, monkeypatch):
+    _with_memory_for(model, monkeypatch, 0, RuntimeError("the driver has gone"))
+    with pytest.raises(RuntimeError, match="the driver has gone"):
         model.encode([_window(reference["window"])])
 
 

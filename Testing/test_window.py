@@ -1,9 +1,11 @@
 """The embedding cache and the encoding of windows."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from SlideSAMLib import memory
 from SlideSAMLib.errors import InputError
@@ -224,3 +226,85 @@ def test_the_size_of_the_cache(monkeypatch):
 
 def test_the_memory_of_this_computer():
     assert 2**28 < memory.physical_memory() < 2**50
+
+
+# Embeddings on a GPU
+
+
+def _with_gpu(monkeypatch, gib):
+    """A GPU with so much memory, as PyTorch tells it."""
+    properties = SimpleNamespace(total_memory=int(gib * 2**30))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+def _on(device):
+    model = ThresholdModel()
+    model.device = device
+    return model
+
+
+@pytest.mark.parametrize(
+    ("device", "gib", "expected"),
+    [("cuda:0", 4, 256), ("cuda:0", 1, 128), ("cuda", 80, 512), ("cpu", 4, 512), ("mps", 4, 512)],
+)
+def test_embeddings_on_a_gpu_take_a_share_of_its_memory(monkeypatch, device, gib, expected):
+    """Where nobody chose the size; the computer has 8 GiB here."""
+    monkeypatch.delenv("SLIDESAM_CACHE_MIB", raising=False)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 2**33)
+    _with_gpu(monkeypatch, gib)
+    stack, cache = Stack(block_volume()[0]), EmbeddingCache()
+    WindowPredictor(stack, _on(device), cache)
+    assert cache.max_bytes == expected * 2**20
+    WindowPredictor(stack, _on("cpu"), cache)
+    assert cache.max_bytes == 512 * 2**20
+    chosen = EmbeddingCache(5 * 2**30)
+    WindowPredictor(stack, _on(device), chosen)
+    assert chosen.max_bytes == 5 * 2**30
+    monkeypatch.setenv("SLIDESAM_CACHE_MIB", "700")
+    WindowPredictor(stack, _on(device), cache)
+    assert cache.max_bytes == 700 * 2**20
+
+
+def test_a_smaller_cache_drops_what_it_has_no_room_for(monkeypatch):
+    monkeypatch.delenv("SLIDESAM_CACHE_MIB", raising=False)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 2**33)
+    _with_gpu(monkeypatch, 4)
+    cache = EmbeddingCache()
+    for name in range(3):
+        cache.put(name, SimpleNamespace(nbytes=100 * 2**20))
+    cache.fit("cuda:0")
+    assert (cache.nbytes, len(cache)) == (200 * 2**20, 2) and 0 not in cache
+
+
+def test_without_such_a_gpu_the_computer_decides():
+    assert (memory.gpu_memory("cuda") is not None) == torch.cuda.is_available()
+    assert memory.gpu_memory("cpu") is None
+
+
+@pytest.mark.parametrize("what", ["encode", "predict"])
+def test_kept_embeddings_give_way_to_work(monkeypatch, what):
+    """There is memory for the work, or for what the cache holds."""
+    model, stack = ThresholdModel(), Stack(block_volume()[0])
+    predictor = WindowPredictor(stack, model)
+    kept = predictor.embedding(5)
+    full = [RuntimeError("CUDA error: out of memory")]
+    usual = getattr(model, what)
+
+    def hungry(*arguments):
+        if len(predictor.cache):
+            raise full[0]
+        return usual(*arguments)
+
+    monkeypatch.setattr(model, what, hungry)
+    if what == "predict":
+        assert predictor.predict_many([kept], [PROMPT])
+        assert len(predictor.cache) == 0
+    else:
+        assert predictor.embedding(6).window.key[-1] == 6
+        assert len(predictor.cache) == 1
+    predictor.embedding(6)
+    full[0] = RuntimeError("the driver has gone")
+    predictor.cache.put("other", kept)
+    with pytest.raises(RuntimeError, match="driver"):
+        predictor.predict(6 if what == "predict" else 7, PROMPT)

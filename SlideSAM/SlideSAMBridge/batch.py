@@ -26,7 +26,6 @@ from .library import missing_package
 from .prompt_set import PromptSet, from_json, slice_prompt
 from .source import signature_of
 from .text import tr as _
-from .work import out_of_memory
 
 OUTSIDE = _("Its prompts lie outside the volume: mark the object again.")
 _numbers = itertools.count(1)  # of batches, as the identity of their voxels
@@ -258,6 +257,8 @@ def _slide_all(
     """
     if job.cancelled():
         return
+    from SlideSAMLib.memory import out_of_memory
+
     try:
         slide(group)
         return

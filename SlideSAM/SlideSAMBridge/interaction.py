@@ -18,9 +18,10 @@ from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .segmenting import CHANGED
+from .shelf import ModelChoice
 from .source import SourceReader
 from .text import tr as _
-from .work import ModelChoice, Work, correct_task, load_task, preview_task, run_task
+from .work import Work, correct_task, load_task, preview_task, run_task
 from .worker import Worker
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .shelf import ModelShelf, shared_shelf
 from .text import tr as _
-from .work import ModelShelf, Notice, Outcome, Previewed, Work, shared_shelf
+from .work import Notice, Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")

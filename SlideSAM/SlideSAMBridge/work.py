@@ -11,21 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .library import load_model, missing_package
+from .library import missing_package
 from .prompt_set import Mark, in_slice, slice_prompt
+from .shelf import ModelChoice, ModelShelf
 from .source import Source
 from .worker import Job
 
 Wanted = dict[int, list[Mark]]
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model to use, as SlideSAMLib.load_model takes it."""
-
-    name: str = "builtin"
-    device: str = "auto"
-    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -57,59 +49,6 @@ class Outcome:
     stops: dict[str, str]
     weakest: int | None
     model: str
-
-
-class ModelShelf:
-    """The loaded model, and the embeddings that all segments share. For the worker only."""
-
-    def __init__(self) -> None:
-        self._choice: ModelChoice | None = None
-        self._model: Any = None
-        self._cache: Any = None
-        self._retreats: dict[str, str] = {}  # models that ran out of memory: "smaller" or "cpu"
-        self._cache_bytes: int | None = None
-
-    def model(self, choice: ModelChoice) -> Any:
-        """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
-        retreat = self._retreats.get(choice.name) if choice.device != "cpu" else None
-        if retreat is not None:
-            # "auto" is half precision on every GPU that multiplies in it.
-            device = "cpu" if retreat == "cpu" else choice.device
-            choice = ModelChoice(choice.name, device, "auto")
-        if choice != self._choice:
-            self._choice = self._model = None  # one at a time: models are large
-            self._model = load_model(choice.name, choice.device, choice.precision)
-            self._choice = choice
-        return self._model
-
-    def cache(self) -> Any:
-        from SlideSAMLib import EmbeddingCache
-
-        if self._cache is None:
-            self._cache = EmbeddingCache(self._cache_bytes)
-        return self._cache
-
-    def resize_cache(self, size: int | None) -> None:
-        """The size in bytes of the cache of sessions made from now on; None chooses it."""
-        if size != self._cache_bytes:
-            self._cache_bytes, self._cache = size, None
-
-    def retreat(self, choice: ModelChoice) -> str | None:
-        """Let go of all GPU memory, and use less of it from now on, or none, for this model.
-
-        Returns what is tried next, "smaller" or "cpu"; None where there is nothing left to try.
-        """
-        if choice.device == "cpu" or self._retreats.get(choice.name) == "cpu":
-            return None
-        step = "cpu" if choice.name in self._retreats else "smaller"
-        self._retreats[choice.name] = step
-        self._choice = self._model = None
-        self.cache().clear()
-        _empty_gpu_cache()
-        return step
-
-
-shared_shelf = ModelShelf()
 
 
 @dataclass(eq=False)
@@ -166,6 +105,11 @@ class Work:
             latest=self.latest,
             awaited=set(self.awaited),
         )
+
+    def go_on_from(self, state: Any) -> None:
+        """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
+        self.initial = {index: (m, state.confidence[index]) for index, m in state.masks.items()}
+        self.session = None
 
     def shown(self) -> dict[int, tuple[Any, float]]:
         """What the preview is to show: the result; before there is one, the previewed windows."""
@@ -270,6 +214,7 @@ def _session(shelf: ModelShelf, work: Work) -> Any:
         key=("source", work.source.number),
     )
     work.session = Session(stack, model, cache=shelf.cache())
+    shelf.lend(work)
     work.used.clear()
     masks = {index: mask for index, (mask, _) in work.initial.items()}
     confidence = {index: value for index, (_, value) in work.initial.items()}
@@ -345,13 +290,14 @@ def on_any_device(
     def careful(job: Job) -> None:
         before = work.session.snapshot() if work is not None and work.session is not None else None
         while (failure := _shortage(perform, job)) is not None:
-            step = None if job.cancelled() else shelf.retreat(choice)
+            step = None if job.cancelled() else shelf.next_step(choice)
             if step is None:
                 raise failure
             if before is not None:
-                work.initial = {i: (m, before.confidence[i]) for i, m in before.masks.items()}
-            if work is not None:
+                work.go_on_from(before)
+            elif work is not None:
                 work.session = None  # it holds the model that did not fit
+            shelf.retreat(choice, step)
             job.emit(Notice(step))
 
     return careful
@@ -362,6 +308,8 @@ def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
 
     What its traceback held is let go, or the tensors of the failed try would still fill the GPU.
     """
+    from SlideSAMLib.memory import out_of_memory
+
     try:
         perform(job)
     except Exception as error:
@@ -373,21 +321,3 @@ def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
             each = each.__cause__ or each.__context__
         return error
     return None
-
-
-def _empty_gpu_cache() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    while error is not None:
-        if type(error).__name__ == "OutOfMemoryError":
-            return True
-        error = error.__cause__
-    return False

@@ -10,7 +10,7 @@ from typing import Any
 from SlideSAMBridge import library, preferences
 from SlideSAMBridge.applying import MODES
 from SlideSAMBridge.interaction import Options
-from SlideSAMBridge.work import ModelChoice
+from SlideSAMBridge.shelf import ModelChoice
 
 DIRECTIONS = ("both", "forward", "backward")
 # As long as these are not set, the preferences count, whatever they are by then.

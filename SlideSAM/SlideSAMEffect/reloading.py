@@ -50,11 +50,11 @@ def reload() -> None:
 
 def _end_worker() -> None:
     """Let its thread end and forget the model: new code gets a thread of its own."""
-    from SlideSAMBridge import work, worker
+    from SlideSAMBridge import shelf, worker
 
     if worker._shared is not None:
         worker._shared.close()
-    work.shared_shelf.__init__()
+    shelf.shared_shelf.__init__()
 
 
 def _renew(adaptor: Any, frame: Any, source: str, wasActive: bool) -> None:

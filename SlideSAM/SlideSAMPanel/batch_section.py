@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 from SlideSAMBridge import batch, jobs, preferences, work, worker
+from SlideSAMBridge.shelf import ModelChoice, shared_shelf
 
 from . import widgets
 from .ticker import Ticker
@@ -82,8 +83,8 @@ class BatchSection:
         except (ValueError, RuntimeError) as error:
             self.message.text = str(error)
             return
-        shelf, chosen = work.shared_shelf, preferences.read()
-        choice = work.ModelChoice(chosen.model, chosen.device, chosen.precision)
+        shelf, chosen = shared_shelf, preferences.read()
+        choice = ModelChoice(chosen.model, chosen.device, chosen.precision)
 
         task = self.batch.task(lambda: shelf.model(choice), shelf.cache, again=True)
         task = work.on_any_device(shelf, choice, task)

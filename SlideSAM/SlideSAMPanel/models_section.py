@@ -10,7 +10,7 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import jobs, preferences, work, worker
+from SlideSAMBridge import jobs, preferences, shelf, worker
 
 from . import widgets
 from .ticker import Ticker
@@ -154,7 +154,7 @@ class ModelsSection:
         blocked = self.cache.blockSignals(True)
         self.cache.value = chosen.cache_mib
         self.cache.blockSignals(blocked)
-        work.shared_shelf.resize_cache(preferences.cache_bytes())
+        shelf.shared_shelf.resize_cache(preferences.cache_bytes())
 
     def _selected(self) -> str | None:
         item = self.list.currentItem()
@@ -189,7 +189,7 @@ class ModelsSection:
             precision=self.precision.currentData,
             cache_mib=self.cache.value,
         )
-        work.shared_shelf.resize_cache(preferences.cache_bytes())
+        shelf.shared_shelf.resize_cache(preferences.cache_bytes())
         self._on_change()
 
     def _download(self) -> None:

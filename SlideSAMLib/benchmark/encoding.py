@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..cuda_encoder import quickest_encoder
 from ..cuda_graphs import PLAIN_RUNS, Graphed
 from ..devices import precision_name
+from ..memory import out_of_memory
 from ..network import NetworkConfig, SlideSam
 from ..sam_model import fill_network
 from . import subjects
@@ -44,7 +46,7 @@ def measure(
     rates: dict[torch.dtype, float],
     originals: bool = True,
 ) -> list[dict[str, Any]]:
-    """One row for each way to encode; batches that a GPU has no memory for are left out.
+    """One row for each way to encode.
 
     network : the weights, float32 on the CPU. rates : measured matrix rates, GFLOP/s.
 
@@ -52,7 +54,8 @@ def measure(
     `processor_s`, that of the processor's threads (see `clock.Taken`); `times_original`, how often
     `seconds` goes into the original's; `peak_mib` beyond the weights, and `memory_of_original`,
     its share of the original's; `gflops`, and `share_of_rate` of the measured matrix rate;
-    `error`, the norm of the difference to the first row's embedding over its norm.
+    `error`, the norm of the difference to the first row's embedding over its norm. A way that the
+    GPU has no memory for has `out_of_memory` in place of its figures.
     """
     ways = _originals(network, device, max(batches)) if originals else []
     for dtype in dtypes:
@@ -65,21 +68,24 @@ def measure(
     with torch.inference_mode():
         reference = ways[0].encode(images).float()
         # Every kernel has run once after this, so that no memory is taken for good meanwhile.
-        tried = [(ways[0], 0.0), *((way, _error(way, images, reference)) for way in ways[1:])]
-        ways, errors = zip(*(pair for pair in tried if pair[1] is not None), strict=True)
-        works = {n: _work(way, images) for n, way in enumerate(ways)}
-        peaks = [peak_beyond(work, device) for work in works.values()]
-        for work in works.values():  # a graph comes after the plain runs, and holds its memory
-            for _ in range(PLAIN_RUNS if device.type == "cuda" else 0):
-                work()
-        taken = medians(works, device, rounds, warm=device.type != "cpu")
+        others = {n: partial(_error, ways[n], images, reference) for n in range(1, len(ways))}
+        errors = {0: 0.0, **_that_fit(others)}
+        works = {n: _work(ways[n], images) for n in errors}
+        peaks = _that_fit({n: partial(peak_beyond, works[n], device) for n in works})
+        # A graph comes after the plain runs, and holds its memory.
+        again = PLAIN_RUNS if device.type == "cuda" else 0
+        warm = _that_fit({n: partial(_repeat, works[n], again) for n in peaks})
+        taken = medians({n: works[n] for n in warm}, device, rounds, warm=device.type != "cpu")
     rows = []
     for n, way in enumerate(ways):
+        if n not in taken:
+            rows.append({**_way(name, way), "out_of_memory": True})
+            continue
         row = _row(name, way, taken[n].clock / way.batch, network.config, rates.get(way.dtype))
         row["processor_s"] = round(taken[n].processor / way.batch, 4)
         row["error"] = float(f"{errors[n]:.2g}")
         row["peak_mib"] = None if peaks[n] is None else round(peaks[n])
-        if originals:
+        if originals and 0 in taken:
             row["times_original"] = round(taken[0].clock / ways[0].batch / row["seconds"], 2)
             if peaks[0] and peaks[n] is not None:
                 row["memory_of_original"] = round(peaks[n] / peaks[0], 3)
@@ -117,14 +123,37 @@ def _work(way: _Encoder, images: Tensor) -> Callable[[], Tensor]:
     return lambda: way.encode(batch)
 
 
-def _error(way: _Encoder, images: Tensor, reference: Tensor) -> float | None:
-    """Norm of the difference to the reference over its norm; None where the GPU is too small."""
-    try:
-        found = _work(way, images)()[-1:].float()
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return None
+def _repeat(work: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        work()
+
+
+def _that_fit(measures: dict[int, Callable[[], Any]]) -> dict[int, Any]:
+    """What each of them finds, without those that the memory of the GPU is too small for."""
+    found = {}
+    for n, measure in measures.items():
+        try:
+            found[n] = measure()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+    return found
+
+
+def _error(way: _Encoder, images: Tensor, reference: Tensor) -> float:
+    """Norm of the difference to the reference over its norm."""
+    found = _work(way, images)()[-1:].float()
     return float((found - reference).norm() / reference.norm())
+
+
+def _way(name: str, way: _Encoder) -> dict[str, Any]:
+    return {
+        "model": name,
+        "network": way.network,
+        "precision": precision_name(way.dtype),
+        "batch": way.batch,
+    }
 
 
 def _row(
@@ -132,10 +161,7 @@ def _row(
 ) -> dict[str, Any]:
     gflops = subjects.encoder_flop(config) / seconds / 1e9
     return {
-        "model": name,
-        "network": way.network,
-        "precision": precision_name(way.dtype),
-        "batch": way.batch,
+        **_way(name, way),
         "seconds": round(seconds, 4),
         "gflops": round(gflops),
         "share_of_rate": None if rate is None else round(gflops / rate, 3),

@@ -8,12 +8,13 @@ prints one JSON object. The volume is of the full size; only so many slices are 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .apart import figures
 
 SHAPE = (1000, 512, 512)
 SLICES = 9
@@ -42,9 +43,7 @@ def run_apart(
 ) -> dict[str, Any]:
     """`segment_large` in a fresh process."""
     words = [path, *shape, slices, device, precision]
-    command = [sys.executable, "-m", __name__, *map(str, words)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    return figures(["-m", __name__, *map(str, words)])
 
 
 def segment_large(
@@ -74,7 +73,7 @@ def segment_large(
         "precision": model.precision,
         "device": model.device,
         "slices": sum(count > 0 for count in result.voxels.values()),
-        "cache_limit_mib": round(cache_bytes() / 2**20),
+        "cache_limit_mib": round(cache_bytes(model.device) / 2**20),
         "volume_mib": round(phantom.volume.nbytes / 2**20),
         "before_mib": None if before is None else round(before),
         "host_peak_mib": None if host is None else round(host),

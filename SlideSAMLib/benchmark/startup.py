@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 from typing import Any
+
+from .apart import figures
 
 ROUNDS = 3
 
@@ -33,17 +32,12 @@ def measure(device: str, rounds: int = ROUNDS) -> dict[str, Any]:
 
     `imports_torch` says whether the first of these loads PyTorch; it must not.
     """
-    found = [_fresh(device) for _ in range(rounds + 1)][1:]  # the first one fills the file cache
+    found = [figures(["-c", _CODE, device]) for _ in range(rounds + 1)][
+        1:
+    ]  # the first one fills the file cache
     medians = {
         name: round(statistics.median(run[name] for run in found), 4)
         for name in found[0]
         if name.endswith("_s")
     }
     return {**medians, "imports_torch": any(run["imports_torch"] for run in found)}
-
-
-def _fresh(device: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE, device], check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import torch
 
 from ..devices import choose_device, choose_precision, precision_name
 from ..errors import InputError
+from ..memory import out_of_memory
 from ..models import load_model
+from ..network import SlideSam
 from . import agreement, encoding, large, machine, phantom, profiling, runs, startup, subjects
 
 PARTS = ("encode", "runs", "startup", "memory", "agreement")
@@ -46,11 +50,19 @@ class Plan:
 
 
 class Suite:
-    """Runs a plan; `report` grows part by part, and `profile` is text where it is asked for."""
+    """Runs a plan; `report` grows part by part, and `profile` is text where it is asked for.
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+    say : told what is measured now. keep : called whenever there are new figures.
+
+    Where the memory of a GPU does not suffice, a row says so, and the rest is measured.
+    """
+
+    def __init__(
+        self, plan: Plan, say: Callable[[str], None], keep: Callable[[], None] = lambda: None
+    ) -> None:
         self.plan = plan
         self.say = say
+        self.keep = keep
         self.device = choose_device(plan.device)
         self.half = choose_precision("auto", self.device)
         names = plan.precisions or dict.fromkeys(["float32", precision_name(self.half)])
@@ -66,14 +78,10 @@ class Suite:
         if "startup" in self.plan.parts:
             self.say("start-up")
             self.report["startup"] = startup.measure(self.plan.device)
+            self.keep()
         self._rates()
         if "runs" in self.plan.parts and BUILTIN in self.plan.models:
-            self.say("builtin: runs")
-            model = load_model(BUILTIN, self.plan.device)
-            # Its masks are real, but it never saw a column: it is told where that ends.
-            made = phantom.column(*self._size(BUILTIN))
-            row = runs.measure(model, made, self.device, self.plan.rounds, limited=True)
-            self._add("runs", row)
+            self._try("runs", BUILTIN, self._builtin_runs)
         for name in self.sizes:
             self._network(name)
         if "agreement" in self.plan.parts:
@@ -106,43 +114,82 @@ class Suite:
             self.rates = {dtype: machine.matrix_rate(self.device, dtype) for dtype in self.dtypes}
             rounded = {precision_name(dtype): round(rate, 1) for dtype, rate in self.rates.items()}
             self.report["matrix_gflops"] = rounded
+            self.keep()
 
     def _network(self, name: str) -> None:
-        plan, parts = self.plan, self.plan.parts
+        parts = self.plan.parts
         network = subjects.random_network(subjects.SIZES[name])
         if "encode" in parts:
-            self.say(f"{name}: encoding")
-            batches = plan.batches or ([1, 2, 4, 8] if self.device.type == "cuda" else [1])
-            for row in encoding.measure(
-                name, network, self.device, self.dtypes, batches, plan.rounds, self.rates
-            ):
-                self._add("encode", row)
+            self._try("encode", name, lambda: self._encode(name, network))
         if "runs" in parts:
-            self.say(f"{name}: runs")
-            made = phantom.column(*self._size(self.device.type))
-            model = subjects.as_model(network, name, self.device, self.half)
-            row = runs.measure(phantom.LedModel(model, made), made, self.device, plan.rounds)
-            self._add("runs", row)
-            self._published(row)
+            self._try("runs", name, lambda: self._runs(name, network))
         for dtype in self.halves if "agreement" in parts else ():
-            self.say(f"{name}: logits in {precision_name(dtype)}")
-            made = phantom.column((3, 512, 512), 3)
-            self._add("agreement", agreement.on_logits(name, network, self.device, dtype, made))
-        if plan.profile:
-            self.say(f"{name}: profile")
-            batch = max(plan.batches or [1])
-            text = profiling.table(network, self.device, self.half, batch)
-            self.profile += f"{name}, {precision_name(self.half)}, batch {batch}\n{text}\n"
+            self._try("agreement", name, partial(self._logits, name, network, dtype))
+        if self.plan.profile:
+            self._try("profile", name, lambda: self._profile(name, network))
         if "memory" in parts:
-            self.say(f"{name}: memory on a large volume")
-            row = large.measure(name, self.plan.device)
-            self._add("memory", {"model": name, **row})
+            self._try("memory", name, lambda: self._memory(name))
+
+    def _try(self, part: str, name: str, measure: Callable[[], None]) -> None:
+        """Measure; where the memory of the GPU is too small, that is what the report says.
+
+        Whatever the part had on the GPU is given back, to other processes, too.
+        """
+        try:
+            measure()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self._add(part, {"model": name, "out_of_memory": True})
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _builtin_runs(self) -> None:
+        self.say("builtin: runs")
+        model = load_model(BUILTIN, self.plan.device)
+        # Its masks are real, but it never saw a column: it is told where that ends.
+        made = phantom.column(*self._size(BUILTIN))
+        row = runs.measure(model, made, self.device, self.plan.rounds, limited=True)
+        self._add("runs", row)
+
+    def _encode(self, name: str, network: SlideSam) -> None:
+        self.say(f"{name}: encoding")
+        batches = self.plan.batches or ([1, 2, 4, 8] if self.device.type == "cuda" else [1])
+        rows = encoding.measure(
+            name, network, self.device, self.dtypes, batches, self.plan.rounds, self.rates
+        )
+        self._add("encode", *rows)
+
+    def _runs(self, name: str, network: SlideSam) -> None:
+        self.say(f"{name}: runs")
+        made = phantom.column(*self._size(self.device.type))
+        model = subjects.as_model(network, name, self.device, self.half)
+        row = runs.measure(phantom.LedModel(model, made), made, self.device, self.plan.rounds)
+        self._add("runs", row)
+        self._published(row)
+
+    def _logits(self, name: str, network: SlideSam, dtype: torch.dtype) -> None:
+        self.say(f"{name}: logits in {precision_name(dtype)}")
+        made = phantom.column((3, 512, 512), 3)
+        self._add("agreement", agreement.on_logits(name, network, self.device, dtype, made))
+
+    def _profile(self, name: str, network: SlideSam) -> None:
+        self.say(f"{name}: profile")
+        batch = max(self.plan.batches or [1])
+        text = profiling.table(network, self.device, self.half, batch)
+        self.profile += f"{name}, {precision_name(self.half)}, batch {batch}\n{text}\n"
+        self.keep()
+
+    def _memory(self, name: str) -> None:
+        self.say(f"{name}: memory on a large volume")
+        self._add("memory", {"model": name, **large.measure(name, self.plan.device)})
 
     def _published(self, run: dict[str, Any]) -> None:
         """The same object by the published predictor, which encodes the whole volume first."""
         rows = [r for r in self.report.get("encode", []) if r["model"] == run["model"]]
-        original = next((r for r in rows if r["network"] == encoding.ORIGINAL), None)
-        if original is None:
+        original = next((r for r in rows if r.get("network") == encoding.ORIGINAL), None)
+        if original is None or "seconds" not in original:
             return
         # The first and the last slice are never the middle of a window there.
         before = (run["shape"][0] - 2) * original["seconds"]
@@ -165,15 +212,19 @@ class Suite:
             return
         names = [BUILTIN, plan.checkpoint] if plan.checkpoint else [BUILTIN]
         for name, half in itertools.product(names, map(precision_name, self.halves)):
-            self.say(f"{Path(name).name}: masks in {half}")
-            both = [load_model(name, plan.device, each) for each in ("float32", half)]
-            row = agreement.on_volumes(both, plan.manifest, plan.cases, plan.limit)
-            self._add("agreement", row)
+            self._try("agreement", Path(name).name, partial(self._volumes, name, half))
+
+    def _volumes(self, name: str, half: str) -> None:
+        plan = self.plan
+        self.say(f"{Path(name).name}: masks in {half}")
+        both = [load_model(name, plan.device, each) for each in ("float32", half)]
+        self._add("agreement", agreement.on_volumes(both, plan.manifest, plan.cases, plan.limit))
 
     def _size(self, what: str) -> tuple[tuple[int, int, int], int]:
         depth, slices = DEPTHS.get(what, DEPTHS["gpu"])
         slices = self.plan.slices or slices
         return self.plan.shape or (max(depth, slices + 20), 512, 512), slices
 
-    def _add(self, part: str, row: dict[str, Any]) -> None:
-        self.report.setdefault(part, []).append(row)
+    def _add(self, part: str, *rows: dict[str, Any]) -> None:
+        self.report.setdefault(part, []).extend(rows)
+        self.keep()

@@ -30,22 +30,26 @@ def _machine(found: dict[str, Any]) -> str:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[Line]:
-    for row in report.get("encode", []):
-        yield from _encoding(row)
-    for row in report.get("runs", []):
-        yield from _run(row)
-    for row in report.get("published", []):
-        yield from _published(row)
-    for row in report.get("memory", []):
-        yield from _memory(row)
-    for row in report.get("agreement", []):
-        yield from _agreement(row)
+    for part, lines in _PARTS.items():
+        for row in report.get(part, []):
+            yield from (_too_large(part, row) if row.get("out_of_memory") else lines(row))
+    for row in report.get("profile", []):  # its figures are in a file of their own
+        yield from _too_large("profile", row)
     if "startup" in report:
         yield from _startup(report["startup"])
 
 
+def _too_large(part: str, row: dict[str, Any]) -> Iterator[Line]:
+    what = _encoder(row) if "batch" in row else part
+    yield what, row["model"], row.get("precision", ""), "-", "the memory of the GPU is too small"
+
+
+def _encoder(row: dict[str, Any]) -> str:
+    return f"encode a window, {row['network']}, batch {row['batch']}"
+
+
 def _encoding(row: dict[str, Any]) -> Iterator[Line]:
-    what = f"encode a window, {row['network']}, batch {row['batch']}"
+    what = _encoder(row)
     notes = []
     if "times_original" in row:
         notes.append(f"{row['times_original']:.1f} x the original")
@@ -104,6 +108,15 @@ def _startup(row: dict[str, Any]) -> Iterator[Line]:
     yield "import SlideSAMLib", "", "", _seconds(row["import_slidesamlib_s"]), torch
     yield "import PyTorch", "", "", _seconds(row["import_torch_s"]), ""
     yield "load the model", "builtin", "", _seconds(row["load_builtin_s"]), "PyTorch is there"
+
+
+_PARTS = {
+    "encode": _encoding,
+    "runs": _run,
+    "published": _published,
+    "memory": _memory,
+    "agreement": _agreement,
+}
 
 
 def _seconds(value: float) -> str:

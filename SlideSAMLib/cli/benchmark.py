@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the table, write the JSON file."""
+    """Measure, write the files part by part, print the table of what there is at the end."""
     from ..benchmark import table
     from ..benchmark.suite import Suite
     from .outputs import check_different, check_writable, write_together
@@ -92,17 +92,29 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(args)
     if any(name.startswith("vit") for name in plan.models) and not find_spec("segment_anything"):
         raise InputError("The vit models need segment-anything: pip install segment-anything==1.0.")
-    suite = Suite(plan, lambda text: print(f"measuring {text}", file=sys.stderr))
-    report = {"command": shlex.join(["slidesam", "benchmark", *_options(args)]), **suite.run()}
-    writers: dict[Path, Callable[[Path], object]] = {}
-    if args.json is not None:
-        content = json.dumps(report, indent=1) + "\n"
-        writers[args.json] = lambda path: path.write_text(content, encoding="utf-8")
-    if args.profile is not None:
-        writers[args.profile] = lambda path: path.write_text(suite.profile, encoding="utf-8")
-    write_together(writers)
-    print(table.text(report))
+    command = shlex.join(["slidesam", "benchmark", *_options(args)])
+
+    def say(text: str) -> None:
+        print(f"measuring {text}", file=sys.stderr)
+
+    def keep() -> None:
+        """Write what is measured so far: the next part may fail after an hour."""
+        report = json.dumps({"command": command, **suite.report}, indent=1) + "\n"
+        texts = {args.json: report, args.profile: suite.profile}
+        write_together({path: _writer(text) for path, text in texts.items() if path is not None})
+
+    suite = Suite(plan, say, keep)
+    try:
+        suite.run()
+        keep()
+    finally:
+        if suite.report.keys() != {"machine"}:
+            print(table.text(suite.report))
     return 0
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def make_plan(args: argparse.Namespace) -> Plan:

@@ -15,9 +15,14 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ..errors import SlideSAMError
+from ..memory import out_of_memory
 from .stopping import Terminated, signals_as_interrupts
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+TOO_LARGE = (
+    "The memory of the GPU is too small: choose the device cpu, a smaller model or, in training, a "
+    "smaller batch."
+)
 
 COMMANDS = {
     "segment": ("SlideSAMLib.cli.segment", "segment an image from prompts on one or more slices"),
@@ -85,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     except (SlideSAMError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: {TOO_LARGE}", file=sys.stderr)
         return BAD_INPUT
 
 

@@ -105,13 +105,13 @@ def quick_model(monkeypatch):
 @pytest.fixture
 def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
     """The widget, set up as Slicer does; closed with nothing left behind."""
-    from SlideSAMBridge import work, worker
+    from SlideSAMBridge import shelf, worker
 
     from Testing.host.pythonqt_rules import qt
 
     monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(worker, "_shared", worker.Worker())
-    work.shared_shelf.__init__()
+    shelf.shared_shelf.__init__()
     parent = qt.QWidget()
     qt.QVBoxLayout(parent)
     widget = slidesam.SlideSAMWidget(parent)
@@ -128,12 +128,12 @@ def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
 @pytest.fixture
 def stage_of(session, gl, quick_model):
     """Makes stages, and closes them: with nothing left behind, and no swallowed exception."""
-    from SlideSAMBridge import work, worker
+    from SlideSAMBridge import shelf, worker
 
     from Testing.slicer.effect_stage import Stage
 
     worker._shared, before = worker.Worker(), worker._shared
-    work.shared_shelf.__init__()
+    shelf.shared_shelf.__init__()
     stages = []
 
     def make(*arguments, ratio=1.0, **options):

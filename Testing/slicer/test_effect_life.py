@@ -266,11 +266,11 @@ def test_reload(kept_modules, busy, quick_model):
 
 def test_the_preferred_size_of_the_cache_counts(stage_of, slidesam):
     """Also where nobody has opened the module's panel."""
-    from SlideSAMBridge import preferences, work
+    from SlideSAMBridge import preferences, shelf
 
     preferences.change(cache_mib=64)
     stage_of()
-    assert work.shared_shelf.cache().max_bytes == 64 * 2**20
+    assert shelf.shared_shelf.cache().max_bytes == 64 * 2**20
     assert slidesam.SlideSAMLogic()._cache().max_bytes == 64 * 2**20
 
 

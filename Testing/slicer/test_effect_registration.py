@@ -80,7 +80,7 @@ def test_parameters_have_defaults_and_are_text(stage_of):
 def test_model_device_and_precision_follow_the_preferences(stage_of):
     """Later choices count, too, until a script or the panel has chosen something for the scene."""
     from SlideSAMBridge import preferences
-    from SlideSAMBridge.work import ModelChoice
+    from SlideSAMBridge.shelf import ModelChoice
 
     stage = stage_of(model="")
     assert stage.interaction.options.choice == ModelChoice("builtin", "auto", "auto")

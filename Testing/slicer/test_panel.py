@@ -328,12 +328,12 @@ def test_the_examples_can_be_copied(panel):
 
 
 def test_choices_are_kept(panel, session, gl, quick_model):
-    from SlideSAMBridge import preferences, work
+    from SlideSAMBridge import preferences, shelf
 
     find(panel, "SlideSAMDevice").setCurrentIndex(1)
     find(panel, "SlideSAMCache").value = 64
     assert preferences.read() == preferences.Preferences("builtin", "cpu", "auto", 64)
-    assert work.shared_shelf.cache().max_bytes == 64 * 2**20
+    assert shelf.shared_shelf.cache().max_bytes == 64 * 2**20
     slicer.app.userSettings().setValue("SlideSAM/cache_mib", "many")
     assert preferences.cache_bytes() is None
 
