@@ -219,7 +219,7 @@ def load_builtin(
     """Load the built-in model from a file.
 
     Precision 'auto' is float16 on CUDA, where bfloat16 gains nothing over it: the masks agree with
-    those of float32 to a Dice of 0.9999, those of bfloat16 to 0.998 (`slidesam benchmark --models
+    those of float32 to a Dice of 0.9997, those of bfloat16 to 0.998 (`slidesam benchmark --models
     builtin --parts agreement --precisions float16 bfloat16 --limit 3 --data MANIFEST`). Elsewhere
     it is what `choose_precision` says. Raises InputError for a device or precision that is not
     there, ModelError for a file that cannot be used.
