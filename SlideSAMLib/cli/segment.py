@@ -56,6 +56,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="grey values that the model sees; default: chosen from the image",
     )
+    group.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("K", "J", "I"),
+        help="voxel size in mm along k, j, i, instead of the file's own",
+    )
     group.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
     group.add_argument(
         "--fill-non-finite", type=float, metavar="VALUE", help="replace NaN and infinite voxels"
@@ -99,12 +106,16 @@ def read_image(args: argparse.Namespace) -> ImageVolume:
     """Read IMAGE as the arguments of `add_image_arguments` say."""
     from .. import volumes
 
-    return volumes.read_image(
+    image = volumes.read_image(
         args.image,
         series=args.series,
         allow_labels=args.allow_labels,
         fill_non_finite=args.fill_non_finite,
+        spacing=args.spacing,
     )
+    if image.note:
+        print(f"note: {image.note}", file=sys.stderr)
+    return image
 
 
 def segment_image(
