@@ -8,6 +8,10 @@ CT_WINDOW = (-200.0, 400.0)  # soft tissue and bone in Hounsfield units, as publ
 CT_AIR = -500.0  # nothing but CT stores air as far below zero ...
 CT_LEAST_AIR = 0.001  # ... on this share of the voxels: resampled MR rings, but on few of them
 CT_LEAST_SHARE = 0.01  # share of the voxels that must lie inside CT_WINDOW
+# What lies outside is noise of air or metal in a CT, and most of the grey values elsewhere ...
+CT_RANGE = (-1500.0, 4000.0)
+CT_MOST_OUTSIDE = 0.05  # ... on this share of the voxels,
+CT_PADDING = 0.01  # without single values on this share: what is outside the field of view
 PERCENTILES = (0.5, 99.5)
 SAMPLES = 1_000_000
 
@@ -29,10 +33,11 @@ def value_range(volume: np.ndarray) -> tuple[float, float] | None:
 def automatic_window(volume: np.ndarray) -> tuple[float, float]:
     """Choose (low, high) in image units for a real 3D array (K, J, I).
 
-    Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air) and at
-    least 1 % lie strictly inside -200..400; they get (-200, 400). All other data
-    get the percentiles 0.5 and 99.5 of at most about a million evenly spaced finite voxels, or
-    their full range where these coincide (a nearly empty image).
+    Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air), at
+    least 1 % lie strictly inside -200..400 and at most 5 % outside -1500..4000, padding not
+    counted; they get (-200, 400). All other data get the percentiles 0.5 and 99.5 of at most about
+    a million evenly spaced finite voxels, or their full range where these coincide (a nearly empty
+    image).
 
     Always low < high, except where all finite voxels have one value: (value, value), and (0, 0)
     where no voxel is finite.
@@ -41,16 +46,24 @@ def automatic_window(volume: np.ndarray) -> tuple[float, float]:
     if extremes is None:
         return (0.0, 0.0)
     sample = _sample(volume)
-    if extremes[0] <= CT_AIR and sample.size:
-        inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
-        air = sample <= CT_AIR
-        if inside.mean() >= CT_LEAST_SHARE and air.mean() >= CT_LEAST_AIR:
-            return CT_WINDOW
+    if extremes[0] <= CT_AIR and sample.size and _is_ct(sample):
+        return CT_WINDOW
     if sample.size:
         low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
         if low < high:
             return (low, high)
     return extremes
+
+
+def _is_ct(sample: np.ndarray) -> bool:
+    """Whether the voxels of a sample are Hounsfield units, see `automatic_window`."""
+    inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
+    if inside.mean() < CT_LEAST_SHARE or (sample <= CT_AIR).mean() < CT_LEAST_AIR:
+        return False
+    outside = sample[(sample < CT_RANGE[0]) | (sample > CT_RANGE[1])]
+    counts = np.unique(outside, return_counts=True)[1]
+    counts = counts[counts < CT_PADDING * sample.size]
+    return bool(counts.sum() <= CT_MOST_OUTSIDE * sample.size)
 
 
 def _sample(volume: np.ndarray) -> np.ndarray:
