@@ -14,6 +14,9 @@ CT_MOST_OUTSIDE = 0.05  # ... on this share of the voxels,
 CT_PADDING = 0.01  # without single values on this share: what is outside the field of view
 PERCENTILES = (0.5, 99.5)
 SAMPLES = 1_000_000
+# A window that float32 shows as it is: so many of its values lie inside, and its width is between.
+FINE = 4096
+WIDTHS = (1e-30, 1e30)
 
 
 def value_range(volume: np.ndarray) -> tuple[float, float] | None:
@@ -53,6 +56,20 @@ def automatic_window(volume: np.ndarray) -> tuple[float, float]:
         if low < high:
             return (low, high)
     return extremes
+
+
+def shown_window(window: tuple[float, float], dtype: np.dtype) -> tuple[float, float]:
+    """The float32 values that the ends of a window (low, high) get in slices of this dtype.
+
+    The window itself, or (0, 1) where float32 could not tell the values inside apart: integers
+    and floating point numbers that are wider and are large for their differences, or beyond it.
+    """
+    if np.can_cast(dtype, np.float32):
+        return window
+    low, high = window
+    step = max(abs(low), abs(high)) * float(np.finfo(np.float32).eps)  # between two values
+    fine = WIDTHS[0] < high - low < WIDTHS[1] and high - low >= FINE * step
+    return window if fine else (0.0, 1.0)
 
 
 def _is_ct(sample: np.ndarray) -> bool:
