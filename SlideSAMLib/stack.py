@@ -61,13 +61,17 @@ class Stack:
         key: Hashable | None = None,
     ) -> None:
         volume = np.asarray(volume)
-        _check_volume(volume)
+        extremes = _checked_range(volume)
         if isinstance(axis, bool) or axis not in (0, 1, 2):
             raise InputError(f"The slide axis must be 0, 1 or 2, not {axis!r}.")
         self.axis = int(axis)
         gap, row, column = _reorder(_checked_spacing(spacing), self.axis)
         self.spacing = (gap, row, column)
-        self.intensity = _checked_window(window, volume)
+        self.intensity = (
+            automatic_window(volume, extremes)
+            if window is None
+            else _checked_window(window, volume)
+        )
         self.shown = shown_window(self.intensity, volume.dtype)
         self._view = np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
         self.slices, self.height, self.width = self._view.shape
@@ -203,7 +207,8 @@ class _Planes(Sequence):
         return values if dtype is None else values.astype(dtype, copy=bool(copy))
 
 
-def _check_volume(volume: np.ndarray) -> None:
+def _checked_range(volume: np.ndarray) -> tuple[float, float]:
+    """The value range of a volume that can be used."""
     if volume.ndim != 3:
         raise InputError(
             f"The volume must be 3D with one value per voxel, but it has the shape {volume.shape}."
@@ -223,6 +228,7 @@ def _check_volume(volume: np.ndarray) -> None:
             f"The volume is constant: every voxel is {extremes[0]:g}, so there is nothing to "
             "segment."
         )
+    return extremes
 
 
 def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
@@ -235,9 +241,7 @@ def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     return values
 
 
-def _checked_window(window: Sequence[float] | None, volume: np.ndarray) -> tuple[float, float]:
-    if window is None:
-        return automatic_window(volume)
+def _checked_window(window: Sequence[float], volume: np.ndarray) -> tuple[float, float]:
     try:
         values = tuple(float(v) for v in window)
     except (TypeError, ValueError):

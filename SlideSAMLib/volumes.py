@@ -121,8 +121,7 @@ def read_image(
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
         note = ""
-    array = sitk.GetArrayFromImage(image)
-    array = _finite(array, path, fill_non_finite, hidden)
+    array = _finite(_voxels(image), path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
             f"{path} looks like a label map, not like an image: give the CT or MR image, or "
@@ -130,6 +129,21 @@ def read_image(
         )
     geometry = Geometry.of(image)
     return ImageVolume(array, geometry.spacing[::-1], geometry, path, note)
+
+
+class _Memory:
+    """The memory of an image as numpy takes it, without a copy: its arrays keep it alive."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self.image = image
+        view = sitk.GetArrayViewFromImage(image)  # nobody else has this memory after it
+        interface = view.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}  # writable
+
+
+def _voxels(image: sitk.Image) -> np.ndarray:
+    """The voxels (K, J, I) of an image that nobody changes from now on."""
+    return np.asarray(_Memory(image))
 
 
 def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
@@ -181,7 +195,7 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     check_lattice(geometry, path)
     if mask.shape != geometry.size[::-1]:
         raise InputError(f"The mask has the shape {mask.shape}, the image {geometry.size[::-1]}.")
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image = sitk.GetImageFromArray(np.asarray(mask, bool).view(np.uint8))
     geometry.apply(image)
     if suffix == ".seg.nrrd":
         for key, value in _segmentation_fields(geometry.size, name or stem(path)).items():
