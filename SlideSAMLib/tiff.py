@@ -21,11 +21,11 @@ METRIC = (2, 3)  # inch and cm, values of UNIT: ITK knows the size of the pixels
 LSM = ".lsm"  # TIFF files whose spacing ITK reads
 MILLIMETRES = {
     "a": 1e-7,
-    "å": 1e-7,
+    "\N{LATIN SMALL LETTER A WITH RING ABOVE}": 1e-7,
     "nm": 1e-6,
     "um": 1e-3,
-    "µm": 1e-3,  # U+00B5
-    "μm": 1e-3,  # U+03BC
+    "\N{MICRO SIGN}m": 1e-3,
+    "\N{GREEK SMALL LETTER MU}m": 1e-3,
     "micron": 1e-3,
     "microns": 1e-3,
     "micrometer": 1e-3,
@@ -106,7 +106,7 @@ def _read(path: Path) -> Pages | None:
 def _imagej(text: str, tags: dict[int, str | float]) -> Pages:
     """Lines of KEY=VALUE; lengths are in `unit`, that of the pixels, too, unless UNIT has one."""
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    unit = MILLIMETRES.get(fields.get("unit", "").replace(r"\u00B5", "µ").strip().lower())
+    unit = MILLIMETRES.get(fields.get("unit", "").replace(r"\u00B5", "u").strip().lower())
     spacing: Sizes = (None, None, None)
     if unit is not None:
         column, row = (_positive(tags.get(t, 1.0)) for t in (COLUMN_RESOLUTION, ROW_RESOLUTION))
@@ -121,13 +121,13 @@ def _imagej(text: str, tags: dict[int, str | float]) -> Pages:
 
 
 def _ome(text: str) -> Pages | None:
-    """The attributes of the first image's Pixels; lengths are in µm unless they have a unit."""
+    """The attributes of the first image's Pixels; lengths are in um unless they have a unit."""
     pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
     if pixels is None:
         return None
     found = re.findall(r"(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", pixels[1])
     fields = {name: html.unescape(double or single) for name, double, single in found}
-    units = (MILLIMETRES.get(fields.get(f"PhysicalSize{a}Unit", "µm").lower()) for a in "XYZ")
+    units = (MILLIMETRES.get(fields.get(f"PhysicalSize{a}Unit", "um").lower()) for a in "XYZ")
     spacing = tuple(
         _length(fields.get(f"PhysicalSize{axis}"), unit)
         for axis, unit in zip("XYZ", units, strict=True)

@@ -126,6 +126,8 @@ def test_one_channel_of_several_in_a_file_of_its_own_is_read(tmp_path: Path) -> 
          (1.5e-3, PIXEL * 1e-3, PIXEL * 1e-3)),
         (imagej("slices=8\nunit=\\u00B5m\nspacing=1.5\n"), 10_000 / PIXEL, CM,
          (1.5e-3, PIXEL * 1e-3, PIXEL * 1e-3)),
+        (imagej("slices=8\nunit=\N{MICRO SIGN}m\nspacing=1.5\n"), 1 / PIXEL, NO_UNIT,
+         (1.5e-3, PIXEL * 1e-3, PIXEL * 1e-3)),
         (imagej("slices=8\nunit=mm\nspacing=3\n"), None, NO_UNIT, (3.0, 1.0, 1.0)),
     ],
 )  # fmt: skip
