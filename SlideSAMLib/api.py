@@ -84,9 +84,27 @@ def segment(
     """
     start = time.perf_counter()
     stack = Stack(volume, axis=axis, spacing=spacing, window=window)
+    result = segment_stack(stack, prompts, first, last, model, settings, cache, progress, cancelled)
+    result.seconds["total"] = time.perf_counter() - start
+    return result
+
+
+def segment_stack(
+    stack: Stack,
+    prompts: SlicePrompt | Iterable[SlicePrompt],
+    first: int | None = None,
+    last: int | None = None,
+    model: SliceModel | str | os.PathLike | None = None,
+    settings: SlideSettings | None = None,
+    cache: EmbeddingCache | None = None,
+    progress: Callable[[int, int | None, FinishedSlice], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> SlideResult:
+    """`segment` for those who have the stack of the volume; the same arguments and errors."""
+    start = time.perf_counter()
     prompts = [prompts] if isinstance(prompts, SlicePrompt) else prompts
     slider = Slider(stack, prompts, _loaded(model), first, last, settings, cache, cancelled)
-    mask = np.zeros(np.shape(volume), bool)
+    mask = np.zeros(stack.volume_shape, bool)
     stacked = stack.from_volume(mask)  # a view: what is written to it is in the mask
     confidence: dict[int, float] = {}
     for finished in slider.run():

@@ -8,8 +8,15 @@ CT_WINDOW = (-200.0, 400.0)  # soft tissue and bone in Hounsfield units, as publ
 CT_AIR = -500.0  # nothing but CT stores air as far below zero ...
 CT_LEAST_AIR = 0.001  # ... on this share of the voxels: resampled MR rings, but on few of them
 CT_LEAST_SHARE = 0.01  # share of the voxels that must lie inside CT_WINDOW
+# What lies outside is noise of air or metal in a CT, and most of the grey values elsewhere ...
+CT_RANGE = (-1500.0, 4000.0)
+CT_MOST_OUTSIDE = 0.05  # ... on this share of the voxels,
+CT_PADDING = 0.01  # without single values on this share: what is outside the field of view
 PERCENTILES = (0.5, 99.5)
 SAMPLES = 1_000_000
+# A window that float32 shows as it is: so many of its values lie inside, and its width is between.
+FINE = 4096
+WIDTHS = (1e-30, 1e30)
 
 
 def value_range(volume: np.ndarray) -> tuple[float, float] | None:
@@ -26,31 +33,58 @@ def value_range(volume: np.ndarray) -> tuple[float, float] | None:
     return (low, high) if low <= high else None
 
 
-def automatic_window(volume: np.ndarray) -> tuple[float, float]:
+def automatic_window(
+    volume: np.ndarray, extremes: tuple[float, float] | None = None
+) -> tuple[float, float]:
     """Choose (low, high) in image units for a real 3D array (K, J, I).
 
-    Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air) and at
-    least 1 % lie strictly inside -200..400; they get (-200, 400). All other data
-    get the percentiles 0.5 and 99.5 of at most about a million evenly spaced finite voxels, or
-    their full range where these coincide (a nearly empty image).
+    extremes : its `value_range`, from those who know it already.
+
+    Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air), at
+    least 1 % lie strictly inside -200..400 and at most 5 % outside -1500..4000, padding not
+    counted; they get (-200, 400). All other data get the percentiles 0.5 and 99.5 of at most about
+    a million evenly spaced finite voxels, or their full range where these coincide (a nearly empty
+    image).
 
     Always low < high, except where all finite voxels have one value: (value, value), and (0, 0)
     where no voxel is finite.
     """
-    extremes = value_range(volume)
+    extremes = value_range(volume) if extremes is None else extremes
     if extremes is None:
         return (0.0, 0.0)
     sample = _sample(volume)
-    if extremes[0] <= CT_AIR and sample.size:
-        inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
-        air = sample <= CT_AIR
-        if inside.mean() >= CT_LEAST_SHARE and air.mean() >= CT_LEAST_AIR:
-            return CT_WINDOW
+    if extremes[0] <= CT_AIR and sample.size and _is_ct(sample):
+        return CT_WINDOW
     if sample.size:
         low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
         if low < high:
             return (low, high)
     return extremes
+
+
+def shown_window(window: tuple[float, float], dtype: np.dtype) -> tuple[float, float]:
+    """The float32 values that the ends of a window (low, high) get in slices of this dtype.
+
+    The window itself, or (0, 1) where float32 could not tell the values inside apart: integers
+    and floating point numbers that are wider and are large for their differences, or beyond it.
+    """
+    if np.can_cast(dtype, np.float32):
+        return window
+    low, high = window
+    step = max(abs(low), abs(high)) * float(np.finfo(np.float32).eps)  # between two values
+    fine = WIDTHS[0] < high - low < WIDTHS[1] and high - low >= FINE * step
+    return window if fine else (0.0, 1.0)
+
+
+def _is_ct(sample: np.ndarray) -> bool:
+    """Whether the voxels of a sample are Hounsfield units, see `automatic_window`."""
+    inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
+    if inside.mean() < CT_LEAST_SHARE or (sample <= CT_AIR).mean() < CT_LEAST_AIR:
+        return False
+    outside = sample[(sample < CT_RANGE[0]) | (sample > CT_RANGE[1])]
+    counts = np.unique(outside, return_counts=True)[1]
+    counts = counts[counts < CT_PADDING * sample.size]
+    return bool(counts.sum() <= CT_MOST_OUTSIDE * sample.size)
 
 
 def _sample(volume: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ class Window:
     planes : the slices before, centre and after, each float32 (H, W), finite, clipped to the
         intensity window of the volume. A stack reads each when it is asked for; nobody writes.
     spacing : (slice gap, row height, column width) in mm.
-    intensity : (low, high), the window that the slices were clipped to, in image units.
+    intensity : (low, high), the values of `planes` at the ends of that window; those of the image
+        wherever float32 can hold them.
     key : identifies stack and centre for caches.
     slice_keys : identify the voxels of each slice, for models that keep what they make of a slice
         for the other windows that hold it; empty where nobody knows.

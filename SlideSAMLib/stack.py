@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .intensity import automatic_window, value_range
+from .intensity import automatic_window, shown_window, value_range
 from .protocol import Window
 
 _anonymous = itertools.count()
@@ -41,6 +41,7 @@ class Stack:
     slices, height, width : int
     spacing : (gap, row, column) in mm
     intensity : (low, high) in image units
+    shown : (low, high), what these are in slices and windows, see `intensity.shown_window`
     axis : int
     key : hashable; covers the axis, the spacing and the intensity window too
 
@@ -60,13 +61,18 @@ class Stack:
         key: Hashable | None = None,
     ) -> None:
         volume = np.asarray(volume)
-        _check_volume(volume)
+        extremes = _checked_range(volume)
         if isinstance(axis, bool) or axis not in (0, 1, 2):
             raise InputError(f"The slide axis must be 0, 1 or 2, not {axis!r}.")
         self.axis = int(axis)
         gap, row, column = _reorder(_checked_spacing(spacing), self.axis)
         self.spacing = (gap, row, column)
-        self.intensity = _checked_window(window, volume)
+        self.intensity = (
+            automatic_window(volume, extremes)
+            if window is None
+            else _checked_window(window, volume)
+        )
+        self.shown = shown_window(self.intensity, volume.dtype)
         self._view = np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
         self.slices, self.height, self.width = self._view.shape
         identity = ("anonymous", next(_anonymous)) if key is None else ("named", key)
@@ -90,7 +96,7 @@ class Stack:
     def slice(self, index: int) -> np.ndarray:
         """One slice, clipped to the intensity window: float32 (height, width), all finite.
 
-        Voxels that are not finite become the low end of the window.
+        Its values go from shown[0] to shown[1]; voxels that are not finite become shown[0].
         Raises InputError where `index` is not inside 0..slices-1.
         """
         self._check(index)
@@ -116,7 +122,11 @@ class Stack:
         # Clip wide types before they become float32, so that nothing overflows to infinity.
         values = plane.astype(np.float64)
         values[~np.isfinite(values)] = low
-        out[...] = np.clip(values, low, high, out=values)
+        np.clip(values, low, high, out=values)
+        if self.shown != self.intensity:
+            values -= low
+            values /= high - low
+        out[...] = values
 
     def window(self, centre: int) -> Window:
         """The three slices around `centre`; at the ends of the volume the edge slice repeats."""
@@ -138,7 +148,7 @@ class Stack:
             around = wanted[centre]
             keys = tuple((self.key, index) for index in around)
             planes = _Planes(reading, around)
-            found.append(Window(planes, self.spacing, self.intensity, (self.key, centre), keys))
+            found.append(Window(planes, self.spacing, self.shown, (self.key, centre), keys))
         return found
 
     def to_volume(self, stacked: np.ndarray) -> np.ndarray:
@@ -197,7 +207,8 @@ class _Planes(Sequence):
         return values if dtype is None else values.astype(dtype, copy=bool(copy))
 
 
-def _check_volume(volume: np.ndarray) -> None:
+def _checked_range(volume: np.ndarray) -> tuple[float, float]:
+    """The value range of a volume that can be used."""
     if volume.ndim != 3:
         raise InputError(
             f"The volume must be 3D with one value per voxel, but it has the shape {volume.shape}."
@@ -217,6 +228,7 @@ def _check_volume(volume: np.ndarray) -> None:
             f"The volume is constant: every voxel is {extremes[0]:g}, so there is nothing to "
             "segment."
         )
+    return extremes
 
 
 def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
@@ -229,9 +241,7 @@ def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     return values
 
 
-def _checked_window(window: Sequence[float] | None, volume: np.ndarray) -> tuple[float, float]:
-    if window is None:
-        return automatic_window(volume)
+def _checked_window(window: Sequence[float], volume: np.ndarray) -> tuple[float, float]:
     try:
         values = tuple(float(v) for v in window)
     except (TypeError, ValueError):

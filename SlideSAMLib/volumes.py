@@ -7,7 +7,7 @@ order (I, J, K; LPS) so that nothing is converted on the way from the image to i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import SimpleITK as sitk
 
-from . import dicom, labelmaps, nifti
+from . import dicom, labelmaps, nifti, tiff
 from .errors import InputError
 from .formats import OUTPUT_SUFFIXES
 
@@ -69,12 +69,14 @@ class ImageVolume:
 
     array : (K, J, I), the pixel type of the file.
     spacing : (sk, sj, si) in mm.
+    note : a sentence about what the file does not say and was taken for granted, without a stop.
     """
 
     array: np.ndarray
     spacing: tuple[float, float, float]
     geometry: Geometry
     path: Path
+    note: str = ""
 
 
 def read_image(
@@ -82,6 +84,7 @@ def read_image(
     series: str | None = None,
     allow_labels: bool = False,
     fill_non_finite: float | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> ImageVolume:
     """Read a 3D scalar image from a file or from a folder with one DICOM series.
 
@@ -91,34 +94,64 @@ def read_image(
     series : SeriesInstanceUID, needed where a folder holds several series
     allow_labels : take a label map as if it were an image
     fill_non_finite : value for NaN and infinite voxels; None refuses them
+    spacing : (sk, sj, si) in mm instead of what the file says, or does not say
 
     Raises
     ------
     InputError
         The file is missing or no image, it is not a 3D scalar image, it looks like a label map,
-        it has non-finite voxels or their value cannot be used, or the DICOM folder is empty,
-        ambiguous, damaged or not a straight stack of slices.
+        it holds several channels or times, it has non-finite voxels or their value cannot be used,
+        the DICOM folder is empty, ambiguous, damaged or not a straight stack of slices, or the
+        spacing is none.
     """
     path = Path(path)
     if fill_non_finite is not None and not np.isfinite(fill_non_finite):
         raise InputError(f"--fill-non-finite must be a finite number, not {fill_non_finite:g}.")
+    if spacing is not None:
+        spacing = _checked_spacing(spacing)
     if not path.exists():
         raise InputError(f"There is no file {path}.")
-    hidden = None
+    hidden, note = None, ""
     with _quiet_itk():
         if path.is_dir():
             image = dicom.read_series(path, series)
         else:
             image, hidden = _read_file(path)
-    array = sitk.GetArrayFromImage(image)
-    array = _finite(array, path, fill_non_finite, hidden)
+            note = tiff.put_spacing(image, path)
+    if spacing is not None:
+        image.SetSpacing(spacing[::-1])
+        note = ""
+    array = _finite(_voxels(image), path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
             f"{path} looks like a label map, not like an image: give the CT or MR image, or "
             "--allow-labels if it really is one."
         )
     geometry = Geometry.of(image)
-    return ImageVolume(array, geometry.spacing[::-1], geometry, path)
+    return ImageVolume(array, geometry.spacing[::-1], geometry, path, note)
+
+
+class _Memory:
+    """The memory of an image as numpy takes it, without a copy: its arrays keep it alive."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self.image = image
+        view = sitk.GetArrayViewFromImage(image)  # nobody else has this memory after it
+        interface = view.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}  # writable
+
+
+def _voxels(image: sitk.Image) -> np.ndarray:
+    """The voxels (K, J, I) of an image that nobody changes from now on."""
+    return np.asarray(_Memory(image))
+
+
+def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
+    values = tuple(float(value) for value in spacing)
+    if len(values) != 3 or not all(0 < value < np.inf for value in values):
+        given = " ".join(f"{value:g}" for value in values)
+        raise InputError(f"--spacing must be three positive numbers in mm, K J I, not {given}.")
+    return values
 
 
 def output_suffix(path: str | Path) -> str:
@@ -162,7 +195,7 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     check_lattice(geometry, path)
     if mask.shape != geometry.size[::-1]:
         raise InputError(f"The mask has the shape {mask.shape}, the image {geometry.size[::-1]}.")
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image = sitk.GetImageFromArray(np.asarray(mask, bool).view(np.uint8))
     geometry.apply(image)
     if suffix == ".seg.nrrd":
         for key, value in _segmentation_fields(geometry.size, name or stem(path)).items():
@@ -260,6 +293,7 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
             f"{path} is a {len(size)}D image ({' x '.join(map(str, size))}): save the one 3D "
             "volume that you want to segment."
         )
+    tiff.check_pages(path, size[2])
 
 
 def _finite(

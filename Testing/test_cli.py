@@ -8,12 +8,14 @@ import signal
 import stat
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SlideSAMLib import intensity, stack, volumes
 from SlideSAMLib.cli import outputs
 from SlideSAMLib.cli.stopping import signals_as_interrupts
 from Testing.cli_tools import (
@@ -81,6 +83,40 @@ def test_x_and_y_are_the_remaining_itk_indices(
     assert outcome.code == 0, outcome.err
     found = read_mask(tmp_path / "out.nrrd")
     assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.97
+
+
+def test_the_image_is_searched_once_and_gone_before_the_mask_is_written(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched, held, alive = [], [], []
+    search, read, write = stack.value_range, volumes.read_image, volumes.write_mask
+
+    def counted(volume: np.ndarray) -> tuple[float, float] | None:
+        searched.append(volume.shape)
+        return search(volume)
+
+    def watched(*args: object, **options: object) -> volumes.ImageVolume:
+        image = read(*args, **options)
+        held.append(weakref.ref(image.array))
+        return image
+
+    def checked(*args: object, **options: object) -> None:
+        alive.append(held[0]() is not None)
+        write(*args, **options)
+
+    monkeypatch.setattr(stack, "value_range", counted)
+    monkeypatch.setattr(intensity, "value_range", counted)
+    monkeypatch.setattr(volumes, "read_image", watched)
+    monkeypatch.setattr(volumes, "write_mask", checked)
+    words = ["segment", ball[0], tmp_path / "mask.nrrd", *BOX, "--model", threshold_model]
+    outcome = run_command(capsys, *words, "--report", tmp_path / "report.json")
+    assert outcome.code == 0, outcome.err
+    assert len(searched) == 1
+    assert alive == [False]
 
 
 def test_negative_points_and_limits(

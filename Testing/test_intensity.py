@@ -48,6 +48,30 @@ def test_mr_that_rings_far_below_zero_is_not_ct():
     assert automatic_window(volume) == CT_WINDOW
 
 
+@pytest.mark.parametrize(("middle", "spread"), [(0, 3000), (-600, 900), (0, 1500), (3000, 4000)])
+def test_signed_microscopy_is_not_ct(middle, spread):
+    """Electron microscopes store 16 bits around 0; unsigned, the same voxels get percentiles."""
+    signed = np.random.default_rng(6).normal(middle, spread, (20, 40, 40)).clip(-32768, 32767)
+    signed = signed.astype(np.int16)
+    unsigned = (signed.astype(np.int32) + 32768).astype(np.uint16)
+    low, high = automatic_window(signed)
+    assert (low + 32768, high + 32768) == pytest.approx(automatic_window(unsigned))
+
+
+@pytest.mark.parametrize("padding", [(-2000,), (-3024,), (-3024, -2000), (-32768,)])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_ct_with_padding_metal_and_noise_is_ct(padding, kind):
+    rng = np.random.default_rng(7)
+    volume = rng.normal(40, 40, (20, 60, 60))
+    volume[:, :25] = rng.normal(-1000, 150, (20, 25, 60))
+    volume[:, 30:34, 20:24] = rng.normal(9000, 6000, (20, 4, 4))  # a prosthesis, 0.4 %
+    for row, value in enumerate(padding):
+        volume[:, 20 * row : 20 * row + 10] = value
+        # Resampled: what lies between the padding and the air.
+        volume[:, 20 * row + 10, :] = rng.uniform(value, -1000, (20, 60))
+    assert automatic_window(volume.astype(kind)) == CT_WINDOW
+
+
 def test_nearly_empty_image_gets_its_full_range():
     volume = np.zeros((20, 40, 40), np.uint8)
     volume[10, 20, 20] = 200

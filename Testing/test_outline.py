@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from SlideSAMLib import outline
 from SlideSAMLib.outline import _distances, held, reach_mm
 from SlideSAMLib.patches import Patch
 from SlideSAMLib.slide_types import SlideSettings
@@ -71,6 +72,34 @@ def test_distances_are_those_of_a_full_transform(spacing):
     assert 0 < np.mean(full > 4) < 1
     assert np.allclose(_distances(origin, spacing, 4.0), np.minimum(full, 4.0), atol=1e-5)
     assert np.all(_distances(np.zeros((5, 6), bool), spacing, 4.0) == 4.0)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (0.05, 0.02)])
+def test_distances_far_away_are_those_of_many_steps(spacing):
+    """Slices far apart for their pixels: the many steps give way to a full transform."""
+    origin = np.random.default_rng(6).random((90, 80)) < 0.002
+    for most in (10.0 * min(spacing), 60.0 * min(spacing)):
+        stepped = outline._by_steps(origin, spacing, most)
+        assert np.mean(stepped == np.float32(most)) < 0.9
+        assert np.allclose(_distances(origin, spacing, most), stepped, rtol=1e-5, atol=1e-6)
+    assert np.all(_distances(np.zeros((90, 80), bool), spacing, 60.0) == 60.0)
+
+
+def test_the_work_of_a_slice_does_not_grow_with_the_distance_of_slices(monkeypatch):
+    steps: list[float] = []
+    by_steps = outline._by_steps
+
+    def counted(origin, spacing, most):
+        steps.append(most)
+        return by_steps(origin, spacing, most)
+
+    monkeypatch.setattr(outline, "_by_steps", counted)
+    near, far = (reach_mm((gap, 1.0, 1.0), 0.5, 1.0) for gap in (5.0, 100.0))
+    held(disc(16, logit=1.0), disc(8), SQUARE, near)
+    assert steps
+    steps.clear()
+    held(disc(16, logit=1.0), disc(8), SQUARE, far)
+    assert not steps
 
 
 def test_parts_of_the_slice():

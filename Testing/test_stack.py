@@ -56,6 +56,36 @@ def test_slices_are_clipped_and_finite():
     assert list(found[2, 3:]) == [20, 60, 20]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "offset", "scale"),
+    [
+        (np.uint32, 4_000_000_000, 1),
+        (np.int64, -(10**9), 1),
+        (np.float64, 1e9, 1e-3),
+        (np.float64, 0, 1e200),
+        (np.float64, -3e-200, 1e-200),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_values_that_float32_cannot_tell_apart(dtype, offset, scale):
+    """They are shown as 0..1 of the window, and whoever gets them is told so."""
+    volume = VOLUME.astype(dtype) * dtype(scale) + dtype(offset)
+    stack = Stack(volume, window=(float(volume.min()), float(volume.max())))
+    assert stack.intensity == (volume.min(), volume.max())
+    assert stack.shown == stack.window(1).intensity == (0.0, 1.0)
+    expected = VOLUME[1:4] / VOLUME.max()
+    found = stack.window(2).slices
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(stack.slice(2), found[1])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_other_values_are_shown_as_they_are(dtype):
+    stack = Stack(VOLUME.astype(dtype), window=(20, 60))
+    assert stack.shown == stack.window(1).intensity == (20, 60)
+
+
 def test_the_volume_is_neither_copied_nor_changed():
     volume = VOLUME.copy()
     volume.flags.writeable = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 from pathlib import Path
 
@@ -41,6 +42,39 @@ def test_array_spacing_and_geometry_of_an_oblique_image(tmp_path: Path, suffix: 
     assert np.array_equal(volume.array, array)
     assert volume.spacing == pytest.approx((2.5, 0.9, 0.8))
     assert volume.geometry.size == (30, 20, 6)
+
+
+def test_voxels_are_read_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in ITK's memory, which must outlive the volume and its views."""
+    array = noisy((60, 200, 300))
+    sitk.WriteImage(oblique_image(array), str(tmp_path / "image.mha"))
+    monkeypatch.setattr(sitk, "GetArrayFromImage", lambda image: pytest.fail("copied"))
+    part = volumes.read_image(tmp_path / "image.mha").array[10:]
+    gc.collect()
+    others = [np.full(array.shape, 7, np.int16) for _ in range(3)]  # would take freed memory
+    assert np.array_equal(part, array[10:]) and len(others) == 3
+    part[0] = 5  # nobody else's: it may be written to
+    assert (part[0] == 5).all()
+
+
+def test_masks_are_written_without_a_copy_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((6, 20, 30), bool)
+    mask[1:4, 5:9, 11:23] = True
+    given = []
+    make = sitk.GetImageFromArray
+    monkeypatch.setattr(sitk, "GetImageFromArray", lambda a: given.append(a) or make(a))
+    geometry = volumes.Geometry.of(oblique_image(noisy()))
+    given.clear()
+    volumes.write_mask(mask, geometry, tmp_path / "mask.nrrd")
+    assert np.shares_memory(given[0], mask)
+    turned = np.ascontiguousarray(mask.T).T  # the order of another slide axis
+    volumes.write_mask(turned, geometry, tmp_path / "turned.nrrd")
+    for name in ("mask.nrrd", "turned.nrrd"):
+        written = sitk.ReadImage(str(tmp_path / name))
+        assert written.GetPixelID() == sitk.sitkUInt8
+        assert np.array_equal(sitk.GetArrayViewFromImage(written), mask)
 
 
 @pytest.mark.parametrize("suffix", volumes.OUTPUT_SUFFIXES)

@@ -56,6 +56,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="grey values that the model sees; default: chosen from the image",
     )
+    group.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar=("K", "J", "I"),
+        help="voxel size in mm along k, j, i, instead of the file's own",
+    )
     group.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
     group.add_argument(
         "--fill-non-finite", type=float, metavar="VALUE", help="replace NaN and infinite voxels"
@@ -79,16 +86,18 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.report, "The report")
     check_writable(args.output)
     image = read_image(args)
-    volumes.check_lattice(image.geometry, args.output)
+    geometry = image.geometry
+    volumes.check_lattice(geometry, args.output)
     result = segment_image(args, image, prompts)
+    text = json.dumps(make_report(args, image, prompts, result), indent=1) + "\n"
+    del image  # writing the mask needs memory, too
 
     writers: dict[Path, Callable[[Path], None]] = {
         args.output: lambda path: volumes.write_mask(
-            result.mask, image.geometry, path, name=volumes.stem(args.output)
+            result.mask, geometry, path, name=volumes.stem(args.output)
         )
     }
     if args.report is not None:
-        text = json.dumps(make_report(args, image, prompts, result), indent=1) + "\n"
         writers[args.report] = lambda path: _write_text(path, text)
     write_together(writers)
     print(summary(result, str(args.output)))
@@ -99,38 +108,33 @@ def read_image(args: argparse.Namespace) -> ImageVolume:
     """Read IMAGE as the arguments of `add_image_arguments` say."""
     from .. import volumes
 
-    return volumes.read_image(
+    image = volumes.read_image(
         args.image,
         series=args.series,
         allow_labels=args.allow_labels,
         fill_non_finite=args.fill_non_finite,
+        spacing=args.spacing,
     )
+    if image.note:
+        print(f"note: {image.note}", file=sys.stderr)
+    return image
 
 
 def segment_image(
     args: argparse.Namespace, image: ImageVolume, prompts: list[SlicePrompt]
 ) -> SlideResult:
     """Check everything against the image, load the model, slide with a progress bar."""
-    from ..api import segment
+    from ..api import segment_stack
     from ..models import load_model
     from ..stack import Stack
     from .progress import slice_bar
 
-    axis = AXES[args.axis]
-    stack = Stack(image.array, axis=axis, spacing=image.spacing, window=args.window)
+    stack = Stack(image.array, axis=AXES[args.axis], spacing=image.spacing, window=args.window)
     check_range(prompts, args.first, args.last, (stack.slices, stack.height, stack.width))
     model = load_model(args.model, device=args.device, precision=args.precision)
     with slice_bar("segmenting") as progress:
-        result = segment(
-            image.array,
-            prompts,
-            spacing=image.spacing,
-            axis=axis,
-            first=args.first,
-            last=args.last,
-            model=model,
-            window=stack.intensity,
-            progress=progress,
+        result = segment_stack(
+            stack, prompts, args.first, args.last, model=model, progress=progress
         )
     if not result.mask.any():
         print("warning: the model found nothing at the prompt, the mask is empty", file=sys.stderr)

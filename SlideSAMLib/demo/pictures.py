@@ -138,7 +138,7 @@ def _headline(figure: Figure, text: str) -> None:
 
 def _show_plane(axes: Axes, scene: Scene, index: int, window: Crop | None = None) -> None:
     plane = scene.view.turn(scene.stack.slice(index))
-    low, high = scene.stack.intensity
+    low, high = scene.stack.shown
     axes.imshow(
         plane if window is None else plane[window],
         cmap="gray",
