@@ -98,15 +98,20 @@ class PromptSet:
         lattice is left out.
         """
         found: dict[int, list[Mark]] = {}
-        for mark in self.marks:
+        for mark, voxels in zip(self.marks, self.voxels(lattice), strict=True):
             if mark.kind != "point" and mark.axis != axis:
                 continue
-            voxels = [lattice.voxel_of_local(position) for position in mark.positions]
-            inside = [lattice.contains(voxel) for voxel in voxels]
-            if not all(inside):
-                continue
-            found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
+            if all(lattice.contains(voxel) for voxel in voxels):
+                found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
         return dict(sorted(found.items()))
+
+    def voxels(self, lattice: Lattice) -> list[np.ndarray]:
+        """The voxels (i, j, k) of the positions of every mark: int (1 or 2, 3) each."""
+        if not self.marks:
+            return []
+        positions = np.array([each for mark in self.marks for each in mark.positions], float)
+        ends = np.cumsum([len(mark.positions) for mark in self.marks])
+        return np.split(lattice.voxels_of_local(positions), ends[:-1])
 
     def to_json(self) -> str:
         """Text for the segment's tag; `from_json` reads it."""
