@@ -6,6 +6,7 @@ The renderer is remembered, not the view's widget, so that cleaning up works whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import dashes, slice_views
 from .lattice import Lattice, to_array
 from .marks import IN_PLANE
 from .preview import Preview
-from .prompt_set import Mark, PromptSet
+from .prompt_set import Mark, PromptSet, per_mark
 
 GREEN, RED, YELLOW, WHITE = (0.15, 0.9, 0.25), (1.0, 0.25, 0.2), (1.0, 0.9, 0.2), (1, 1, 1)
 RADIUS = 5  # of a point, in Qt pixels
@@ -63,7 +64,7 @@ class Overlay:
         """Draw the box from a position in mm (RAS) to a pixel."""
         a = slice_views.xy_of(slice_node, start)
         self.remove_outline()
-        self._outline = _polygons([_rectangle(a, xy)], YELLOW, LINE * self.ratio)
+        self._outline = _polygons(_rectangle(a, xy)[None], YELLOW, LINE * self.ratio)
         self._renderer.AddViewProp(self._outline)
 
     def remove_outline(self) -> bool:
@@ -116,18 +117,19 @@ class Overlay:
         width = (LINE + (2 if hovered else 0)) * self.ratio
         angles = np.linspace(0, 2 * np.pi, SIDES, endpoint=False)
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * RADIUS * self.ratio
-        discs: dict[int, list[np.ndarray]] = {1: [], 0: []}
+        centres: dict[int, list[np.ndarray]] = {1: [], 0: []}
         for mark, xy in zip(marks, pixels, strict=True):
             if mark.kind == "box":
                 color = GREEN if mark.label else RED
-                self._add(_polygons([_rectangle(*xy)], color, width))
+                self._add(_polygons(_rectangle(*xy)[None], color, width))
             elif mark.kind == "point":  # the preview shows masks
-                discs[mark.label].append(circle + xy[0])
-        for label, polygons in discs.items():
-            if polygons:
-                self._add(_polygons(polygons, GREEN if label else RED, None))
+                centres[mark.label].append(xy[0])
+        for label, places in centres.items():
+            if places:
+                discs = circle + np.array(places)[:, None]
+                self._add(_polygons(discs, GREEN if label else RED, None))
                 rim = WHITE if hovered else (0, 0, 0)
-                self._add(_polygons(polygons, rim, max(1.0, width / 2)))
+                self._add(_polygons(discs, rim, max(1.0, width / 2)))
 
     def _add(self, actor: Any) -> None:
         self._renderer.AddViewProp(actor)
@@ -171,7 +173,7 @@ def positions_xy(slice_node: Any, lattice: Lattice, marks: Sequence[Mark]) -> li
     positions = np.array([each for mark in marks for each in mark.positions])
     local = np.column_stack([positions, np.ones(len(positions))])
     xy = local @ (_ras_to_xy(slice_node) @ lattice.local_to_ras).T
-    return np.split(xy[:, :2], np.cumsum([len(mark.positions) for mark in marks])[:-1])
+    return per_mark(xy[:, :2], marks)
 
 
 def _line_xy(
@@ -194,7 +196,7 @@ def _distance(kind: str, pixels: np.ndarray, xy: Sequence[float]) -> float:
     if kind == "mask":
         return 1e6  # has no place of its own; removed when nothing else is on the slice
     if kind == "point":
-        return float(np.linalg.norm(pixels[0] - xy))
+        return math.dist(pixels[0], xy)
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     beyond = np.linalg.norm(np.maximum(np.maximum(low - xy, xy - high), 0))
     inside = np.min(np.minimum(np.abs(low - xy), np.abs(high - xy)))
@@ -205,17 +207,17 @@ def _rectangle(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     return np.array([(a[0], a[1]), (b[0], a[1]), (b[0], b[1]), (a[0], b[1])])
 
 
-def _polygons(polygons: list[np.ndarray], color: Sequence[float], width: float | None) -> Any:
-    """Closed polygons (N, 2) as an actor: their outlines, or filled where `width` is None."""
+def _polygons(polygons: np.ndarray, color: Sequence[float], width: float | None) -> Any:
+    """Closed polygons (N, M, 2) as an actor: their outlines, or filled where `width` is None."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
     if width is not None:
-        polygons = [np.vstack([each, each[:1]]) for each in polygons]
-    flat = np.vstack(polygons)
+        polygons = np.concatenate([polygons, polygons[:, :1]], axis=1)
+    flat = polygons.reshape(-1, 2)
     points = vtk.vtkPoints()
     points.SetData(numpy_to_vtk(np.column_stack([flat, np.zeros(len(flat))]), deep=True))
-    ends = np.cumsum([0, *(len(each) for each in polygons)], dtype=np.int64)
+    ends = np.arange(len(polygons) + 1, dtype=np.int64) * polygons.shape[1]
     cells = vtk.vtkCellArray()
     cells.SetData(
         numpy_to_vtkIdTypeArray(ends, deep=True),

@@ -21,7 +21,9 @@ Bounds = np.ndarray
 class Patch:
     """8-bit labels on a lattice, 0 where nothing was written.
 
-    image : vtkOrientedImageData in the frame of the segmentation; the same object at any size.
+    image : vtkOrientedImageData in the frame of the segmentation; the same object at any size. Its
+        array is replaced, never resized: views draw from shallow copies of the image, which have
+        the extent of before until they are told.
     """
 
     def __init__(self, lattice: Lattice) -> None:

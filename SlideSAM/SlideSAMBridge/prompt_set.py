@@ -7,6 +7,7 @@ tag of the segment: scenes, .seg.nrrd files and undo states carry them.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,8 +111,7 @@ class PromptSet:
         if not self.marks:
             return []
         positions = np.array([each for mark in self.marks for each in mark.positions], float)
-        ends = np.cumsum([len(mark.positions) for mark in self.marks])
-        return np.split(lattice.voxels_of_local(positions), ends[:-1])
+        return per_mark(lattice.voxels_of_local(positions), self.marks)
 
     def to_json(self) -> str:
         """Text for the segment's tag; `from_json` reads it."""
@@ -157,6 +157,12 @@ def slice_prompt(index: int, marks: Iterable[Mark], part: Lattice, axis: int) ->
             points.append(in_slice(part, axis, mark.positions[0]))
             labels.append(mark.label)
     return SlicePrompt(index, box=box, points=points, labels=labels, mask=mask)
+
+
+def per_mark(rows: np.ndarray, marks: Iterable[Mark]) -> list[np.ndarray]:
+    """Rows of an array, one for each position of the marks, by mark."""
+    ends = itertools.accumulate((len(mark.positions) for mark in marks), initial=0)
+    return [rows[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def in_slice(part: Lattice, axis: int, position: Position) -> tuple[float, float]:
