@@ -100,6 +100,10 @@ class Jobs:
         keep : leave the slices that a run has finished in its work, as `cancel` does. Without them
         all is as if the slide had not been started. Returns how many there are.
         """
+        if keep and self.sliding:
+            self._waiting.extend(self.job.take())
+            while self._waiting:  # before it is cancelled, or a whole result would be half of one
+                self._take(self._waiting.popleft(), News())
         if self.job is not None:
             self.job.cancel()
         kept = 0

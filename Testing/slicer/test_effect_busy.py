@@ -82,6 +82,18 @@ def test_cancel_is_heard_between_two_looks(stage_of, monkeypatch):
     assert "Cancelled: 6 finished slices" in stage.message
 
 
+def test_another_segment_loses_no_slice_that_waits(stage_of, monkeypatch):
+    stage = stage_of()
+    monkeypatch.setattr(job_module, "POLL_VOXELS", 1, raising=False)
+    slid(stage)
+    assert stage.interaction.poll()
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    assert "6 finished slices wait" in stage.message
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert np.array_equal(stage.preview(), stage.scene.truth)
+
+
 def test_finished_slices_leave_the_marks_alone(stage_of, monkeypatch):
     stage = stage_of(view_names=("Red", "Yellow", "Green"))
     stage.effect.setParameter("AutoApply", 0)
