@@ -51,7 +51,7 @@ class News:
 
     changed: set[int] = field(default_factory=set)
     everything: bool = False
-    text: str | None = None
+    texts: list[str] = field(default_factory=list)
 
 
 class Jobs:
@@ -147,23 +147,24 @@ class Jobs:
 
     def _tell(self, news: News) -> None:
         """Show what is new, once for all events; whoever is told may end the job."""
+        job = self.job
         if news.everything or news.changed:
             self._owner.refresh(None if news.everything else sorted(news.changed))
-        if news.text is not None:
-            self._owner.say(news.text)
-        elif news.everything or news.changed:
             self._owner.on_change()
+        for text in news.texts:
+            if self.job is job:  # or it would hide what was said about the end
+                self._owner.say(text)
 
     def _take(self, event: Any, news: News) -> None:
         work = self.work
         if isinstance(event, Notice):
-            news.text = notice_text(event)
+            news.texts.append(notice_text(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
             work.awaited.discard(event.preview.index)
             news.everything = True
             if event.preview.index == work.latest:
-                news.text = _about(event, work)
+                news.texts.append(_about(event, work))
         elif isinstance(event, Outcome):
             work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
             work.dirty = bool(event.slices)
