@@ -41,7 +41,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.shortcuts = Shortcuts({NEXT_CANDIDATE: self.onNextCandidate, WEAKEST: self.onWeakest})
         self.panel: Panel | None = None
         self.isActive = False
-        self._drawn: Any = None  # the prompts and the version of the preview that the views show
         self._hovered: tuple[Any, int] | None = None  # (view, number of the prompt)
         self._doubleClicked = False
         reloading.effects.add(self)
@@ -136,7 +135,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.interaction.reset()
         self.pump.stop()
         self.views.clear()
-        self._drawn = self._hovered = None
+        self._hovered = None
 
     def cleanup(self) -> None:
         self.deactivate()
@@ -361,18 +360,16 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             dirty=work is not None and work.dirty and work.has_result,
             rated=work is not None and work.weakest is not None,
         )
-        drawn, version = self._drawn or (None, -1)
-        if self.isActive and (drawn is not prompts or version != interaction.preview.version):
-            self.redraw()
+        if self.isActive:
+            part = interaction.reader.part()
+            self.views.update(part, prompts, interaction.preview, self._hovered)
         self.updateStrip()
 
     def redraw(self) -> None:
         """Draw the prompts and the dashed outlines in all views."""
         if self.isActive:
             book, preview = self.interaction.book, self.interaction.preview
-            part, prompts = book.reader.part(), book.prompts
-            self._drawn = (prompts, preview.version)
-            self.views.draw(part, prompts, preview, self._hovered)
+            self.views.draw(book.reader.part(), book.prompts, preview, self._hovered)
 
     def drawOne(self, viewWidget: Any) -> None:
         """Draw them in one view."""

@@ -7,8 +7,9 @@ on the worker; what it emits then is never looked at.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .shelf import ModelShelf, shared_shelf
@@ -17,6 +18,9 @@ from .work import Notice, Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")
+# Voxels of masks that one poll takes in: some tens of milliseconds. The rest waits for the next,
+# so that buttons and views go on living while a fast model slides.
+POLL_VOXELS = 2**26
 # By the names that SlideSAMLib has for them, which knows of no translation.
 DIRECTIONS = {"backward": _("backward"), "forward": _("forward")}
 STOPS = {
@@ -41,6 +45,15 @@ class Progress:
     seconds_left: float | None
 
 
+@dataclass
+class News:
+    """What has come of some events: the slices to show anew, or all of them, and what to say."""
+
+    changed: set[int] = field(default_factory=set)
+    everything: bool = False
+    texts: list[str] = field(default_factory=list)
+
+
 class Jobs:
     """At most one job at a time, for one Interaction."""
 
@@ -55,6 +68,7 @@ class Jobs:
         self._began = 0.0
         self._possible: int | None = None
         self._polling = False
+        self._waiting: deque[Any] = deque()  # events of the job that were not taken in yet
 
     @property
     def sliding(self) -> bool:
@@ -86,6 +100,10 @@ class Jobs:
         keep : leave the slices that a run has finished in its work, as `cancel` does. Without them
         all is as if the slide had not been started. Returns how many there are.
         """
+        if keep and self.sliding:
+            self._waiting.extend(self.job.take())
+            while self._waiting:  # before it is cancelled, or a whole result would be half of one
+                self._take(self._waiting.popleft(), News())
         if self.job is not None:
             self.job.cancel()
         kept = 0
@@ -99,7 +117,7 @@ class Jobs:
         return kept
 
     def poll(self, seconds: float) -> bool:
-        """Take in what was emitted; True while the job goes on.
+        """Take in what was emitted, see POLL_VOXELS; True while the job goes on.
 
         Waits up to `seconds` for news. That lets the worker run: see `worker`.
         """
@@ -108,41 +126,57 @@ class Jobs:
         self._polling = True
         try:
             job = self.job
-            if seconds:
+            if seconds and not self._waiting:
                 job.wait(seconds)
             finished = job.finished  # asked before taking, so that nothing is left behind
-            for event in job.take():
-                self._take(event)
-                if self.job is not job:
-                    return self.job is not None  # what we told about ended it
-            if finished:
+            self._waiting.extend(job.take())
+            self._tell(self._take_some())
+            if self.job is job and finished and not self._waiting:
                 self._finish(job)
         finally:
             self._polling = False
         return self.job is not None
 
-    def _take(self, event: Any) -> None:
-        work, owner = self.work, self._owner
+    def _take_some(self) -> News:
+        news, voxels = News(), 0
+        while self._waiting and voxels < POLL_VOXELS:
+            event = self._waiting.popleft()
+            self._take(event, news)
+            voxels += _voxels(event)
+        return news
+
+    def _tell(self, news: News) -> None:
+        """Show what is new, once for all events; whoever is told may end the job."""
+        job = self.job
+        if news.everything or news.changed:
+            self._owner.refresh(None if news.everything else sorted(news.changed))
+            self._owner.on_change()
+        for text in news.texts:
+            if self.job is job:  # or it would hide what was said about the end
+                self._owner.say(text)
+
+    def _take(self, event: Any, news: News) -> None:
+        work = self.work
         if isinstance(event, Notice):
-            owner.say(notice_text(event))
+            news.texts.append(notice_text(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
             work.awaited.discard(event.preview.index)
-            owner.refresh()
+            news.everything = True
             if event.preview.index == work.latest:
-                owner.say(_about(event, work))
+                news.texts.append(_about(event, work))
         elif isinstance(event, Outcome):
             work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
             work.dirty = bool(event.slices)
             if self.job.kind == "run":
                 work.unfinished = self.job.cancelled()
-            owner.refresh()
+            news.everything = True
         else:  # a finished slice
             work.slices[event.index] = (event.mask, event.confidence)
             work.dirty = True
             self._count(event)
-            owner.refresh([event.index] if len(work.slices) > 1 else None)
-            owner.on_change()
+            news.changed.add(event.index)
+            news.everything |= len(work.slices) == 1  # in place of the previewed windows
 
     def _count(self, event: Any) -> None:
         seconds = time.perf_counter() - self._began
@@ -176,6 +210,13 @@ class Jobs:
 
     def _end(self) -> None:
         self.job = self.work = self.progress = self._before = None
+        self._waiting.clear()
+
+
+def _voxels(event: Any) -> int:
+    """How many voxels there are to write for an event: those of a finished slice."""
+    mask = getattr(event, "mask", None)
+    return 0 if mask is None else int(mask.size)
 
 
 def _beginning(kind: str) -> str:

@@ -72,7 +72,12 @@ class Lattice:
 
     def voxel_of_local(self, local: Sequence[float]) -> np.ndarray:
         """As `voxel`, for a position in the frame of the node in mm."""
-        ijk = np.linalg.solve(self.ijk_to_local, np.append(np.asarray(local, float), 1.0))[:3]
+        return self.voxels_of_local(np.asarray(local, float)[None])[0]
+
+    def voxels_of_local(self, local: np.ndarray) -> np.ndarray:
+        """As `voxel_of_local`, for many positions at once: (N, 3) to int (N, 3)."""
+        columns = np.vstack([local.T, np.ones(len(local))])
+        ijk = np.linalg.solve(self.ijk_to_local, columns)[:3].T
         return np.floor(ijk + 0.5 + TINY).astype(int)
 
     def local(self, ijk: Sequence[float]) -> np.ndarray:

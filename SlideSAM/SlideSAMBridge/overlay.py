@@ -6,6 +6,7 @@ The renderer is remembered, not the view's widget, so that cleaning up works whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import dashes, slice_views
 from .lattice import Lattice, to_array
 from .marks import IN_PLANE
 from .preview import Preview
-from .prompt_set import Mark, PromptSet
+from .prompt_set import Mark, PromptSet, per_mark
 
 GREEN, RED, YELLOW, WHITE = (0.15, 0.9, 0.25), (1.0, 0.25, 0.2), (1.0, 0.9, 0.2), (1, 1, 1)
 RADIUS = 5  # of a point, in Qt pixels
@@ -53,17 +54,17 @@ class Overlay:
         shown = slice_views.shown_slice(slice_node, lattice)
         if shown is None:
             return
-        for number in visible(prompts, lattice, *shown):
-            mark = prompts.marks[number]
-            for actor in self._draw(slice_node, lattice, mark, number == hovered):
-                self._renderer.AddViewProp(actor)
-                self._actors.append(actor)
+        numbers = visible(prompts, lattice, *shown)
+        marks = [prompts.marks[number] for number in numbers if number != hovered]
+        self._draw(slice_node, lattice, marks, False)
+        if hovered in numbers:  # last, so that it lies on top
+            self._draw(slice_node, lattice, [prompts.marks[hovered]], True)
 
     def outline(self, slice_node: Any, start: Sequence[float], xy: Sequence[float]) -> None:
         """Draw the box from a position in mm (RAS) to a pixel."""
         a = slice_views.xy_of(slice_node, start)
         self.remove_outline()
-        self._outline = _polygon(_rectangle(a, xy), YELLOW, LINE * self.ratio)
+        self._outline = _polygons(_rectangle(a, xy)[None], YELLOW, LINE * self.ratio)
         self._renderer.AddViewProp(self._outline)
 
     def remove_outline(self) -> bool:
@@ -110,27 +111,38 @@ class Overlay:
         self.clear_weak()
         self.remove_outline()
 
-    def _draw(self, slice_node: Any, lattice: Lattice, mark: Mark, hovered: bool) -> list[Any]:
-        pixels = positions_xy(slice_node, lattice, mark)
-        color = GREEN if mark.label else RED
+    def _draw(self, slice_node: Any, lattice: Lattice, marks: list[Mark], hovered: bool) -> None:
+        """Draw marks of a slice: an actor for all discs of a colour, and one for their rims."""
+        pixels = positions_xy(slice_node, lattice, marks)
         width = (LINE + (2 if hovered else 0)) * self.ratio
-        if mark.kind == "mask":
-            return []  # the preview shows it
-        if mark.kind == "box":
-            return [_polygon(_rectangle(*pixels), color, width)]
         angles = np.linspace(0, 2 * np.pi, SIDES, endpoint=False)
         circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * RADIUS * self.ratio
-        disc = circle + pixels[0]
-        rim = WHITE if hovered else (0, 0, 0)
-        return [_polygon(disc, color, None), _polygon(disc, rim, max(1.0, width / 2))]
+        centres: dict[int, list[np.ndarray]] = {1: [], 0: []}
+        for mark, xy in zip(marks, pixels, strict=True):
+            if mark.kind == "box":
+                color = GREEN if mark.label else RED
+                self._add(_polygons(_rectangle(*xy)[None], color, width))
+            elif mark.kind == "point":  # the preview shows masks
+                centres[mark.label].append(xy[0])
+        for label, places in centres.items():
+            if places:
+                discs = circle + np.array(places)[:, None]
+                self._add(_polygons(discs, GREEN if label else RED, None))
+                rim = WHITE if hovered else (0, 0, 0)
+                self._add(_polygons(discs, rim, max(1.0, width / 2)))
+
+    def _add(self, actor: Any) -> None:
+        self._renderer.AddViewProp(actor)
+        self._actors.append(actor)
 
 
 def visible(prompts: PromptSet, lattice: Lattice, axis: int, index: int) -> list[int]:
     """The numbers of the marks on a slice: points of any orientation, boxes of this one."""
     return [
         number
-        for number, mark in enumerate(prompts.marks)
-        if (mark.kind == "point" or mark.axis == axis) and mark.slice_index(lattice, axis) == index
+        for number, voxels in enumerate(prompts.voxels(lattice))
+        if voxels[0][axis] == index
+        and (prompts.marks[number].kind == "point" or prompts.marks[number].axis == axis)
     ]
 
 
@@ -141,9 +153,12 @@ def nearest(
     shown = slice_views.shown_slice(slice_node, lattice)
     if shown is None:
         return None
+    numbers = visible(prompts, lattice, *shown)
+    marks = [prompts.marks[number] for number in numbers]
+    pixels = positions_xy(slice_node, lattice, marks)
     found = [
-        (_distance(prompts.marks[number], slice_node, lattice, xy), number)
-        for number in visible(prompts, lattice, *shown)
+        (_distance(mark.kind, each, xy), number)
+        for number, mark, each in zip(numbers, marks, pixels, strict=True)
     ]
     if not found:
         return None
@@ -151,11 +166,14 @@ def nearest(
     return number, distance
 
 
-def positions_xy(slice_node: Any, lattice: Lattice, mark: Mark) -> np.ndarray:
-    """The positions of a mark as pixels: (N, 2)."""
-    to_ras = lattice.local_to_ras
-    ras = [(to_ras @ np.append(position, 1.0))[:3] for position in mark.positions]
-    return np.array([slice_views.xy_of(slice_node, each) for each in ras])
+def positions_xy(slice_node: Any, lattice: Lattice, marks: Sequence[Mark]) -> list[np.ndarray]:
+    """The positions of marks as pixels: (1 or 2, 2) each."""
+    if not marks:
+        return []
+    positions = np.array([each for mark in marks for each in mark.positions])
+    local = np.column_stack([positions, np.ones(len(positions))])
+    xy = local @ (_ras_to_xy(slice_node) @ lattice.local_to_ras).T
+    return per_mark(xy[:, :2], marks)
 
 
 def _line_xy(
@@ -166,16 +184,19 @@ def _line_xy(
     for place, along in enumerate(IN_PLANE[axis]):
         positions[:, along] = line[:, place] + lattice.first[along]
     positions[:, axis] = index
-    to_xy = np.linalg.inv(to_array(slice_node.GetXYToRAS())) @ lattice.ijk_to_ras
-    return (positions @ to_xy.T)[:, :2]
+    return (positions @ (_ras_to_xy(slice_node) @ lattice.ijk_to_ras).T)[:, :2]
 
 
-def _distance(mark: Mark, slice_node: Any, lattice: Lattice, xy: Sequence[float]) -> float:
-    if mark.kind == "mask":
+def _ras_to_xy(slice_node: Any) -> np.ndarray:
+    """World RAS in mm to pixels of a view: (4, 4)."""
+    return np.linalg.inv(to_array(slice_node.GetXYToRAS()))
+
+
+def _distance(kind: str, pixels: np.ndarray, xy: Sequence[float]) -> float:
+    if kind == "mask":
         return 1e6  # has no place of its own; removed when nothing else is on the slice
-    pixels = positions_xy(slice_node, lattice, mark)
-    if mark.kind == "point":
-        return float(np.linalg.norm(pixels[0] - xy))
+    if kind == "point":
+        return math.dist(pixels[0], xy)
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     beyond = np.linalg.norm(np.maximum(np.maximum(low - xy, xy - high), 0))
     inside = np.min(np.minimum(np.abs(low - xy), np.abs(high - xy)))
@@ -186,17 +207,22 @@ def _rectangle(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     return np.array([(a[0], a[1]), (b[0], a[1]), (b[0], b[1]), (a[0], b[1])])
 
 
-def _polygon(pixels: np.ndarray, color: Sequence[float], width: float | None) -> Any:
-    """A closed polygon as an actor: its outline, or filled where `width` is None."""
+def _polygons(polygons: np.ndarray, color: Sequence[float], width: float | None) -> Any:
+    """Closed polygons (N, M, 2) as an actor: their outlines, or filled where `width` is None."""
     import vtk
+    from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
+    if width is not None:
+        polygons = np.concatenate([polygons, polygons[:, :1]], axis=1)
+    flat = polygons.reshape(-1, 2)
     points = vtk.vtkPoints()
+    points.SetData(numpy_to_vtk(np.column_stack([flat, np.zeros(len(flat))]), deep=True))
+    ends = np.arange(len(polygons) + 1, dtype=np.int64) * polygons.shape[1]
     cells = vtk.vtkCellArray()
-    count = len(pixels) + (width is not None)
-    cells.InsertNextCell(count)
-    for number in range(count):
-        x, y = pixels[number % len(pixels)]
-        cells.InsertCellPoint(points.InsertNextPoint(float(x), float(y), 0.0))
+    cells.SetData(
+        numpy_to_vtkIdTypeArray(ends, deep=True),
+        numpy_to_vtkIdTypeArray(np.arange(len(flat), dtype=np.int64), deep=True),
+    )
     data = vtk.vtkPolyData()
     data.SetPoints(points)
     (data.SetPolys if width is None else data.SetLines)(cells)

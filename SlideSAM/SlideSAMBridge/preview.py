@@ -8,14 +8,14 @@ latter have no outline of Slicer's; the overlays of all views draw one for them,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import lattice as lattices
 from .dashes import outlines
-from .editing import image_array
 from .lattice import Lattice
+from .patch import Bounds, Patch
 
 NAME = "Slide-SAM preview"
 SURE, WEAK = "sure", "weak"
@@ -27,16 +27,26 @@ OPACITY = {SURE: (0.45, 1.0), WEAK: (0.2, 0.0)}
 Slices = Mapping[int, tuple[np.ndarray, float]]
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What is shown of one slice.
+
+    bounds : the voxels of the mask that are set, see `patch`; None where none is.
+    """
+
+    mask: np.ndarray
+    kind: str
+    bounds: Bounds | None
+
+
 class Preview:
     """Shows masks of slices; makes its node when there is something to show."""
 
     def __init__(self) -> None:
         self._node: Any = None
-        self._image: Any = None
-        self._voxels: np.ndarray | None = None  # (slice, row, column), a view into the image
-        self._part: Lattice | None = None
-        self._shown: set[int] = set()
-        self._weak: set[int] = set()  # those of them that the model is not sure of
+        self._patch: Patch | None = None
+        self._axis: int | None = None
+        self._shown: dict[int, Shown] = {}
         self._outlines: dict[tuple[int, int], list[np.ndarray]] = {}  # (axis, index) -> lines
         self.color: tuple[float, ...] = (1.0, 1.0, 1.0)
         self.version = 0  # counts up when what is shown changes
@@ -66,15 +76,24 @@ class Preview:
         """Show exactly these slices, counted along `axis` from the start of `part`.
 
         only : the slices that changed, where the others are known to be as they were.
+        A mask that is shown already is known by being the same object: nobody may write to it.
         """
         fresh = self._prepare(segmentation_node, part, axis)
-        changed = set(self._shown) | set(slices) if only is None or fresh else set(only)
+        indices = {*self._shown, *slices} if only is None or fresh else set(only)
+        changed = [n for n in indices if not self._is_shown(n, slices.get(n), weak_below)]
         for index in changed:
-            self._write(index, slices.get(index), weak_below)
+            self._erase(index)
+        entries = {n: slices[n] for n in changed if n in slices}
+        self._write(
+            {
+                n: Shown(mask, _kind(confidence, weak_below), set_bounds(mask, axis, n))
+                for n, (mask, confidence) in entries.items()
+            }
+        )
         self._color(color)
         if changed:
             self.version += 1
-            self._image.Modified()  # numpy writes go unnoticed
+            self._patch.image.Modified()  # numpy writes go unnoticed
             self._node.GetDisplayNode().Modified()  # or views that stand still keep their picture
 
     def weak_outlines(self, axis: int, index: int) -> list[np.ndarray]:
@@ -82,68 +101,86 @@ class Preview:
 
         index : counts along `axis` from the start of the part. See `dashes.outlines`.
         """
-        if self.node is None or not self._weak or (axis == self._axis and index not in self._weak):
+        if self.node is None or not any(each.kind == WEAK for each in self._shown.values()):
+            return []
+        if axis == self._axis and (index not in self._shown or self._shown[index].kind != WEAK):
             return []
         if (axis, index) not in self._outlines:
-            voxels = np.moveaxis(image_array(self._image), 2 - axis, 0)  # (K, J, I) as `_voxels`
-            if not 0 <= index < len(voxels):
+            covered = self._patch.on_slice(axis, index)
+            if covered is None:
                 return []
-            self._outlines[axis, index] = outlines(voxels[index] == LABELS[WEAK])
+            voxels, start = covered
+            self._outlines[axis, index] = [
+                line + start[::-1] for line in outlines(voxels == LABELS[WEAK])
+            ]
         return self._outlines[axis, index]
 
     def clear(self) -> None:
         """Show nothing, and take the node out of the scene."""
         node = self.node
+        self._forget()
         if node is not None:
             display = node.GetDisplayNode()
             scene = node.GetScene()
             scene.RemoveNode(node)
             if display is not None and display.GetScene() is not None:
                 scene.RemoveNode(display)
-        self._forget()
 
     def _forget(self) -> None:
-        self._node = self._image = self._voxels = self._part = None
-        self._shown, self._weak = set(), set()
-        self._outlines = {}
+        if self._patch is not None:
+            # Before the node goes: Slicer clears every segment out of the labelmap it shares.
+            self._patch.empty()
+        self._node = self._patch = self._axis = None
+        self._shown, self._outlines = {}, {}
         self.version += 1
 
-    def _write(self, index: int, entry: tuple[np.ndarray, float] | None, weak_below: float) -> None:
-        was_weak = index in self._weak
-        self._weak.discard(index)
-        if entry is None:
-            self._voxels[index] = 0
-            self._shown.discard(index)
-        else:
-            mask, confidence = entry
-            kind = WEAK if confidence < weak_below else SURE
-            self._voxels[index] = np.where(mask, np.uint8(LABELS[kind]), np.uint8(0))
-            self._shown.add(index)
-            if kind == WEAK:
-                self._weak.add(index)
-        if was_weak or index in self._weak:
+    def _is_shown(
+        self, index: int, entry: tuple[np.ndarray, float] | None, weak_below: float
+    ) -> bool:
+        shown = self._shown.get(index)
+        if shown is None or entry is None:
+            return shown is None and entry is None
+        return shown.mask is entry[0] and shown.kind == _kind(entry[1], weak_below)
+
+    def _erase(self, index: int) -> None:
+        shown = self._shown.pop(index, None)
+        if shown is not None and shown.bounds is not None:
+            self._patch.at(shown.bounds)[...] = 0
+        if shown is not None and shown.kind == WEAK:
             self._outlines.clear()  # slices of other orientations cross this one
+
+    def _write(self, fresh: dict[int, Shown]) -> None:
+        """Show slices where nothing is shown."""
+        self._shown.update(fresh)
+        if any(each.kind == WEAK for each in fresh.values()):
+            self._outlines.clear()
+        filled = [each for each in fresh.values() if each.bounds is not None]
+        if not filled:
+            return
+        bounds = np.stack([each.bounds for each in filled])
+        self._patch.cover(np.stack([bounds[..., 0].min(0), bounds[..., 1].max(0)], axis=1))
+        along = 2 - self._axis
+        for each in filled:
+            rows, columns = (slice(*pair) for pair in np.delete(each.bounds, along, 0).tolist())
+            voxels = self._patch.at(each.bounds).squeeze(along)
+            np.multiply(each.mask[rows, columns], np.uint8(LABELS[each.kind]), out=voxels)
 
     def _prepare(self, segmentation_node: Any, part: Lattice, axis: int) -> bool:
         """Make the node where there is none that fits; True where it is empty now."""
-        fits = self.node is not None and self._part.same_voxels(part)
+        fits = self.node is not None and self._patch.lattice.same_voxels(part)
         if not fits:
             self.clear()
             self._make(segmentation_node, part)
         self._node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
-        # (K, J, I) to (slice, row, column)
-        self._voxels = np.moveaxis(image_array(self._image), 2 - axis, 0)
         if fits and self._axis != axis:
-            self._voxels[...] = 0
-            self._shown, self._weak = set(), set()
-            self._outlines = {}
+            self._patch.empty()
+            self._shown, self._outlines = {}, {}
             fits = False
         self._axis = axis
         return not fits
 
     def _make(self, segmentation_node: Any, part: Lattice) -> None:
         import slicer
-        import vtk
 
         scene = segmentation_node.GetScene()
         node = slicer.vtkMRMLSegmentationNode()
@@ -155,16 +192,12 @@ class Preview:
         node.CreateDefaultDisplayNodes()  # before the segments, which then get properties of theirs
         contents = node.GetSegmentation()
         contents.SetSourceRepresentationName("Binary labelmap")
-        image = slicer.vtkOrientedImageData()
-        image.SetExtent(*part.extent)
-        image.SetImageToWorldMatrix(lattices.to_matrix(part.ijk_to_local))
-        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-        image.GetPointData().GetScalars().Fill(0)
+        patch = Patch(part)
         for name, value in LABELS.items():
             segment = slicer.vtkSegment()
             segment.SetName(name)
             segment.SetLabelValue(value)
-            segment.AddRepresentation("Binary labelmap", image)
+            segment.AddRepresentation("Binary labelmap", patch.image)
             contents.AddSegment(segment, name)
         display = node.GetDisplayNode()
         display.SetSaveWithScene(False)
@@ -172,7 +205,7 @@ class Preview:
         for name, (fill, outline) in OPACITY.items():
             display.SetSegmentOpacity2DFill(name, fill)
             display.SetSegmentOpacity2DOutline(name, outline)
-        self._node, self._image, self._part, self._axis = node, image, part, None
+        self._node, self._patch = node, patch
 
     def _color(self, color: Sequence[float]) -> None:
         if self.color != tuple(color):
@@ -183,3 +216,19 @@ class Preview:
             segment = contents.GetSegment(name)
             if not np.allclose(segment.GetColor(), color):
                 segment.SetColor(*color)
+
+
+def set_bounds(mask: np.ndarray, axis: int, index: int) -> Bounds | None:
+    """The box, one slice thick, around what is set in the mask (H, W) of a slice; see `patch`."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    bounds = [[top, bottom], [int(columns[0]), int(columns[-1]) + 1]]
+    bounds.insert(2 - axis, [index, index + 1])
+    return np.array(bounds)
+
+
+def _kind(confidence: float, weak_below: float) -> str:
+    return WEAK if confidence < weak_below else SURE

@@ -7,6 +7,7 @@ tag of the segment: scenes, .seg.nrrd files and undo states carry them.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,15 +99,19 @@ class PromptSet:
         lattice is left out.
         """
         found: dict[int, list[Mark]] = {}
-        for mark in self.marks:
+        for mark, voxels in zip(self.marks, self.voxels(lattice), strict=True):
             if mark.kind != "point" and mark.axis != axis:
                 continue
-            voxels = [lattice.voxel_of_local(position) for position in mark.positions]
-            inside = [lattice.contains(voxel) for voxel in voxels]
-            if not all(inside):
-                continue
-            found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
+            if all(lattice.contains(voxel) for voxel in voxels):
+                found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
         return dict(sorted(found.items()))
+
+    def voxels(self, lattice: Lattice) -> list[np.ndarray]:
+        """The voxels (i, j, k) of the positions of every mark: int (1 or 2, 3) each."""
+        if not self.marks:
+            return []
+        positions = np.array([each for mark in self.marks for each in mark.positions], float)
+        return per_mark(lattice.voxels_of_local(positions), self.marks)
 
     def to_json(self) -> str:
         """Text for the segment's tag; `from_json` reads it."""
@@ -152,6 +157,12 @@ def slice_prompt(index: int, marks: Iterable[Mark], part: Lattice, axis: int) ->
             points.append(in_slice(part, axis, mark.positions[0]))
             labels.append(mark.label)
     return SlicePrompt(index, box=box, points=points, labels=labels, mask=mask)
+
+
+def per_mark(rows: np.ndarray, marks: Iterable[Mark]) -> list[np.ndarray]:
+    """Rows of an array, one for each position of the marks, by mark."""
+    ends = itertools.accumulate((len(mark.positions) for mark in marks), initial=0)
+    return [rows[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def in_slice(part: Lattice, axis: int, position: Position) -> tuple[float, float]:

@@ -36,6 +36,8 @@ class Views:
         self._views: dict[str, Any] = {}
         self._overlays: dict[str, Overlay] = {}
         self.last: Any = None  # the view that was used last
+        self._drawn: tuple = (None, None)  # the prompts and where their voxels lie, in all views
+        self._version = -1  # of the preview in all views
 
     @property
     def overlays(self) -> list[Overlay]:
@@ -57,6 +59,7 @@ class Views:
         if name not in self._overlays:
             self._overlays[name] = Overlay(self._effect.renderer(view))
             self._views[name] = view
+            self._drawn = (None, None)  # nothing is drawn in this one
         self._overlays[name].ratio = pixel_ratio(view)
         return self._overlays[name]
 
@@ -96,8 +99,26 @@ class Views:
         hovered: tuple | None = None,
     ) -> None:
         """Draw in all views. hovered : (view, number of the mark) or None."""
+        self._drawn, self._version = (prompts, _place(part)), preview.version
         for view in self._views.values():
             self.draw_one(view, part, prompts, preview, hovered)
+
+    def update(
+        self,
+        part: Lattice | None,
+        prompts: PromptSet,
+        preview: Preview,
+        hovered: tuple | None = None,
+    ) -> None:
+        """Draw in all views what is other than it was: each finished slice asks for it."""
+        drawn, place = self._drawn
+        if drawn is not prompts or place != _place(part):
+            self.draw(part, prompts, preview, hovered)
+        elif self._version != preview.version:
+            self._version = preview.version
+            for view in self._views.values():
+                if self._draw_weak(view, part, preview):
+                    self._effect.scheduleRender(view)
 
     def draw_one(
         self,
@@ -109,18 +130,25 @@ class Views:
     ) -> None:
         """Draw the prompts and the dashed outline of the slice that a view shows."""
         overlay = self.overlay(view)
-        had = bool(overlay.actors) or overlay.dashes is not None
+        had = bool(overlay.actors)
         number = hovered[1] if hovered is not None and hovered[0] == view else None
         if part is None or not len(prompts):
             overlay.clear_marks()
         else:
             overlay.show(slice_node(view), part, prompts, number)
+        weak = self._draw_weak(view, part, preview)
+        if had or overlay.actors or weak:
+            self._effect.scheduleRender(view)
+
+    def _draw_weak(self, view: Any, part: Lattice | None, preview: Preview) -> bool:
+        """Draw the dashed outline in one view; whether there was or is one."""
+        overlay = self.overlay(view)
+        had = overlay.dashes is not None
         if part is None:
             overlay.clear_weak()
         else:
             overlay.show_weak(slice_node(view), part, preview)
-        if had or overlay.actors or overlay.dashes is not None:
-            self._effect.scheduleRender(view)
+        return had or overlay.dashes is not None
 
     def remove_outline(self) -> None:
         """Take the box that is being dragged out of its view, whose widget may be gone."""
@@ -138,9 +166,15 @@ class Views:
         self._overlays.clear()
         self._views.clear()
         self.last = None
+        self._drawn, self._version = (None, None), -1
 
     def _render(self, view: Any) -> None:
         try:
             self._effect.scheduleRender(view)
         except ValueError:  # what PythonQt raises where the widget is gone, as after a new layout
             return
+
+
+def _place(part: Lattice | None) -> tuple | None:
+    """Equal for lattices whose voxels lie at the same places of the world."""
+    return None if part is None else (part.extent, part.ijk_to_ras.tobytes())

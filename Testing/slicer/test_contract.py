@@ -214,7 +214,7 @@ def test_there_is_one_modifier(stage_of):
     shown = stage.preview()
     one, two = stage.effect.defaultModifierLabelmap(), stage.effect.defaultModifierLabelmap()
     assert one is two and shown.any() and np.array_equal(stage.preview(), shown)
-    ours = vtk_to_numpy(stage.interaction.preview._image.GetPointData().GetScalars())
+    ours = vtk_to_numpy(stage.interaction.preview._patch.image.GetPointData().GetScalars())
     assert not np.shares_memory(ours, vtk_to_numpy(one.GetPointData().GetScalars()))
 
 
