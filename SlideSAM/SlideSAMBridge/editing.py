@@ -252,6 +252,14 @@ def on_lattice(image: Any, lattice: Lattice) -> np.ndarray:
     return values
 
 
+def has_grid(segmentation_node: Any, segment_id: str, lattice: Lattice) -> bool:
+    """Whether a segment has a labelmap that `segment_mask` can read on a lattice."""
+    image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
+        return False
+    return lattices.of_image(image, segmentation_node).same_grid(lattice)
+
+
 def segment_mask(segmentation_node: Any, segment_id: str, lattice: Lattice) -> np.ndarray:
     """The voxels of a segment on a lattice that its labelmap shares: bool (K, J, I)."""
     image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)

@@ -79,11 +79,13 @@ class Lattice:
         """A voxel index, with or without fractions, in the frame of the node in mm: (3,)."""
         return (self.ijk_to_local @ np.append(np.asarray(ijk, float), 1.0))[:3]
 
+    def same_grid(self, other: Lattice) -> bool:
+        """Whether an index means the same on the other lattice; both in the same node."""
+        return np.allclose(self.ijk_to_local, other.ijk_to_local, rtol=0, atol=1e-9)
+
     def same_voxels(self, other: Lattice) -> bool:
         """Whether an array means the same on the other lattice; both in the same node."""
-        return self.extent == other.extent and np.allclose(
-            self.ijk_to_local, other.ijk_to_local, rtol=0, atol=1e-9
-        )
+        return self.extent == other.extent and self.same_grid(other)
 
     def contains(self, ijk: Sequence[int]) -> bool:
         """Whether a voxel index lies in the extent."""
