@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from . import checks, segmenting, segments
-from . import lattice as lattices
 from .editing import Editor, Preparation
 from .jobs import sentence
 from .lattice import Lattice
@@ -103,8 +102,7 @@ class Batch:
         editor.point_at(segmentation_node, volume_node)
         self._preparation = Preparation(segmentation_node, volume_node)
         try:
-            self._volume, self.lattice = editor.source()
-            self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
+            self._volume, self.part = editor.source()
             self._signature = signature_of(volume_node, self.part)
             self.entries, damaged = _entries(segmentation_node, self.part)
             if not self.entries and not damaged:
@@ -129,7 +127,7 @@ class Batch:
         again : raise where the memory of a GPU is too small. The work is there to be started again
             then, as `work.on_any_device` does; it goes on with what has no answer yet.
         """
-        voxels, part = self._volume[self.lattice.slices(self.part)], self.part
+        voxels, part = self._volume, self.part
         left, key = dict(enumerate(self.entries)), ("batch", next(_numbers))
 
         def perform(job: Any) -> None:
@@ -187,15 +185,14 @@ class Batch:
         segmenting.check_unchanged(
             self.editor, self.volume_node, self.segmentation_node, self._signature, segment_id
         )
-        mask = np.zeros(self.lattice.shape, bool)
-        mask[self.lattice.slices(self.part)] = answer.mask
-        if not mask.any():
+        if not answer.mask.any():
             raise RuntimeError(_("Nothing was found: mark it with a box, or with more points."))
-        if not (mask & self.editor.editable(self._volume, self.lattice)).any():
+        found = self.editor.writable(answer.mask, self._volume, self.part)
+        if found is None:
             raise RuntimeError(_("The masking settings leave out everything that was found."))
         self.editor.save_state()
         self.segmentation_node.CreateDefaultDisplayNodes()
-        self.editor.write(segment_id, mask, self.lattice, self.mode == "replace")
+        self.editor.write(segment_id, *found, self.mode == "replace")
 
 
 def _entries(segmentation_node: Any, part: Lattice) -> tuple[list[Entry], dict[str, str]]:
@@ -308,8 +305,10 @@ def _slide(
             continue
         open_runs.remove(run)
         if not job.cancelled() and all(run.entry is not other.entry for other in open_runs):
-            own = [other.mask for other in runs if other.entry is run.entry]
-            answer(run.number, np.logical_or.reduce(own), None)
+            mask, *others = [other.mask for other in runs if other.entry is run.entry]
+            for other in others:
+                mask |= other
+            answer(run.number, mask, None)
 
 
 def _slider(

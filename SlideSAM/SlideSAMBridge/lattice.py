@@ -87,6 +87,18 @@ class Lattice:
         """Whether an array means the same on the other lattice; both in the same node."""
         return self.extent == other.extent and self.same_grid(other)
 
+    def shift_to(self, other: Lattice) -> np.ndarray | None:
+        """What to add to an index (i, j, k) for the same voxel's index on the other lattice.
+
+        Whole numbers, int (3,); None where the two do not have the same voxels in the world.
+        """
+        borders = np.repeat((self.first - 0.5)[:, None], 4, axis=1)
+        borders[[0, 1, 2], [1, 2, 3]] = self.last + 0.5  # one corner, and one along each axis
+        ras = self.ijk_to_ras @ np.vstack([borders, np.ones(4)])
+        moved = np.linalg.solve(other.ijk_to_ras, ras)[:3] - borders
+        shift = np.rint(moved[:, :1])
+        return shift[:, 0].astype(int) if np.all(np.abs(moved - shift) <= TINY) else None
+
     def contains(self, ijk: Sequence[int]) -> bool:
         """Whether a voxel index lies in the extent."""
         return bool(np.all(self.first <= ijk) and np.all(ijk <= self.last))

@@ -86,3 +86,12 @@ def test_the_part_of_a_result_needs_no_whole_mask(axis):
     assert last.part.extent == (110, 139, 65, 84, 23, 28)
     assert np.array_equal(mask, truth[20:26, 70:90, 100:130])
     assert peak < truth.size / 10
+
+
+def test_the_volume_is_copied_once_and_not_kept_by_the_logic(stage_of, whole_reads):
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert "sourceVolumeImageData" not in whole_reads
