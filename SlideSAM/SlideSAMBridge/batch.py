@@ -12,7 +12,7 @@ import itertools
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,8 @@ class Batch:
                 from SlideSAMLib.protocol import objects_at_once
             except ImportError as error:
                 raise missing_package(error) from error
-            slider = partial(_slider, voxels, part, model, cache(), key, job.cancelled)
+            stack_of = lru_cache(partial(_stack, voxels, part, key))
+            slider = partial(_slider, stack_of, part, model, cache(), job.cancelled)
 
             def answer(number: int, mask: np.ndarray | None, error: Exception | None) -> None:
                 job.emit(Answer(left.pop(number), mask, error))
@@ -311,18 +312,24 @@ def _slide(
             answer(run.number, mask, None)
 
 
+def _stack(voxels: np.ndarray, part: Lattice, key: Any, axis: int) -> Any:
+    """The volume along an axis; made once for all entries, as that looks at every voxel."""
+    from SlideSAMLib import Stack
+
+    # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
+    return Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
+
+
 def _slider(
-    voxels: np.ndarray,
+    stack_of: Callable[[int], Any],
     part: Lattice,
     model: Any,
     cache: Any,
-    key: Any,
     cancelled: Callable[[], bool],
     prompts: PromptSet,
     axis: int,
 ) -> Any:
     """The slider of some prompts along an axis, or None where nothing is marked on its slices."""
-    from SlideSAMLib import Stack
     from SlideSAMLib.sliding import Slider
 
     on_slices = [
@@ -332,6 +339,4 @@ def _slider(
     ]
     if not on_slices:
         return None
-    # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
-    stack = Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
-    return Slider(stack, on_slices, model, cache=cache, cancelled=cancelled)
+    return Slider(stack_of(axis), on_slices, model, cache=cache, cancelled=cancelled)

@@ -24,12 +24,14 @@ class Source:
     part : the voxels of the segmentation's lattice that the volume covers, where they lay when it
         was read last: volume and segmentation may have been moved together since.
     number : tells sources apart; the same number means the same voxels.
+    stacks : what the worker has made of them for sliding, see `work`.
     """
 
     voxels: np.ndarray
     part: Lattice
     signature: tuple
     number: int = field(default_factory=lambda: next(_numbers))
+    stacks: dict[tuple, Any] = field(default_factory=dict)
 
 
 class SourceReader:
