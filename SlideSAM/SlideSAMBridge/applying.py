@@ -101,20 +101,20 @@ def _masks(work: Work, mode: str) -> tuple[np.ndarray, Written]:
     Most objects are small in their volume, and all that follows costs as much as that part.
     """
     source = work.source.part
-    mask = result_mask(work)
+    found = _found(work)
     again = work.written is not None and work.written.mode == mode
-    if not mask.any():
+    if found is None:
         if not again or mode == "replace":
             raise RuntimeError(NOTHING_FOUND)
         part = work.written.part  # a correction has left nothing: take back what was applied
     else:
-        part = editing.bounding_part(mask, source)
+        part = found
         if again:
             known = work.written.part
             low, high = np.minimum(part.first, known.first), np.maximum(part.last, known.last)
             part = source.cropped(np.stack([low, high], axis=1).ravel())
     earlier = work.written.on(part) if again else Written(mode, np.zeros(part.shape, bool), part)
-    return mask[source.slices(part)], earlier
+    return _result(work, part), earlier
 
 
 def _give_back(
@@ -157,17 +157,42 @@ def _judged(work: Work, part: Lattice) -> np.ndarray:
     return judged.reshape(shape)
 
 
-def result_mask(work: Work) -> np.ndarray:
-    """The result of the slide: bool (K, J, I) on the source's part."""
-    mask = np.zeros(work.source.part.shape, bool)
-    stacked = np.moveaxis(mask, 2 - work.axis, 0)  # (K, J, I) to (slice, row, column), a view
+def _found(work: Work) -> Lattice | None:
+    """The smallest part of the source that has all of the result; None where nothing was found."""
+    part, axis = work.source.part, 2 - work.axis  # (I, J, K) to the array axes (K, J, I)
+    used = [np.zeros(size, bool) for size in part.shape]
+    rows, columns = (used[each] for each in range(3) if each != axis)
+    for index, (mask, _confidence) in work.slices.items():
+        used[axis][index] = mask.any()
+        rows |= mask.any(axis=1)
+        columns |= mask.any(axis=0)
+    if not rows.any():
+        return None
+    spans = [np.flatnonzero(each)[[0, -1]] for each in reversed(used)]  # I, J, K
+    return part.cropped((part.first[:, None] + spans).ravel())
+
+
+def _result(work: Work, part: Lattice) -> np.ndarray:
+    """The result of the slide: bool (K, J, I) on a part of the source."""
+    axis = 2 - work.axis
+    mask = np.zeros(part.shape, bool)
+    stacked = np.moveaxis(mask, axis, 0)  # (K, J, I) to (slice, row, column), a view
+    where = work.source.part.slices(part)
+    rows, columns = (where[each] for each in range(3) if each != axis)
     for index, (slice_mask, _confidence) in work.slices.items():
-        stacked[index] = slice_mask
+        if where[axis].start <= index < where[axis].stop:
+            stacked[index - where[axis].start] = slice_mask[rows, columns]
     return mask
 
 
 def selected_mask(effect: Any, part: Lattice) -> np.ndarray:
     """The voxels of the selected segment: bool (K, J, I) on `part`."""
+    node = effect.parameterSetNode()
+    segmentation_node, segment_id = node.GetSegmentationNode(), node.GetSelectedSegmentID()
+    if editing.has_grid(segmentation_node, segment_id, part):
+        return editing.segment_mask(segmentation_node, segment_id, part)
+    # The logic brings the whole segment onto its reference geometry, which takes seconds and the
+    # memory of a volume.
     image = effect.selectedSegmentLabelmap()
     if image is None or image.GetPointData().GetScalars() is None:
         return np.zeros(part.shape, bool)

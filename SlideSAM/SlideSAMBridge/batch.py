@@ -12,13 +12,12 @@ import itertools
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from . import checks, segmenting, segments
-from . import lattice as lattices
 from .editing import Editor, Preparation
 from .jobs import sentence
 from .lattice import Lattice
@@ -103,8 +102,7 @@ class Batch:
         editor.point_at(segmentation_node, volume_node)
         self._preparation = Preparation(segmentation_node, volume_node)
         try:
-            self._volume, self.lattice = editor.source()
-            self.part = lattices.covered_part(self.lattice, lattices.of_volume(volume_node))
+            self._volume, self.part = editor.source()
             self._signature = signature_of(volume_node, self.part)
             self.entries, damaged = _entries(segmentation_node, self.part)
             if not self.entries and not damaged:
@@ -129,7 +127,7 @@ class Batch:
         again : raise where the memory of a GPU is too small. The work is there to be started again
             then, as `work.on_any_device` does; it goes on with what has no answer yet.
         """
-        voxels, part = self._volume[self.lattice.slices(self.part)], self.part
+        voxels, part = self._volume, self.part
         left, key = dict(enumerate(self.entries)), ("batch", next(_numbers))
 
         def perform(job: Any) -> None:
@@ -138,7 +136,8 @@ class Batch:
                 from SlideSAMLib.protocol import objects_at_once
             except ImportError as error:
                 raise missing_package(error) from error
-            slider = partial(_slider, voxels, part, model, cache(), key, job.cancelled)
+            stack_of = lru_cache(partial(_stack, voxels, part, key))
+            slider = partial(_slider, stack_of, part, model, cache(), job.cancelled)
 
             def answer(number: int, mask: np.ndarray | None, error: Exception | None) -> None:
                 job.emit(Answer(left.pop(number), mask, error))
@@ -187,15 +186,14 @@ class Batch:
         segmenting.check_unchanged(
             self.editor, self.volume_node, self.segmentation_node, self._signature, segment_id
         )
-        mask = np.zeros(self.lattice.shape, bool)
-        mask[self.lattice.slices(self.part)] = answer.mask
-        if not mask.any():
+        if not answer.mask.any():
             raise RuntimeError(_("Nothing was found: mark it with a box, or with more points."))
-        if not (mask & self.editor.editable(self._volume, self.lattice)).any():
+        found = self.editor.writable(answer.mask, self._volume, self.part)
+        if found is None:
             raise RuntimeError(_("The masking settings leave out everything that was found."))
         self.editor.save_state()
         self.segmentation_node.CreateDefaultDisplayNodes()
-        self.editor.write(segment_id, mask, self.lattice, self.mode == "replace")
+        self.editor.write(segment_id, *found, self.mode == "replace")
 
 
 def _entries(segmentation_node: Any, part: Lattice) -> tuple[list[Entry], dict[str, str]]:
@@ -308,22 +306,30 @@ def _slide(
             continue
         open_runs.remove(run)
         if not job.cancelled() and all(run.entry is not other.entry for other in open_runs):
-            own = [other.mask for other in runs if other.entry is run.entry]
-            answer(run.number, np.logical_or.reduce(own), None)
+            mask, *others = [other.mask for other in runs if other.entry is run.entry]
+            for other in others:
+                mask |= other
+            answer(run.number, mask, None)
+
+
+def _stack(voxels: np.ndarray, part: Lattice, key: Any, axis: int) -> Any:
+    """The volume along an axis; made once for all entries, as that looks at every voxel."""
+    from SlideSAMLib import Stack
+
+    # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
+    return Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
 
 
 def _slider(
-    voxels: np.ndarray,
+    stack_of: Callable[[int], Any],
     part: Lattice,
     model: Any,
     cache: Any,
-    key: Any,
     cancelled: Callable[[], bool],
     prompts: PromptSet,
     axis: int,
 ) -> Any:
     """The slider of some prompts along an axis, or None where nothing is marked on its slices."""
-    from SlideSAMLib import Stack
     from SlideSAMLib.sliding import Slider
 
     on_slices = [
@@ -333,6 +339,4 @@ def _slider(
     ]
     if not on_slices:
         return None
-    # (I, J, K) to the array axes (K, J, I). One key: the embeddings are shared by all segments.
-    stack = Stack(voxels, axis=2 - axis, spacing=part.spacing, key=key)
-    return Slider(stack, on_slices, model, cache=cache, cancelled=cancelled)
+    return Slider(stack_of(axis), on_slices, model, cache=cache, cancelled=cancelled)

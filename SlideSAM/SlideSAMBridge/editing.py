@@ -124,16 +124,21 @@ class Editor:
         self.node.SetSourceVolumeIntensityMask(editor_node.GetSourceVolumeIntensityMask())
 
     def source(self) -> tuple[np.ndarray, Lattice]:
-        """The source volume on the lattice of the labels: a copy (K, J, I), and that lattice.
+        """The source volume on the voxels of the labels that it covers: a copy (K, J, I), and them.
 
-        Raises RuntimeError where the logic cannot work it out.
+        Raises RuntimeError where the logic cannot work it out, ValueError where it covers none.
         """
+        volume_node = self.node.GetSourceVolumeNode()
+        part = lattices.covered_part(self.lattice(), lattices.of_volume(volume_node))
+        voxels = own_voxels(volume_node, part)
+        if voxels is not None:
+            return voxels, part
         if not self.logic.UpdateAlignedSourceVolume():
             raise RuntimeError(_("The volume cannot be brought onto the segmentation's geometry."))
         image = self.logic.GetAlignedSourceVolume()
         lattice = lattices.of_image(image, self.node.GetSegmentationNode())
         # A copy, because the logic refills the image at the next edit with an intensity range.
-        return image_array(image).copy(), lattice
+        return image_array(image)[lattice.slices(part)].copy(), part
 
     def lattice(self) -> Lattice:
         """The lattice of the labels as it is now."""
@@ -153,6 +158,20 @@ class Editor:
                 raise RuntimeError(NO_MASK)
             masked = self.logic.GetMaskLabelmap()
         return editable_voxels(self.node, masked, volume, lattice)
+
+    def writable(
+        self, mask: np.ndarray, volume: np.ndarray, lattice: Lattice
+    ) -> tuple[np.ndarray, Lattice] | None:
+        """The smallest part of a mask (K, J, I) that has all of it, and where that part lies.
+
+        None where there is nothing in it that an edit may change. `volume` as for `editable`.
+        """
+        if not mask.any():
+            return None
+        part = bounding_part(mask, lattice)
+        where = lattice.slices(part)
+        editable = self.editable(volume[where], part)
+        return (mask[where], part) if (mask[where] & editable).any() else None
 
     def remember(self, steps: int) -> None:
         """Keep undo states for at least so many steps; somebody else's logic keeps its number."""
@@ -241,6 +260,22 @@ def editable_voxels(
     return allowed
 
 
+def own_voxels(volume_node: Any, part: Lattice) -> np.ndarray | None:
+    """A copy of a volume's voxels (K, J, I) on a part of a segmentation's lattice that it covers.
+
+    None where the lattice has other voxels than the volume; where it has the same, the logic would
+    copy them, too, and keep its copy. Not a view: the voxels may be changed, or their memory freed,
+    while the worker reads them.
+    """
+    image, volume = volume_node.GetImageData(), lattices.of_volume(volume_node)
+    shift = part.shift_to(volume)
+    single = image.GetNumberOfScalarComponents() == 1
+    if shift is None or not single or image.GetPointData().GetScalars() is None:
+        return None
+    extent = np.stack([part.first + shift, part.last + shift], axis=1).ravel()
+    return image_array(image)[volume.slices(volume.cropped(extent))].copy()
+
+
 def on_lattice(image: Any, lattice: Lattice) -> np.ndarray:
     """The voxels of an image that shares the grid of `lattice`: (K, J, I), 0 outside the image."""
     values = np.zeros(lattice.shape, image_array(image).dtype)
@@ -250,6 +285,14 @@ def on_lattice(image: Any, lattice: Lattice) -> np.ndarray:
         part = lattice.cropped(np.stack([first, last], axis=1).ravel())
         values[lattice.slices(part)] = image_array(image)[lattice.cropped(extent).slices(part)]
     return values
+
+
+def has_grid(segmentation_node: Any, segment_id: str, lattice: Lattice) -> bool:
+    """Whether a segment has a labelmap that `segment_mask` can read on a lattice."""
+    image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
+        return False
+    return lattices.of_image(image, segmentation_node).same_grid(lattice)
 
 
 def segment_mask(segmentation_node: Any, segment_id: str, lattice: Lattice) -> np.ndarray:

@@ -84,11 +84,25 @@ class Lattice:
         """A voxel index, with or without fractions, in the frame of the node in mm: (3,)."""
         return (self.ijk_to_local @ np.append(np.asarray(ijk, float), 1.0))[:3]
 
+    def same_grid(self, other: Lattice) -> bool:
+        """Whether an index means the same on the other lattice; both in the same node."""
+        return np.allclose(self.ijk_to_local, other.ijk_to_local, rtol=0, atol=1e-9)
+
     def same_voxels(self, other: Lattice) -> bool:
         """Whether an array means the same on the other lattice; both in the same node."""
-        return self.extent == other.extent and np.allclose(
-            self.ijk_to_local, other.ijk_to_local, rtol=0, atol=1e-9
-        )
+        return self.extent == other.extent and self.same_grid(other)
+
+    def shift_to(self, other: Lattice) -> np.ndarray | None:
+        """What to add to an index (i, j, k) for the same voxel's index on the other lattice.
+
+        Whole numbers, int (3,); None where the two do not have the same voxels in the world.
+        """
+        borders = np.repeat((self.first - 0.5)[:, None], 4, axis=1)
+        borders[[0, 1, 2], [1, 2, 3]] = self.last + 0.5  # one corner, and one along each axis
+        ras = self.ijk_to_ras @ np.vstack([borders, np.ones(4)])
+        moved = np.linalg.solve(other.ijk_to_ras, ras)[:3] - borders
+        shift = np.rint(moved[:, :1])
+        return shift[:, 0].astype(int) if np.all(np.abs(moved - shift) <= TINY) else None
 
     def contains(self, ijk: Sequence[int]) -> bool:
         """Whether a voxel index lies in the extent."""

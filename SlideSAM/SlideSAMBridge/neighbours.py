@@ -57,8 +57,7 @@ def _values(
     """The labels of a layer at some voxels of `part`, and which there are; None without any."""
     if image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
         return None
-    grid = lattices.of_image(image, segmentation_node)
-    if not np.allclose(grid.ijk_to_local, part.ijk_to_local, rtol=0, atol=1e-9):
+    if not lattices.of_image(image, segmentation_node).same_grid(part):
         return None
     values = editing.on_lattice(image, part)[where]
     return values, set(np.unique(values).tolist())

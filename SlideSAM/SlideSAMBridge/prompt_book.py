@@ -126,9 +126,10 @@ class PromptBook:
     def existing(self, slice_node: Any) -> Mark:
         """What the segment has on the slice that a view shows, as a mark."""
         axis, index, part = self.place(slice_node)
-        mask = applying.selected_mask(self.effect, part)
-        # (K, J, I) to (slice, row, column)
-        on_slice = np.moveaxis(mask, 2 - axis, 0)[index - int(part.first[axis])]
+        extent = list(part.extent)
+        extent[2 * axis : 2 * axis + 2] = index, index  # of a large volume, this slice alone
+        mask = applying.selected_mask(self.effect, part.cropped(extent))
+        on_slice = mask.squeeze(2 - axis)  # (K, J, I) to (row, column)
         if not on_slice.any():
             raise ValueError(_("The segment has nothing on this slice: draw it there first."))
         corner = part.first.astype(float)

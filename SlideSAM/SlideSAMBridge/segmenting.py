@@ -85,21 +85,19 @@ def segment(
     editor.point_at(segmentation_node, volume_node)
     preparation = Preparation(segmentation_node, volume_node)
     try:
-        volume, lattice = editor.source()
-        part = lattices.covered_part(lattice, lattices.of_volume(volume_node))
+        volume, part = editor.source()
         signature = signature_of(volume_node, part)
-        marks, result = _run(volume[lattice.slices(part)], part, load, request)
-        mask = np.zeros(lattice.shape, bool)
-        mask[lattice.slices(part)] = result.mask
+        marks, result = _run(volume, part, load, request)
         check_unchanged(editor, volume_node, segmentation_node, signature, request.segment_id)
-        if not (mask & editor.editable(volume, lattice)).any():
+        found = editor.writable(result.mask, volume, part)
+        if found is None:
             raise RuntimeError(_why_nothing(result))
         editor.save_state()
     except BaseException:
         # Also on a keyboard interrupt: the half of the job that was done has to go.
         preparation.revert()
         raise
-    return _write(editor, segmentation_node, mask, lattice, marks, request), result
+    return _write(editor, segmentation_node, *found, marks, request), result
 
 
 def check_nodes(volume_node: Any, segmentation_node: Any, segment_id: str | None) -> None:

@@ -1,6 +1,10 @@
 """Positions in slice views: pixels to RAS, which slice is shown, and moving there. No Qt.
 
 XY are pixels of the render window, origin at the bottom left, as events report them.
+
+What is drawn, and where a click lands, is XYToRAS. Slicer leaves it as it is where no element would
+change by more than about 0.001, while SliceToRAS, in mm, moves on: with slices closer than a
+micrometre the two show different slices.
 """
 
 from __future__ import annotations
@@ -29,13 +33,12 @@ def shown_slice(slice_node: Any, lattice: Lattice) -> tuple[int, int] | None:
 
     The axis is an index into (I, J, K); the index is a voxel index and may lie outside.
     """
-    slice_to_ras = to_array(slice_node.GetSliceToRAS())
-    normal = slice_to_ras[:3, 2] / np.linalg.norm(slice_to_ras[:3, 2])
+    normal, middle = _drawn(slice_node)
     fits = np.abs(lattice.plane_normals() @ normal)
     axis = int(np.argmax(fits))
     if fits[axis] < PARALLEL:
         return None
-    return axis, int(lattice.voxel(slice_to_ras[:3, 3])[axis])
+    return axis, int(lattice.voxel(middle)[axis])
 
 
 def same_plane(slice_node: Any, before: np.ndarray) -> bool:
@@ -46,14 +49,28 @@ def same_plane(slice_node: Any, before: np.ndarray) -> bool:
 
 def plane(slice_node: Any) -> np.ndarray:
     """Normal and distance from the origin of the plane that is shown: float64 (4,)."""
-    slice_to_ras = to_array(slice_node.GetSliceToRAS())
-    normal = slice_to_ras[:3, 2]
-    return np.append(normal, normal @ slice_to_ras[:3, 3])
+    normal, middle = _drawn(slice_node)
+    return np.append(normal, normal @ middle)
 
 
 def jump(slice_node: Any, lattice: Lattice, axis: int, index: int) -> None:
     """Move a view of this orientation to a slice, without panning it."""
-    here = lattice.position(to_array(slice_node.GetSliceToRAS())[:3, 3])
+    normal, middle = _drawn(slice_node)
+    here = lattice.position(middle)
     here[axis] = index
     ras = (lattice.ijk_to_ras @ np.append(here, 1.0))[:3]
     slice_node.JumpSliceByOffsetting(*ras.tolist())
+    if shown_slice(slice_node, lattice) != (axis, index):
+        # Too small a move to be drawn: go 1 mm away first, which nobody gets to see.
+        modifying = slice_node.StartModify()
+        slice_node.JumpSliceByOffsetting(*(ras + normal).tolist())
+        slice_node.JumpSliceByOffsetting(*ras.tolist())
+        slice_node.EndModify(modifying)
+
+
+def _drawn(slice_node: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Unit normal of the plane that is drawn, and its point in the middle of the view (RAS, mm)."""
+    x, y = to_array(slice_node.GetXYToRAS())[:3, :2].T
+    normal = np.cross(x, y)
+    width, height = slice_node.GetDimensions()[:2]
+    return normal / np.linalg.norm(normal), ras_of(slice_node, (width / 2, height / 2))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import lattice as lattices
-from .editing import image_array
+from .editing import image_array, own_voxels
 from .lattice import Lattice
 from .text import tr as _
 
@@ -24,12 +24,14 @@ class Source:
     part : the voxels of the segmentation's lattice that the volume covers, where they lay when it
         was read last: volume and segmentation may have been moved together since.
     number : tells sources apart; the same number means the same voxels.
+    stacks : what the worker has made of them for sliding, see `work`.
     """
 
     voxels: np.ndarray
     part: Lattice
     signature: tuple
     number: int = field(default_factory=lambda: next(_numbers))
+    stacks: dict[tuple, Any] = field(default_factory=dict)
 
 
 class SourceReader:
@@ -79,7 +81,7 @@ class SourceReader:
         signature = signature_of(volume_node, part)
         if self._last is None or self._last.signature != signature:
             self._last = None  # before the copy: two large volumes at once are one too many
-            self._last = Source(self._copy(segmentation_node, part), part, signature)
+            self._last = Source(self._copy(part), part, signature)
         self._last.part = part
         return self._last
 
@@ -99,7 +101,11 @@ class SourceReader:
             return None, None
         return node.GetSegmentationNode(), node.GetSourceVolumeNode()
 
-    def _copy(self, segmentation_node: Any, part: Lattice) -> np.ndarray:
+    def _copy(self, part: Lattice) -> np.ndarray:
+        segmentation_node, volume_node = self._nodes()
+        voxels = own_voxels(volume_node, part)
+        if voxels is not None:
+            return voxels
         image = self._effect.sourceVolumeImageData()
         if image is None:
             raise RuntimeError(_("The volume cannot be brought onto the segmentation's geometry."))

@@ -199,7 +199,7 @@ def correct_task(
 
 def _session(shelf: ModelShelf, work: Work) -> Any:
     try:
-        from SlideSAMLib import Session, Stack
+        from SlideSAMLib import Session
         from SlideSAMLib.session import Snapshot
 
         model = shelf.model(work.choice)
@@ -207,19 +207,28 @@ def _session(shelf: ModelShelf, work: Work) -> Any:
         raise missing_package(error) from error
     if work.session is not None and work.session.model is model:
         return work.session
-    stack = Stack(
-        work.source.voxels,
-        axis=2 - work.axis,  # (I, J, K) to the array axes (K, J, I)
-        spacing=work.source.part.spacing,
-        key=("source", work.source.number),
-    )
-    work.session = Session(stack, model, cache=shelf.cache())
+    work.session = Session(_stack(work.source, work.axis), model, cache=shelf.cache())
     shelf.lend(work)
     work.used.clear()
     masks = {index: mask for index, (mask, _) in work.initial.items()}
     confidence = {index: value for index, (_, value) in work.initial.items()}
     work.session.restore(Snapshot(masks, confidence, {}))
     return work.session
+
+
+def _stack(source: Source, axis: int) -> Any:
+    """The source along an axis; kept for all segments, as making it looks at every voxel."""
+    from SlideSAMLib import Stack
+
+    spacing = source.part.spacing
+    if (axis, spacing) not in source.stacks:
+        source.stacks[axis, spacing] = Stack(
+            source.voxels,
+            axis=2 - axis,  # (I, J, K) to the array axes (K, J, I)
+            spacing=spacing,
+            key=("source", source.number),
+        )
+    return source.stacks[axis, spacing]
 
 
 def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> None:

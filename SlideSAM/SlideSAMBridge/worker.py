@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import queue
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class Job:
                 self._function(self)
         except BaseException as error:
             self.error = error
-            if not self.cancelled():
+            if not self.cancelled() and not _is_about_the_input(error):
                 traceback.print_exc()  # the log gets the whole of it, the user one sentence
         finally:
             del self._function  # lets go of volumes and models
@@ -88,6 +89,12 @@ class Job:
     def finished(self) -> bool:
         """True when it will emit nothing more; what it emitted last may still have to be taken."""
         return self._finished.is_set()
+
+
+def _is_about_the_input(error: BaseException) -> bool:
+    """Whether the sentence for the user is all there is to say: the volume cannot be used."""
+    library = sys.modules.get("SlideSAMLib.errors")  # not imported: the error is not one of its
+    return library is not None and isinstance(error, library.InputError)
 
 
 class Worker:

@@ -26,6 +26,15 @@ ORIENTATIONS = ("Axial", "Sagittal", "Coronal")
 SLIDE_AXES = {"Red": 2, "Yellow": 0, "Green": 1}
 
 
+def show(slice_node: Any, ras: Any) -> None:
+    """Move a view to a position, also where the move is so small that Slicer would not draw it."""
+    away = np.add(ras, slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS())[:3, 2])
+    modifying = slice_node.StartModify()
+    slice_node.JumpSliceByOffsetting(*away.tolist())
+    slice_node.JumpSliceByOffsetting(*ras)
+    slice_node.EndModify(modifying)
+
+
 class Stage:
     """An editor on a scene, with views turned to the volume.
 
@@ -55,7 +64,7 @@ class Stage:
                 view.node.RotateToVolumePlane(self.scene.volume)
                 view.node.JumpSliceByOffsetting(*self.scene.ras(MIDDLE))
                 view.logic.FitSliceToBackground()
-                view.node.JumpSliceByOffsetting(*self.scene.ras(MIDDLE))
+                show(view.node, self.scene.ras(MIDDLE))
                 self.views[name] = view
         if layout:
             slicer.app.layout = LayoutManager(list(self.views.values()))
@@ -104,7 +113,7 @@ class Stage:
         self._view(view).drag(self.xy(a, view), self.xy(b, view))
 
     def scroll_to(self, ijk: Any, view: str | None = None) -> None:
-        self._view(view).node.JumpSliceByOffsetting(*self.scene.ras(ijk))
+        show(self._view(view).node, self.scene.ras(ijk))
 
     def key(self, name: str, view: str | None = None) -> None:
         self._view(view).press_key(name)

@@ -185,9 +185,12 @@ def test_the_models_volume_is_a_copy(session):
     scene = Scene(oversampling=1)
     editor = editing.Editor.private(session.scene, session.app_logic)
     editor.point_at(scene.segmentation, scene.volume)
-    volume, _ = editor.source()
+    assert editor.logic.UpdateAlignedSourceVolume()
+    volume, part = editor.source()
+    assert part.extent == (0, 19, 0, 15, 0, 11)
     image = editing.image_array(editor.logic.GetAlignedSourceVolume())
     assert np.array_equal(volume, image) and not np.shares_memory(volume, image)
+    assert not np.shares_memory(volume, slicer.util.arrayFromVolume(scene.volume))
 
 
 def test_points_and_box_on_several_slices(session, slidesam):

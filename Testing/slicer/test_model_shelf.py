@@ -65,7 +65,8 @@ def new_work(segment: str, choice: shelves.ModelChoice = CHOICE) -> works.Work:
     volume = ball_volume()[0]
     depth, height, width = volume.shape
     part = Lattice((0, width - 1, 0, height - 1, 0, depth - 1), np.eye(4), np.eye(4))
-    return works.Work(segment, 2, SimpleNamespace(voxels=volume, part=part, number=1), choice)
+    source = SimpleNamespace(voxels=volume, part=part, number=1, stacks={})
+    return works.Work(segment, 2, source, choice)
 
 
 def result_of(task) -> dict[int, np.ndarray]:

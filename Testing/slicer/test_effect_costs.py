@@ -1,0 +1,97 @@
+"""What an edit costs: only the part of a large volume that it changes is read, never all of it."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from SlideSAMBridge import applying, lattice, work
+from SlideSAMBridge.source import Source
+
+from Testing.host.scripted_effect import ScriptedEffect
+from Testing.slicer.scenes import SHAPE
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def whole_reads(monkeypatch):
+    """What was asked for that the logic works out for all voxels of the segmentation."""
+    asked = []
+    for name in ("selectedSegmentLabelmap", "sourceVolumeImageData"):
+        original = getattr(ScriptedEffect, name)
+
+        def counted(self, name=name, original=original):
+            asked.append(name)
+            return original(self)
+
+        monkeypatch.setattr(ScriptedEffect, name, counted)
+    return asked
+
+
+def block():
+    mask = np.zeros(SHAPE, bool)
+    mask[4:8, 1:9, 6:12] = True
+    return mask
+
+
+def test_a_segment_on_the_same_grid_is_not_resampled(stage_of, whole_reads):
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.write("A", block())
+    stage.panel.existing.click()
+    (mark,) = stage.interaction.book.prompts.marks
+    assert np.array_equal(mark.mask, block()[6])
+    stage.interaction.clear()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth | block())
+    assert "selectedSegmentLabelmap" not in whole_reads
+
+
+@pytest.mark.parametrize("step", [0.5, 1, 2])
+@pytest.mark.parametrize("first", [(8, 2, 1), (15, 6, -4)])
+def test_a_segment_is_read_as_slicer_reads_it(stage_of, step, first):
+    """On whatever lattice it is: the logic's own labelmap has the same voxels."""
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.scene.import_segment("C", step, first)
+    stage.editor.node.SetSelectedSegmentID("C")
+    part = stage.interaction.reader.part()
+    small = part.cropped((7, 17, 3, 12, 2, 8))
+    found = applying.selected_mask(stage.effect, small)
+    logic = stage.editor.logic
+    assert logic.UpdateSelectedSegmentLabelmap()
+    theirs = applying.editing.on_lattice(logic.GetSelectedSegmentLabelmap(), small) != 0
+    assert found.any() and np.array_equal(found, theirs)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_part_of_a_result_needs_no_whole_mask(axis):
+    shape = (40, 160, 200)
+    part = lattice.Lattice((10, 209, -5, 154, 3, 42), np.eye(4), np.eye(4))
+    source = Source(np.broadcast_to(np.int16(0), shape), part, ())
+    made = work.Work("A", axis, source, None)
+    truth = np.zeros(shape, bool)
+    truth[20:26, 70:90, 100:130] = True
+    truth[24, 70, 100] = False
+    stacked = np.moveaxis(truth, 2 - axis, 0)
+    low = int(np.flatnonzero(stacked.any((1, 2)))[0])
+    for index in (low - 1, *np.flatnonzero(stacked.any((1, 2))).tolist()):
+        made.slices[index] = (stacked[index].copy(), 1.0)
+    tracemalloc.start()
+    try:
+        mask, last = applying._masks(made, "add")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert last.part.extent == (110, 139, 65, 84, 23, 28)
+    assert np.array_equal(mask, truth[20:26, 70:90, 100:130])
+    assert peak < truth.size / 10
+
+
+def test_the_volume_is_copied_once_and_not_kept_by_the_logic(stage_of, whole_reads):
+    stage = stage_of("oblique", ("segmentation", "volume"))
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert "sourceVolumeImageData" not in whole_reads

@@ -1,0 +1,81 @@
+"""What the effect says of volumes without anything to see, and how often it looks at all voxels."""
+
+import numpy as np
+import pytest
+
+from Testing.slicer.scenes import SHAPE, Scene
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full(SHAPE, 7, np.int16), "constant"),
+        (np.full(SHAPE, np.nan, np.float32), "no finite voxel"),
+    ],
+)
+def test_a_volume_without_contrast_is_one_sentence(stage_of, capsys, image, message):
+    """And no traceback: nothing is wrong with the program."""
+    stage = stage_of(scene=Scene(image=image, oversampling=1))
+    stage.click()
+    stage.wait()
+    assert message in stage.message
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_the_program_is_in_the_log(stage_of, quick_model, capsys):
+    stage = stage_of()
+    quick_model.error = RuntimeError("The model is broken.")
+    stage.click()
+    stage.wait()
+    assert "The model is broken." in stage.message
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture
+def scans(monkeypatch):
+    """How often the library looked at every voxel of a volume."""
+    from SlideSAMLib import stack
+
+    seen = []
+    original = stack.value_range
+    monkeypatch.setattr(stack, "value_range", lambda volume: seen.append(1) or original(volume))
+    return seen
+
+
+def test_segments_on_the_same_volume_share_what_was_found_in_it(stage_of, scans):
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.click()
+    stage.wait()
+    first = stage.interaction.work.session
+    assert len(scans) == 1
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    stage.click()
+    stage.wait()
+    second = stage.interaction.work.session
+    assert second is not first and second.stack is first.stack
+    assert len(scans) == 1
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask("B"), stage.scene.truth)
+
+
+def test_entries_of_a_batch_share_what_was_found_in_the_volume(session, slidesam, scans):
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    from Testing.slicer import scenes
+
+    scene, logic = Scene(oversampling=1), slidesam.SlideSAMLogic()
+    call = {"points": [scene.ras()], "model": scenes.model()}
+    made = logic.segment(scene.volume, scene.segmentation, **call)
+    text = segments.saved_text(scene.segmentation, made)
+    others = [scene.contents.AddEmptySegment("", f"More {n}") for n in range(3)]
+    for other in others:
+        scene.contents.GetSegment(other).SetTag(TAG, text)
+    scans.clear()
+    report = logic.segmentAll(scene.segmentation, model=scenes.model())
+    assert report.written == [made, *others] and len(scans) == 1
+    assert all(np.array_equal(scene.mask(other), scene.truth) for other in others)
