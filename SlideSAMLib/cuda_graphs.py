@@ -10,8 +10,10 @@ wrong before that leads back to the plain work, for good.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -63,7 +65,9 @@ class Graphed:
     def __init__(
         self, plain: Callable[..., Answer], device: torch.device, capture: Capture | None = None
     ) -> None:
-        self._plain = plain
+        # Weakly: a model that has a Graphed of its own method must not hold itself, or its memory
+        # on the GPU would be free only once Python collects its garbage.
+        self._work = weakref.WeakMethod(plain) if inspect.ismethod(plain) else lambda: plain
         self._capture = capture or CudaCapture(device)
         self._lock = threading.Lock()
         self._runs: Counter[tuple] = Counter()
@@ -80,7 +84,7 @@ class Graphed:
             if graph is not None:
                 self._graphs.move_to_end(kind)
                 return graph(parts)
-        return self._plain(what, *parts)
+        return self._work()(what, *parts)
 
     def give_up(self) -> bool:
         """Let go of all graphs and of what they hold, for good; whether there were any."""
@@ -97,8 +101,8 @@ class Graphed:
         """A graph of this kind that has proved itself on these inputs; None where there is none."""
         inputs = [None if part is None else part.clone() for part in given]
         try:
-            graph = _Graph(inputs, *self._capture(lambda: self._plain(kind[0], *inputs)))
-            for found, wanted in zip(graph(given), self._plain(kind[0], *given), strict=True):
+            graph = _Graph(inputs, *self._capture(lambda: self._work()(kind[0], *inputs)))
+            for found, wanted in zip(graph(given), self._work()(kind[0], *given), strict=True):
                 if not wanted.is_floating_point():
                     continue  # places in what has been compared: a rounding may move them far
                 difference = float((found - wanted).abs().max())

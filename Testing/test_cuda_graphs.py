@@ -7,7 +7,9 @@ capture, is tested with tensors that have no values.
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from contextlib import nullcontext
 from typing import Any
 
@@ -312,3 +314,27 @@ def test_graphs_give_their_memory_to_the_work(tmp_path, monkeypatch):
     for _ in range(PLAIN_RUNS + 2):
         assert len(model.encode(other)) == 2
     assert recorder.captures == 1  # no more of them where there is so little memory
+
+
+def test_a_model_goes_without_the_garbage_collector():
+    """Its memory is wanted at once, and the collector may run on the main thread only."""
+
+    class Model:
+        def __init__(self):
+            self.graphs = Graphed(self.answer, CPU, Recorder())
+
+        def answer(self, what, x):
+            return (2 * x,)
+
+    gc.disable()
+    try:
+        model = Model()
+        gone = weakref.ref(model)
+        with torch.inference_mode():
+            for _ in range(PLAIN_RUNS + 2):
+                assert torch.equal(model.graphs(None, torch.ones(2))[0], torch.full((2,), 2.0))
+        assert model.graphs._graphs
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,13 +83,11 @@ class ModelShelf:
             self._choice = self._model = None
             if self._cache is not None:
                 self._cache.clear()
-            gc.collect()  # models hold themselves, by what they keep for CUDA graphs
 
 
 def _empty_gpu_cache() -> None:
     import torch
 
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from . import garbage
 from .text import tr as _
 
 _numbers = itertools.count(1)
@@ -83,6 +84,7 @@ class Job:
 
     def wait(self, seconds: float) -> bool:
         """Wait for news, letting other threads run; whether there is any."""
+        garbage.collect()
         return self._news.wait(seconds)
 
     @property
@@ -134,7 +136,8 @@ class Worker:
             if job is None:
                 return
             self._current = job
-            job.perform()
+            with garbage.left_to_the_main_thread():
+                job.perform()
             self._current = None
             del job  # or it would be kept until the next one comes
 

@@ -25,7 +25,7 @@ FULL = torch.OutOfMemoryError("CUDA out of memory.")
 
 
 class Loads:
-    """Loads models that are part of a cycle, as those with CUDA graphs are; knows what lives."""
+    """Loads models, and knows which of them live."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shelf = shelves.ModelShelf()
@@ -46,7 +46,7 @@ class Loads:
         self.alive_at_load.append(self._alive())
         self.cached_at_load.append(len(self.shelf.cache()))
         model = ThresholdModel(name=name)
-        model.device, model.itself = device, model
+        model.device = device
         self.made.append(weakref.ref(model))
         return model
 
@@ -56,7 +56,7 @@ class Loads:
 
 @pytest.fixture
 def loads(monkeypatch):
-    gc.disable()  # nothing may depend on when it comes by itself
+    gc.disable()  # the worker may not collect garbage: models must go without
     yield Loads(monkeypatch)
     gc.enable()
 
