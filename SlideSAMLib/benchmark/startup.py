@@ -32,9 +32,8 @@ def measure(device: str, rounds: int = ROUNDS) -> dict[str, Any]:
 
     `imports_torch` says whether the first of these loads PyTorch; it must not.
     """
-    found = [figures(["-c", _CODE, device]) for _ in range(rounds + 1)][
-        1:
-    ]  # the first one fills the file cache
+    found = [figures(["-c", _CODE, device]) for _ in range(rounds + 1)]
+    del found[0]  # it fills the file cache
     medians = {
         name: round(statistics.median(run[name] for run in found), 4)
         for name in found[0]

@@ -80,21 +80,27 @@ def test_models_by_name_are_loaded_once(session, slidesam, threshold_model):
     assert logic.lastResult.model == "threshold"
 
 
+def set_up_in_vain(slidesam, words):
+    """A panel whose set-up has failed with these words."""
+    from Testing.host.pythonqt_rules import qt
+
+    parent = qt.QWidget()
+    qt.QVBoxLayout(parent)
+    widget = slidesam.SlideSAMWidget(parent)
+    with pytest.raises(RuntimeError, match=words):
+        widget.setup()
+    return widget
+
+
 def test_a_set_up_that_fails_is_all_that_is_told(session, slidesam, monkeypatch):
     """Slicer enters and cleans up all the same; that must not bring up errors of its own."""
     from SlideSAMBridge import library
-
-    from Testing.host.pythonqt_rules import qt
 
     def fails():
         raise RuntimeError("The folder is missing.")
 
     monkeypatch.setattr(library, "make_importable", fails)
-    parent = qt.QWidget()
-    qt.QVBoxLayout(parent)
-    widget = slidesam.SlideSAMWidget(parent)
-    with pytest.raises(RuntimeError, match="folder is missing"):
-        widget.setup()
+    widget = set_up_in_vain(slidesam, "folder is missing")
     widget.enter()
     widget.cleanup()
 
@@ -103,17 +109,11 @@ def test_what_was_made_before_a_failure_is_closed(session, slidesam, monkeypatch
     """The section that could not be made and all that come after it are left out."""
     from SlideSAMPanel import models_section
 
-    from Testing.host.pythonqt_rules import qt
-
     def fails(*arguments):
         raise RuntimeError("No models.")
 
     monkeypatch.setattr(models_section, "ModelsSection", fails)
-    parent = qt.QWidget()
-    qt.QVBoxLayout(parent)
-    widget = slidesam.SlideSAMWidget(parent)
-    with pytest.raises(RuntimeError, match="No models"):
-        widget.setup()
+    widget = set_up_in_vain(slidesam, "No models")
     closed = []
     monkeypatch.setattr(widget.batch, "close", lambda: closed.append(True))
     widget.enter()
