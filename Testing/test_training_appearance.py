@@ -54,6 +54,15 @@ def test_members_of_a_family_look_alike():
     assert np.median(kin) < 0.5 * np.median(others)
 
 
+def test_distances_to_outlines_are_counted_in_steps():
+    edges = torch.zeros(1, 30, 40, dtype=torch.bool)
+    edges[0, 12, 20] = True
+    found = appearance._distance(edges)[0].numpy()
+    rows, columns = np.ogrid[:30, :40]
+    steps = np.maximum(abs(rows - 12), abs(columns - 20))
+    assert np.array_equal(found, np.minimum(steps, appearance.FARTHEST))
+
+
 def test_shells_lie_along_the_outlines_of_bodies():
     labels = torch.zeros(2, 60, 60, dtype=torch.int64)
     labels[:, 10:50, 10:50] = 1

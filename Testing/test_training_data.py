@@ -38,6 +38,93 @@ def test_slabs_hold_one_object_marked_on_slice_1(volume):
         assert slab.image.min() >= 0 and slab.image.max() <= 1
 
 
+def test_another_guise_is_the_same_object_mirrored_or_turned_in_other_greys(volume):
+    slab = slabs.cut(volume, np.random.default_rng(0))
+    slab.habit = True
+    seen, changed = set(), 0
+    for seed in range(40):
+        other = slab.another(np.random.default_rng(seed))
+        guises = [
+            (turns, mirrored)
+            for turns in range(4)
+            for mirrored in (False, True)
+            if torch.equal(other.mask, moved(slab.mask, turns, mirrored))
+        ]
+        assert len(guises) == 1 and guises[0] != (0, False)
+        seen.update(guises)
+        back = moved(slab.image, *guises[0])
+        rising = np.corrcoef(back.flatten(), other.image.flatten())[0, 1]
+        assert abs(rising) > 0.8
+        changed += not torch.equal(back, other.image)
+        assert other.image.is_contiguous() and 0 <= other.image.min() <= other.image.max() <= 1
+        assert other.habit and np.array_equal(other.valid, slab.valid)
+    assert len(seen) == 7 and changed > 25
+
+
+def moved(stack: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
+    """A stack (S, H, W) turned by so many right angles, then mirrored."""
+    stack = stack.rot90(turns, (1, 2))
+    return stack.flip(2) if mirrored else stack
+
+
+def test_slabs_are_drawn_again_in_other_guises_and_after_a_pause(data, monkeypatch):
+    monkeypatch.setattr(sources.shapes, "label_map", small_map)
+    config = TrainConfig("x", str(data), shapes=2, slab_uses=3, sources={"shapes": 1.0})
+    ours = Mixture(config, 5)
+    drawn = [ours.draw() for _ in range(200)]
+    pieces = [slab.recipe[:3] for slab in drawn]
+    counts = [pieces.count(piece) for piece in set(pieces)]
+    assert max(counts) == 3 and len(counts) < 90  # 67, and those that are still to be used again
+    assert len({slab.recipe for slab in drawn}) == 200
+    apart = [n - pieces.index(piece) for n, piece in enumerate(pieces) if piece in pieces[:n]]
+    assert np.median(apart) > 5
+    for slab in drawn[60:64]:
+        again = ours.again(slab.recipe)
+        assert torch.equal(slab.image, again.image) and torch.equal(slab.mask, again.mask)
+        assert again.recipe == slab.recipe
+    state = ours.state()
+    resumed = Mixture(config, 5, state)
+    for _ in range(30):
+        assert torch.equal(ours.draw().image, resumed.draw().image)
+
+
+def test_objects_are_often_marked_where_they_are_widest():
+    """A cone: its widest slice is more often drawn than its size alone would have it."""
+    labels = np.zeros((40, 80, 80), np.uint8)
+    rows, columns = np.ogrid[:80, :80]
+    for k in range(40):
+        labels[k] = (rows - 40) ** 2 + (columns - 40) ** 2 < (10 + 0.5 * k) ** 2
+    cone = slabs.labelled(labels, None, (3.0, 1.0, 1.0))
+    rng = np.random.default_rng(0)
+    starts = np.array([slabs._seed(cone, 0, rng)[0] for _ in range(400)])
+    assert 0.2 < (starts == 39).mean() < 0.45  # by size alone: 0.05
+    assert (starts < 6).mean() > 0.1
+
+
+def test_some_painted_objects_are_labelled_beside_the_edge_that_is_seen(monkeypatch):
+    labels = np.zeros((30, 80, 80), np.uint8)
+    labels[:, 20:60, 20:60] = 1
+    found = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(slabs, "HABIT", share)
+        block = slabs.labelled(labels, None, (1.0, 1.0, 1.0))
+        found[share] = [slabs.cut(block, np.random.default_rng(seed)) for seed in range(12)]
+    inside = outside = 0
+    for plain, other in zip(found[0.0], found[1.0], strict=True):
+        assert not plain.habit and other.habit
+        # Both are drawn alike until the label is changed; the greys that follow differ a little.
+        smaller = bool((other.mask & ~plain.mask).sum() == 0)
+        larger = bool((plain.mask & ~other.mask).sum() == 0)
+        assert smaller != larger
+        change = (other.mask != plain.mask)[1].sum() / plain.mask[1].sum()
+        assert 0 < change < 0.5
+        inside, outside = inside + smaller, outside + larger
+    assert inside and outside
+    monkeypatch.setattr(slabs, "HABIT", 1.0)
+    real = slabs.labelled(labels, labels.astype(np.float16), (1.0, 1.0, 1.0))
+    assert not slabs.cut(real, np.random.default_rng(0)).habit  # real labels have their own
+
+
 def test_slabs_of_thick_slices_are_cut_across_the_slices():
     labels = np.zeros((12, 60, 60), np.uint8)
     labels[3:9, 20:40, 20:40] = 1

@@ -108,6 +108,7 @@ def test_a_killed_run_goes_on_bit_by_bit(tmp_path, balls, capsys, ahead, optimis
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     chosen = {
         "data_processes": ahead,
+        "slab_uses": 1 + ahead,
         "optimiser": optimiser,
         "log_every": 5,
         "held_out": 0.25,

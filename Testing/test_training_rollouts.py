@@ -44,6 +44,19 @@ def test_a_rollout_walks_on_with_the_networks_own_masks(patient):
     assert pool.places[0].centre == 1
 
 
+def test_what_a_mask_alone_can_tell_is_mostly_begun_from_that_mask(patient):
+    def drawn() -> Slab:
+        slab = ball_slab()
+        return Slab(slab.image, slab.mask, slab.valid, habit=True)
+
+    places = Pool(60, drawn, np.random.default_rng(0)).places
+    given = [place for place in places if place.known_flags == (0, 1, 0)]
+    exact = [p for p in given if torch.equal(p.known[1], p.mask[1]) and p.box is None]
+    assert 30 < len(exact) < 56
+    assert not any(place.known[0].any() or place.known[2].any() for place in exact)
+    assert any(place.box is not None for place in places)
+
+
 @pytest.mark.parametrize(("beyond", "highest"), [(0.0, 4), (1.0, DEPTH - 2)])
 def test_a_rollout_ends_behind_the_object(patient, monkeypatch, beyond, highest):
     """Or goes on with what the network still finds, so that it learns to let go of it."""

@@ -13,6 +13,7 @@ from Testing.cli_tools import assert_refused, run_command
 
 ROOT = Path(__file__).parent.parent
 WHOLE = ("steps", "batch", "accumulate", "shapes", "log_every", "lora_rank", "in_memory")
+WHOLE += ("slab_uses",)
 NAN, INF = float("nan"), float("inf")
 WRONG = [
     *((name, value) for name in WHOLE for value in (0, -1, 1.5, "x", None, True, [1])),

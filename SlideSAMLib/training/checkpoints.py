@@ -23,7 +23,7 @@ from .config import TrainConfig, left_out
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
 # Settings without which saved windows would mean something else.
 WINDOWS = ("seed", "batch", "data", "shapes", "sources", "datasets", "in_memory", "held_out")
-WINDOWS += ("data_processes",)
+WINDOWS += ("data_processes", "slab_uses")
 
 
 class Checkpoints:

@@ -80,6 +80,9 @@ class TrainConfig:
     average : share of the former average that each step leaves in the averaged weights, which are
         what is written; 0 writes the last weights themselves.
     shapes : how many label maps of invented shapes there are at a time.
+    slab_uses : how many slides each cut piece of a volume is used for, mirrored or turned and in
+        other greys from the second on: cutting and painting it takes most of a window's time. The
+        built-in network only.
     precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "32-true" ...
     threads : of each training process, on the processor.
     log_every : steps between two rows of the curve; tensorboard : write it for TensorBoard, too.
@@ -110,6 +113,7 @@ class TrainConfig:
     warm_up: int = 200
     average: float = 0.998
     shapes: int = 100
+    slab_uses: int = 1
     precision: str = "bf16-mixed"
     threads: int = 1
     log_every: int = 50

@@ -17,6 +17,7 @@ from .sources import Implants, Shapes, Source
 
 TRIES = 300  # in a row without a slab before the search is given up
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
+SHELF = 24  # slabs that wait for their next slide, so that those of one piece are not neighbours
 
 # Families of real volumes, so that many small volumes do not outweigh few large ones: how their
 # ids begin, and their weights. All others are one family more, with the weight 1.
@@ -45,6 +46,7 @@ class Mixture:
         self._device = device
         self.rng = np.random.default_rng(seed)
         self.seed, self.drawn = seed, 0
+        self._uses, self._shelf = config.slab_uses, []
         kept = state["sources"] if state else []
         shelves = kept[len(kept) - len(config.datasets) :]
         seeds = next((s["seeds"] for s in kept if "seeds" in s), None)
@@ -61,6 +63,7 @@ class Mixture:
         return {
             "rng": generator_state(self.rng),
             "drawn": self.drawn,
+            "shelf": [slab.recipe for slab in self._shelf],
             "sources": [source.state() for source in self.sources],
         }
 
@@ -70,12 +73,24 @@ class Mixture:
         for source, kept in zip(self.sources, state["sources"], strict=True):
             source.check(kept)
         self.rng, self.drawn = restored_generator(state["rng"]), state["drawn"]
+        self._shelf = [self.again(recipe) for recipe in state.get("shelf", ())]
 
     def draw(self) -> Slab:
-        """A slab of a random source; volumes that give none are passed over.
+        """A slab of a random source, or one drawn before in another guise, see `slab_uses`.
 
-        Raises InputError where none is found.
+        Volumes that give no slab are passed over. Raises InputError where none is found.
         """
+        if len(self._shelf) > SHELF:
+            return self._shelf.pop(int(self.rng.integers(len(self._shelf))))
+        slab = self._drawn()
+        for _ in range(self._uses - 1):
+            seed = int(self.rng.integers(1 << 62))
+            again = slab.another(np.random.default_rng(seed))
+            again.recipe = (*slab.recipe, seed)
+            self._shelf.append(again)
+        return slab
+
+    def _drawn(self) -> Slab:
         self.drawn += 1
         if self.drawn % REFRESH == 0:
             self._refresh()
@@ -92,14 +107,17 @@ class Mixture:
     def again(self, recipe: Sequence[int]) -> Slab:
         """A slab that was drawn before: place of its source, key of its volume, seed of its cut.
 
-        Raises StateMismatch where the volume gives no slab any more.
+        And the seed of its other guise where it has one. Raises StateMismatch where the volume
+        gives no slab any more.
         """
-        place, key, seed = recipe
+        place, key, seed, *guise = recipe
         volume = self.sources[place].find(key)
         slab = cut(volume, np.random.default_rng(seed), self._device)
         if slab is None:
             raise StateMismatch(f"a volume of {self.sources[place].name} has changed")
-        slab.recipe = (place, key, seed)
+        if guise:
+            slab = slab.another(np.random.default_rng(guise[0]))
+        slab.recipe = tuple(recipe)
         return slab
 
     def _refresh(self) -> None:

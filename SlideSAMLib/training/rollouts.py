@@ -42,6 +42,7 @@ ON_THE_WAY = (
 )
 REFERRED = 0.9  # share of the slides that see the slice they remember, not its histograms alone
 RENEWED = 0.03  # share of the good steps after which the slide remembers its newest slice instead
+DRAWN = 0.7  # share of the objects with a habit that the user draws instead of marking them
 BEYOND = 0.5  # chance to go on behind the end of the object, where the network still finds it
 LEFT = 0.04  # share of the steps after which a slide is given up, so that new prompts stay frequent
 
@@ -207,7 +208,12 @@ class Pool:
         mask, rng = _on_host(slab.mask[1]), self.rng
         box = mask_box(mask)
         kind = rng.random()
-        if kind < 0.62:
+        if slab.habit and rng.random() < DRAWN:
+            place.known = torch.zeros_like(place.mask[:3])
+            place.known[1] = place.mask[1]
+            place.known_flags = (0, 1, 0)
+            place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
+        elif kind < 0.62:
             place.box = jittered(box, mask.shape, rng, 0.08)
             place.region = region_around(place.box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.1:

@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
     "start_from": _or_none(TEXT),
     "seed": _whole(0, LARGEST_SEED),
     **{name: _whole(1) for name in ("steps", "batch", "accumulate", "log_every", "lora_rank")},
-    **{name: _whole(1) for name in ("shapes", "in_memory")},
+    **{name: _whole(1) for name in ("shapes", "slab_uses", "in_memory")},
     "data_processes": _whole(0),
     "minutes": _or_none(ABOVE_0),
     "learning_rate": ABOVE_0,

@@ -17,11 +17,16 @@ from torch import Tensor
 
 from ..next_prompt import mask_box
 from . import appearance
-from .fields import Device, blur, smooth_noise
+from .fields import Device, blur, grown, shrunk, smooth_noise
 
 DEPTH = 20  # slices of a slab: one behind the start, the rest ahead
 TOGETHER = 0.35  # chance that a label of a group means the group
 SMALLEST = 20  # voxels of an object on the slice where it is marked
+LEAST_MARKED = 15  # pixels of it on that slice once it is resampled
+AT_END, AT_WIDEST = 0.35, 0.25  # chances to be marked near an end, and where the object is widest
+HABIT = 0.15  # share of the painted objects whose label leaves the edge that can be seen
+FARTHEST_HABIT = 4  # pixels that it leaves it by, and a share of the object's width
+HABIT_SHARE = 0.08
 MARGIN = 8  # voxels around what a slab shows, for the blur
 
 
@@ -61,13 +66,26 @@ class Slab:
     """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid bool (S,): there is such a slice.
 
     The object is marked on slice 1; the slide goes towards higher slices.
+    habit : the mask leaves the edge that can be seen, alike on all slices: only a mask tells that.
     recipe : of a mixture, see `mixture.Mixture.again`; None for slabs from elsewhere.
     """
 
     image: Tensor
     mask: Tensor
     valid: np.ndarray
-    recipe: tuple[int, int, int] | None = None
+    habit: bool = False
+    recipe: tuple[int, ...] | None = None
+
+    def another(self, rng: np.random.Generator) -> Slab:
+        """The same object mirrored or turned in the slice, in other greys; for another slide."""
+        turns, mirrored = divmod(int(rng.integers(1, 8)), 2)
+
+        def moved(stack: Tensor) -> Tensor:
+            stack = stack.rot90(turns, (1, 2))
+            return (stack.flip(2) if mirrored else stack).contiguous()
+
+        image = appearance.disturb(moved(self.image), rng)
+        return Slab(image, moved(self.mask), self.valid, self.habit)
 
 
 def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
@@ -117,13 +135,18 @@ def _slide_axes(source: Labelled) -> list[int]:
 
 
 def _seed(source: Labelled, axis: int, rng: np.random.Generator) -> np.ndarray | None:
-    """A random voxel (k, j, i) of a random target, often close to one of its ends."""
+    """A random voxel (k, j, i) of a random target, often near one of its ends or at its widest."""
     value = _target(source, axis, rng)
     box = list(source.boxes[value - 1])
-    if rng.random() < 0.45:
+    kind = rng.random()
+    if kind < AT_END:
         first, last = box[axis].start, box[axis].stop
         reach = min(6, last - first)
         box[axis] = slice(first, first + reach) if rng.random() < 0.5 else slice(last - reach, last)
+    elif kind < AT_END + AT_WIDEST:
+        there = source.labels[tuple(box)] == value
+        widest = box[axis].start + int(there.sum(tuple({0, 1, 2} - {axis})).argmax())
+        box[axis] = slice(widest, widest + 1)
     points = np.stack([rng.integers(s.start, s.stop, 400) for s in box], 1)
     hits = points[source.labels[tuple(points.T)] == value]
     if len(hits) == 0:
@@ -183,7 +206,7 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     cut_labels = _sample(*_cropped([labels[k] for k in index], coordinates), "nearest").long()
     members = torch.isin(cut_labels, torch.from_numpy(values).to(device))
     mask = _pieces(members, rng.random() < source.whole)
-    if mask is None or mask[1].sum() < 15:
+    if mask is None or mask[1].sum() < LEAST_MARKED:
         return None
     if rng.random() < source.filled:
         mask = _filled(mask)
@@ -196,7 +219,23 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
         )
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
-    return Slab(appearance.disturb(pixels, rng), mask, valid)
+    other = None
+    if image is None and rng.random() < HABIT:
+        other = _by_habit(mask, extent_mm / step_mm, rng)
+    pixels = appearance.disturb(pixels, rng)
+    return Slab(pixels, mask if other is None else other, valid, habit=other is not None)
+
+
+def _by_habit(mask: Tensor, width: float, rng: np.random.Generator) -> Tensor | None:
+    """The mask (S, H, W) as somebody draws it who stays inside of the edge or outside of it.
+
+    width : of the object on slice 1, in pixels. None where less than half of that would be left.
+    """
+    most = min(max(round(HABIT_SHARE * width), 1), FARTHEST_HABIT)
+    steps = int(rng.integers(1, most + 1))
+    other = grown(mask, steps) if rng.random() < 0.5 else shrunk(mask, steps)
+    least = max(LEAST_MARKED, int(mask[1].sum()) // 2)
+    return other if other[1].sum() >= least else None
 
 
 def _meant(source: Labelled, value: int, rng: np.random.Generator) -> np.ndarray:

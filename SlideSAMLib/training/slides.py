@@ -132,7 +132,7 @@ class _Remote:
         return Step.of(wide)
 
     def advance(self, probabilities: Tensor) -> None:
-        self._shared["answer"].copy_(probabilities)  # from any device
+        self._shared["answer"].copy_(probabilities.to(SHARED))  # from any device
         self._line.send("advance")
         self._ready = False
 
