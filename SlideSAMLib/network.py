@@ -8,6 +8,7 @@ published Slide-SAM checkpoints.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -233,12 +234,16 @@ class MaskDecoder(nn.Module):
 
 
 class SlideSam(nn.Module):
-    """The whole network: `encode` a window once, `decode` prompts as often as wanted."""
+    """The whole network: `encode` a window once, `decode` prompts as often as wanted.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    encoder_place : where the encoder's weights are made, "meta" for nowhere; None as usual.
+    """
+
+    def __init__(self, config: NetworkConfig, encoder_place: str | None = None) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config)
+        with nullcontext() if encoder_place is None else torch.device(encoder_place):
+            self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
 
@@ -272,12 +277,13 @@ def build_network(config: NetworkConfig) -> SlideSam:
 
 
 def empty_network(config: NetworkConfig) -> SlideSam:
-    """A network without memory (meta device), in evaluation mode, to be filled from a checkpoint.
+    """A network in evaluation mode to be filled from a checkpoint, its encoder without memory.
 
-    Fill it with `load_state_dict(tensors, assign=True)`.
+    Fill it with `load_state_dict(tensors, assign=True)`. The rest is small and made on the CPU: on
+    the meta device its random numbers would import PyTorch's compiler, which takes seconds.
     """
-    with torch.device("meta"):
-        return SlideSam(config).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # the user's own random numbers stay as they were
+        return SlideSam(config, encoder_place="meta").eval().requires_grad_(False)
 
 
 def _upscaling(dim: int) -> nn.Sequential:

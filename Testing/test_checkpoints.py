@@ -60,7 +60,7 @@ def test_published_layouts(layout, config, ranks):
     assert checkpoint.lora_ranks == ranks
     assert checkpoint.kind == "slide-sam"
     assert {n: tuple(t.shape) for n, t in checkpoint.tensors.items()} == tensor_shapes(config)
-    empty_network(checkpoint.config).load_state_dict(checkpoint.tensors)
+    empty_network(checkpoint.config).load_state_dict(checkpoint.tensors, assign=True)
 
 
 @pytest.mark.parametrize("config", ["vit_b", "vit_l", "vit_h"])

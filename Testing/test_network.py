@@ -167,6 +167,25 @@ def test_torchvision_is_never_imported():
     assert out.split() == ["False", "False"]
 
 
+def test_an_empty_network_costs_neither_the_compiler_nor_random_numbers():
+    """PyTorch's compiler takes seconds to import; random numbers belong to the user."""
+    out = _python(
+        """
+        import sys
+        import torch
+        from SlideSAMLib.network import VIT_B, empty_network
+
+        torch.manual_seed(1)
+        network = empty_network(VIT_B)
+        places = {p.device.type for p in network.image_encoder.parameters()}
+        drawn = torch.rand(1)
+        torch.manual_seed(1)
+        print("torch._dynamo" in sys.modules, *places, bool(drawn == torch.rand(1)))
+        """
+    )
+    assert out.split() == ["False", "meta", "True"]
+
+
 def test_an_imported_segment_anything_is_left_alone():
     """A user with a working torchvision keeps using segment_anything beside SlideSAM."""
     out = _python(

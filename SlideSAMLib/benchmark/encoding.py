@@ -162,7 +162,7 @@ def _row(
     gflops = subjects.encoder_flop(config) / seconds / 1e9
     return {
         **_way(name, way),
-        "seconds": round(seconds, 4),
+        "seconds": round(seconds, 6),
         "gflops": round(gflops),
         "share_of_rate": None if rate is None else round(gflops / rate, 3),
     }
