@@ -82,13 +82,20 @@ def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.
 
 
 def sample_region(
-    images: torch.Tensor | Sequence[torch.Tensor], region: Region, grid: int = GRID
+    images: torch.Tensor | Sequence[torch.Tensor],
+    region: Region,
+    grid: int = GRID,
+    device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Images (C, H, W), or C images (H, W), -> float32 (C, grid, grid) inside the region."""
+    """Images (C, H, W), or C images (H, W), -> float32 (C, grid, grid) inside the region.
+
+    device : where to sample; only what is needed of the images goes there. None: where they are.
+    """
     height, width = images[0].shape
     used_rows, rows = _used(height, region.row, region.rows / grid, grid)
     used_columns, columns = _used(width, region.column, region.columns / grid, grid)
-    part = torch.stack([image[used_rows, used_columns] for image in images]).float()
+    part = torch.stack([image[used_rows, used_columns] for image in images])
+    part = part.to(device=device or part.device, dtype=torch.float32)
     return resampled(part, rows.to(part.device), columns.to(part.device))
 
 
