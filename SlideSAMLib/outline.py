@@ -9,7 +9,6 @@ lies deeper inside needs less.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +19,8 @@ SURE = REMOTE  # logits: what is that sure, p > 0.98, is left as it is
 MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
 MOST_BACK = 2.0  # ... and given: less, since objects end and have hollows
 MOST_STEPS = 32  # along both axes together; more cost more than a full transform
-CLOSE = 1.0 - 1e-6  # of the reach: rounding puts nothing beyond it that is as close
+SLACK = 1.0 + 1e-6  # for rounding, where voxels are sorted by whether they lie within a distance
+ENOUGH = 1.01  # so much farther away than is needed, rounding cannot leave less than the most
 
 
 def reach_mm(spacing: tuple[float, float, float], slope: float, voxels: float) -> float:
@@ -47,16 +47,16 @@ def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float
     logits = patch.logits[frame.seen]
     outline = frame.outline[frame.part]
     gained, lost = (logits > -SURE) & ~outline, (logits < SURE) & outline
-    won = _beyond(gained, frame.part, frame.outline, spacing, reach)
-    back = _beyond(lost, frame.part, ~frame.outline, spacing, reach)
+    won = _beyond(gained, frame.part, frame.outline, spacing, reach, MOST_AWAY)
+    back = _beyond(lost, frame.part, ~frame.outline, spacing, reach, ENOUGH * MOST_BACK)
     if won is None and back is None:
         return patch
     moved = patch.logits.copy()
     here, finest = moved[frame.seen], min(spacing)
     if won is not None:
-        here[won.rows, won.columns] -= np.minimum(STEEPNESS * won.by / finest, MOST_AWAY)
+        here -= np.minimum(STEEPNESS * won / finest, MOST_AWAY)
     if back is not None:
-        here[back.rows, back.columns] += np.minimum(STEEPNESS * back.by / finest, MOST_BACK)
+        here += np.minimum(STEEPNESS * back / finest, MOST_BACK)
     rows, columns = frame.seen
     return Patch(patch.corner, moved, (rows.start, columns.start, rows.stop, columns.stop))
 
@@ -89,52 +89,44 @@ class _Frame:
         self.outline[y : y + before.filled.shape[0], x : x + before.filled.shape[1]] = before.filled
 
 
-class _Moved(NamedTuple):
-    """Voxels beyond the reach: their rows and columns, and by how much they are, mm."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    by: np.ndarray
-
-
 def _beyond(
     voxels: np.ndarray,
     part: tuple[slice, slice],
     origin: np.ndarray,
     spacing: tuple[float, float],
     reach: float,
-) -> _Moved | None:
-    """Those of the voxels that lie beyond the reach of `origin`, up to where nothing changes.
+    logits: float,
+) -> np.ndarray | None:
+    """How far beyond the reach of `origin` the voxels lie, mm, up to what is worth some logits.
 
-    None where there are none. `voxels` are a part of what `origin` covers, and so are the rows and
-    columns of the answer.
+    None where none does. `voxels` are a part of what `origin` covers, and so is the answer.
     """
+    most = reach + logits / STEEPNESS * min(spacing)
     if not voxels.any():
         return None
-    most = reach + MOST_AWAY / STEEPNESS * min(spacing)
     if _steps(origin.shape, spacing, most) > MOST_STEPS:
-        rows, columns = _places(voxels)
-        by = _transformed(origin, spacing, most)[part][rows, columns] - reach
-    else:
-        taken = _Steps(origin, spacing, most)
-        rows, columns = _places(voxels & taken.farther(reach)[part])
-        by = taken.distances(rows + part[0].start, columns + part[1].start) - reach
-    kept = np.flatnonzero(by > 0)
-    return _Moved(rows[kept], columns[kept], by[kept]) if kept.size else None
-
-
-def _places(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`np.nonzero` of a plane, several times quicker."""
-    places = np.flatnonzero(voxels)
-    rows = places // voxels.shape[1]
-    return rows, places - rows * voxels.shape[1]
+        return np.maximum(_transformed(origin, spacing, most)[part] - reach, 0) * voxels
+    steps = _Steps(origin, spacing, most)
+    doubtful = voxels & ~steps.within(reach / SLACK)[part]
+    if not doubtful.any():
+        return None
+    far = doubtful & ~steps.within(most * SLACK)[part]
+    by = far * np.maximum(steps.limit - reach, 0)
+    # Between the two there are few: an index of booleans, or one for each axis, would take longer.
+    places = np.flatnonzero(doubtful ^ far)
+    rows = places // far.shape[1]
+    columns = places - rows * far.shape[1]
+    measured = steps.distances(rows + part[0].start, columns + part[1].start)
+    by.reshape(-1)[places] = np.maximum(measured - reach, 0)
+    return by
 
 
 class _Steps:
     """Distances from the nearest voxel of `origin`, exact up to `most` mm, where they matter.
 
-    Most voxels in doubt are a narrow rim, and most of them lie within the reach. Whole numbers of
-    steps, a byte for each voxel, tell at next to no cost which do not; only those are measured.
+    Most voxels in doubt lie within the reach, or so far beyond it that it does not matter how far.
+    Whole numbers of steps, a byte for each voxel, tell at next to no cost which do not; only those
+    are measured.
 
     down, across : how many steps are of use along either axis.
     steps : how many rows away the nearest voxel of the origin in the same column is, at most one
@@ -157,18 +149,22 @@ class _Steps:
             moved = start[step:] + np.uint8(step)
             np.minimum(self.steps[:-step], moved, out=self.steps[:-step])
 
-    def farther(self, reach: float) -> np.ndarray:
-        """Where voxels may lie farther away than `reach`, bool (h, w); elsewhere none does."""
+    def within(self, reach: float) -> np.ndarray:
+        """Where the origin is within reach, to within rounding: bool (h, w)."""
         row, column = self.spacing
         flat = self.steps.ravel()
-        within = np.zeros(flat.shape, bool)
-        for step in range(min(int(reach / column), self.across) + 1):
+        within = flat <= min(int(reach / row), self.down)
+        for step in range(1, min(int(reach / column), self.across) + 1):
             left = math.sqrt(max(reach**2 - (step * column) ** 2, 0.0))
-            near = flat <= min(int(CLOSE * left / row), self.down)
-            within[step:] |= near[: len(near) - step]
-            within[: len(near) - step] |= near[step:]
-        np.logical_not(within, out=within)
+            near = flat <= min(int(left / row), self.down)
+            within[step:] |= near[:-step]
+            within[:-step] |= near[step:]
         return within.reshape(self.steps.shape)[:, self.across : self.across + self.width]
+
+    @property
+    def limit(self) -> np.float32:
+        """The distance, mm, of what has no voxel of the origin near."""
+        return np.sqrt(np.float32(self.most**2))
 
     def distances(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Distance of some voxels from the origin, mm, at most `most`: float32 (n,)."""
