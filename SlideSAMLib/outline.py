@@ -46,19 +46,20 @@ def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float
     frame = _Frame(patch, before)
     logits = patch.logits[frame.seen]
     outline = frame.outline[frame.part]
-    gained, lost = (logits > -SURE) & ~outline, (logits < SURE) & outline
-    won = _beyond(gained, frame.part, frame.outline, spacing, reach, MOST_AWAY)
-    back = _beyond(lost, frame.part, ~frame.outline, spacing, reach, ENOUGH * MOST_BACK)
-    if won is None and back is None:
+    # `>` of two masks: what is in the first only.
+    gained, lost = (logits > -SURE) > outline, (logits < SURE) & outline
+    taken = _moved(gained, frame.part, frame.outline, spacing, reach, (MOST_AWAY, 1.0))
+    given = _moved(lost, frame.part, ~frame.outline, spacing, reach, (MOST_BACK, ENOUGH))
+    if taken is None and given is None:
         return patch
-    moved = patch.logits.copy()
-    here, finest = moved[frame.seen], min(spacing)
-    if won is not None:
-        here -= np.minimum(STEEPNESS * won / finest, MOST_AWAY)
-    if back is not None:
-        here += np.minimum(STEEPNESS * back / finest, MOST_BACK)
+    changed = patch.logits.copy()
+    here = changed[frame.seen]
+    if taken is not None:
+        here -= taken
+    if given is not None:
+        here += given
     rows, columns = frame.seen
-    return Patch(patch.corner, moved, (rows.start, columns.start, rows.stop, columns.stop))
+    return Patch(patch.corner, changed, (rows.start, columns.start, rows.stop, columns.stop))
 
 
 class _Frame:
@@ -89,36 +90,44 @@ class _Frame:
         self.outline[y : y + before.filled.shape[0], x : x + before.filled.shape[1]] = before.filled
 
 
-def _beyond(
+def _moved(
     voxels: np.ndarray,
     part: tuple[slice, slice],
     origin: np.ndarray,
     spacing: tuple[float, float],
     reach: float,
-    logits: float,
+    most: tuple[float, float],
 ) -> np.ndarray | None:
-    """How far beyond the reach of `origin` the voxels lie, mm, up to what is worth some logits.
+    """By how many logits to move voxels for being beyond the reach of `origin`: float32 (h, w).
 
-    None where none does. `voxels` are a part of what `origin` covers, and so is the answer.
+    None where there is nothing to move. `voxels` are a part of what `origin` covers, and so is the
+    answer.
+
+    most : logits at most, and how much farther away than these are worth distances are told apart.
     """
-    most = reach + logits / STEEPNESS * min(spacing)
     if not voxels.any():
         return None
-    if _steps(origin.shape, spacing, most) > MOST_STEPS:
-        return np.maximum(_transformed(origin, spacing, most)[part] - reach, 0) * voxels
-    steps = _Steps(origin, spacing, most)
-    doubtful = voxels & ~steps.within(reach / SLACK)[part]
+    finest = min(spacing)
+    limit = reach + most[1] * (most[0] / STEEPNESS * finest)  # mm
+
+    def logits(distances: np.ndarray) -> np.ndarray:
+        return np.minimum(STEEPNESS * np.maximum(distances - reach, 0) / finest, most[0])
+
+    if _steps(origin.shape, spacing, limit) > MOST_STEPS:
+        return logits(_transformed(origin, spacing, limit)[part]) * voxels
+    steps = _Steps(origin, spacing, limit)
+    doubtful = voxels > steps.within(reach / SLACK)[part]
     if not doubtful.any():
         return None
-    far = doubtful & ~steps.within(most * SLACK)[part]
-    by = far * np.maximum(steps.limit - reach, 0)
+    far = doubtful > steps.within(limit * SLACK)[part]
+    moved = far * logits(steps.limit)
     # Between the two there are few: an index of booleans, or one for each axis, would take longer.
     places = np.flatnonzero(doubtful ^ far)
     rows = places // far.shape[1]
     columns = places - rows * far.shape[1]
     measured = steps.distances(rows + part[0].start, columns + part[1].start)
-    by.reshape(-1)[places] = np.maximum(measured - reach, 0)
-    return by
+    moved.reshape(-1)[places] = logits(measured)
+    return moved
 
 
 class _Steps:
