@@ -40,7 +40,9 @@ def _own(patch: Patch) -> Patch:
     """The patch, with a copy of its logits where they are a piece of something larger."""
     if patch.logits.base is None:
         return patch
-    return Patch(patch.corner, patch.logits.copy(), patch.extent)
+    rows, columns = patch.part  # known by now, and not looked for again
+    extent = (rows.start, columns.start, rows.stop, columns.stop)
+    return Patch(patch.corner, patch.logits.copy(), extent)
 
 
 def rank(

@@ -10,7 +10,7 @@ was trained for one sliding direction is told nothing about the direction: `know
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -66,12 +66,49 @@ class WindowPrompt:
     distance: int = 0
 
 
+class CandidateLogits:
+    """The logits of all candidates of a window, each made once it is asked for.
+
+    A slide looks at few but candidate 0, and masks as large as a slice are not made for nothing.
+    To be used like an array, float32 (C, 3, h, w), that nobody writes to.
+
+    make : candidate -> float32 (3, h, w); known : those that are there already.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        make: Callable[[int], np.ndarray],
+        known: Mapping[int, np.ndarray],
+    ) -> None:
+        self.shape = shape
+        self._make, self._known = make, dict(known)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        number, *rest = where if isinstance(where, tuple) and where else (where,)
+        if not isinstance(number, (int, np.integer)):
+            return np.asarray(self)[where]
+        return self._candidate(range(len(self))[number])[tuple(rest)]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array([self._candidate(number) for number in range(len(self))], dtype)
+
+    def _candidate(self, number: int) -> np.ndarray:
+        if number not in self._known:
+            self._known[number] = self._make(number)
+        return self._known[number]
+
+
 @dataclass(frozen=True, eq=False)
 class WindowPrediction:
     """Candidate masks of the three slices of a window.
 
     logits : float32 (C, 3, h, w) at the resolution of the slice, > 0 inside. They cover the part
-        of the slice that starts at `corner` (row, column); everything else is background.
+        of the slice that starts at `corner` (row, column); everything else is background. They may
+        be made on demand.
     corner : (row, column) of logits[..., 0, 0] in the slice.
     quality : float32 (C,), predicted IoU of each candidate, 0..1.
     presence : float32 (3,), probability that the object is on each slice, or None.
@@ -81,7 +118,7 @@ class WindowPrediction:
         looked for. A GPU finds them at once.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray | CandidateLogits
     corner: tuple[int, int]
     quality: np.ndarray
     shape: tuple[int, int]

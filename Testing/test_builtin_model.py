@@ -14,6 +14,7 @@ import torch
 from SlideSAMLib.api import segment
 from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin import model as builtin_model
+from SlideSAMLib.builtin import requests
 from SlideSAMLib.builtin.features import CHANNELS
 from SlideSAMLib.builtin.model import BuiltinModel, load_builtin
 from SlideSAMLib.builtin.network import BuiltinNetwork
@@ -365,3 +366,33 @@ def test_the_share_of_the_memory_is_a_setting(model):
 def test_settings_out_of_range(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         BuiltinSettings(**wrong)
+
+
+def test_candidates_are_put_on_the_slice_when_they_are_asked_for(model, monkeypatch):
+    made, paste = [], requests.paste_region
+    monkeypatch.setattr(requests, "paste_region", lambda *args: made.append(args) or paste(*args))
+    (embedding,) = model.encode([window()])
+    for known in ((True, True, False), (False, True, True)):  # one of them is turned around
+        masks = np.zeros((3, 60, 80), np.float32)
+        masks[list(known), 20:40, 20:50] = 1
+        answer = model.predict(embedding, WindowPrompt(masks=masks, known=known))
+        assert answer.logits[0, 1].shape == answer.logits.shape[2:]
+        assert len(made) == 1
+        assert np.array_equal(answer.logits[-1], np.asarray(answer.logits)[3])
+        assert len(made) == 4  # each once
+        assert np.array_equal(answer.logits[1:, :, 3], np.asarray(answer.logits)[1:, :, 3])
+        assert not np.allclose(answer.logits[0], answer.logits[2])
+        with pytest.raises(IndexError):
+            answer.logits[4]
+        made.clear()
+
+
+def test_what_lies_where_nothing_is_known_does_not_matter(model):
+    (embedding,) = model.encode([window()])
+    masks = np.zeros((3, 60, 80), np.float32)
+    masks[:2, 20:40, 20:50] = 1
+    plain, other = (
+        model.predict(embedding, WindowPrompt(masks=each, known=(True, True, False)))
+        for each in (masks, np.concatenate([masks[:2], 1 - masks[2:]]))
+    )
+    assert np.array_equal(plain.logits, other.logits)

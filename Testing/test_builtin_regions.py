@@ -52,6 +52,15 @@ def test_weights_sum_to_one():
     assert torch.allclose(matrix.sum(1), torch.ones(90), atol=1e-6)
 
 
+def test_weights_are_made_once_and_serve_training_too():
+    with torch.inference_mode():
+        first = resampling_matrix(19, -2.2, 0.61, 33)
+    assert resampling_matrix(19, -2.2, 0.61, 33) is first
+    values = torch.ones(19, 4, requires_grad=True)
+    (first @ values).sum().backward()
+    assert values.grad is not None
+
+
 def test_a_region_is_square_in_millimetres():
     region = region_around((10, 10, 49, 19), (5.0, 0.5), 2.0)  # 20 mm wide, 50 mm high
     assert region.rows * 5.0 == pytest.approx(100.0)

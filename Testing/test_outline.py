@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from SlideSAMLib import outline
-from SlideSAMLib.outline import _distances, held, reach_mm
-from SlideSAMLib.patches import Patch
+from SlideSAMLib.outline import MOST_AWAY, MOST_BACK, STEEPNESS, SURE, held, reach_mm
+from SlideSAMLib.patches import BACKGROUND, Patch
 from SlideSAMLib.slide_types import SlideSettings
 
 from .fakes import LOGIT
@@ -65,35 +65,96 @@ def test_distances_are_in_mm():
     assert np.ptp(columns) > 12 + 6
 
 
+def plainly_held(patch: Patch, before: Patch, spacing, reach: float) -> np.ndarray:
+    """The logits that `held` gives, with the distance of every voxel of the slice, step by step."""
+    shape, most = SHAPE, reach + MOST_AWAY / STEEPNESS * min(spacing)
+    outline, logits = before.mask(shape), np.full(shape, BACKGROUND, np.float32)
+    y, x = patch.corner
+    height, width = patch.logits.shape
+    part = np.s_[y : y + height, x : x + width]
+    logits[part] = patch.logits
+    # Beyond the slice nothing is inside: the rim of the slice is an edge of the object.
+    wide, inner = np.pad(outline, 1), np.s_[1:-1, 1:-1]
+    doubtful = ((logits > -SURE) & ~outline, (logits < SURE) & outline)
+    won, lost = (
+        np.maximum(by_steps(origin, spacing, most)[inner] - reach, 0) * voxels
+        for origin, voxels in zip((wide, ~wide), doubtful, strict=True)
+    )
+    logits -= np.minimum(STEEPNESS * won / min(spacing), MOST_AWAY)
+    logits += np.minimum(STEEPNESS * lost / min(spacing), MOST_BACK)
+    return logits[part]
+
+
+def by_steps(origin: np.ndarray, spacing, most: float) -> np.ndarray:
+    """Distance of every voxel from the nearest one of `origin`, mm, at most `most`."""
+    squares = np.where(origin, np.float32(0), np.float32(most**2))
+    for axis, size in enumerate(spacing):
+        along = np.moveaxis(squares, axis, 0)
+        start = along.copy()
+        for steps in range(1, min(int(most / size) + 1, len(start))):
+            moved = start + np.float32((steps * size) ** 2)
+            np.minimum(along[steps:], moved[:-steps], out=along[steps:])
+            np.minimum(along[:-steps], moved[steps:], out=along[:-steps])
+    return np.sqrt(squares)
+
+
+def cloud(rng: np.random.Generator) -> Patch:
+    """Blurred noise on a random part of the slice: empty, full or in pieces, sure or not."""
+    top, left = (int(rng.integers(0, size - 3)) for size in SHAPE)
+    ends = zip((top, left), SHAPE, strict=True)
+    bottom, right = (int(rng.integers(a + 2, n + 1)) for a, n in ends)
+    noise = ndimage.gaussian_filter(
+        rng.normal(size=(bottom - top, right - left)), rng.uniform(0, 4)
+    )
+    noise = noise / max(noise.std(), 1e-6) * rng.uniform(1, 8) + rng.uniform(-12, 6)
+    return Patch((top, left), noise.astype(np.float32))
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (3.0, 0.4)])
-def test_distances_are_those_of_a_full_transform(spacing):
-    origin = np.random.default_rng(5).random((30, 41)) < 0.01
-    full = ndimage.distance_transform_edt(~origin, sampling=spacing)
-    assert 0 < np.mean(full > 4) < 1
-    assert np.allclose(_distances(origin, spacing, 4.0), np.minimum(full, 4.0), atol=1e-5)
-    assert np.all(_distances(np.zeros((5, 6), bool), spacing, 4.0) == 4.0)
+@pytest.mark.parametrize("reach", [0.3, 1.5, 4.0])
+def test_what_changes_is_what_changes_on_the_whole_slice(spacing, reach):
+    """To the last bit, though distances are looked for where they matter only."""
+    rng, changed = np.random.default_rng(8), 0
+    for _ in range(60):
+        patch, before = cloud(rng), cloud(rng)
+        found = held(patch, before, spacing, reach).logits
+        if patch.voxels and before.voxels:
+            assert np.array_equal(found, plainly_held(patch, before, spacing, reach))
+        changed += not np.array_equal(found, patch.logits)
+    assert changed > 10
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 2.0), (0.05, 0.02)])
 def test_distances_far_away_are_those_of_many_steps(spacing):
     """Slices far apart for their pixels: the many steps give way to a full transform."""
     origin = np.random.default_rng(6).random((90, 80)) < 0.002
-    for most in (10.0 * min(spacing), 60.0 * min(spacing)):
-        stepped = outline._by_steps(origin, spacing, most)
-        assert np.mean(stepped == np.float32(most)) < 0.9
-        assert np.allclose(_distances(origin, spacing, most), stepped, rtol=1e-5, atol=1e-6)
-    assert np.all(_distances(np.zeros((90, 80), bool), spacing, 60.0) == 60.0)
+    most = 60.0 * min(spacing)
+    stepped = by_steps(origin, spacing, most)
+    assert np.mean(stepped == np.float32(most)) < 0.9
+    assert np.allclose(outline._transformed(origin, spacing, most), stepped, rtol=1e-5, atol=1e-6)
+    nothing = np.zeros((90, 80), bool)
+    assert np.all(outline._transformed(nothing, spacing, 60.0) == 60.0)
+
+
+@pytest.mark.parametrize("spacing", [(0.02, 8.0), (8.0, 0.02)])
+@pytest.mark.parametrize("reach", [9.0, 20.0])
+def test_more_steps_than_a_part_has_voxels(spacing, reach):
+    """And more than a byte can count."""
+    part = (18, 12, 24, 22)
+    patch, before = cut(disc(14, logit=1.0), *part), cut(disc(5), *part)
+    found = held(patch, before, spacing, reach).logits
+    assert np.array_equal(found, plainly_held(patch, before, spacing, reach))
 
 
 def test_the_work_of_a_slice_does_not_grow_with_the_distance_of_slices(monkeypatch):
     steps: list[float] = []
-    by_steps = outline._by_steps
+    by_steps = outline._Steps
 
     def counted(origin, spacing, most):
         steps.append(most)
         return by_steps(origin, spacing, most)
 
-    monkeypatch.setattr(outline, "_by_steps", counted)
+    monkeypatch.setattr(outline, "_Steps", counted)
     near, far = (reach_mm((gap, 1.0, 1.0), 0.5, 1.0) for gap in (5.0, 100.0))
     held(disc(16, logit=1.0), disc(8), SQUARE, near)
     assert steps

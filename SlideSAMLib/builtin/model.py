@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -24,7 +25,7 @@ from ..cuda_graphs import Graphed
 from ..devices import choose_device, choose_precision, on_host, precision_name
 from ..next_prompt import mask_box
 from ..patches import dice
-from ..protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
+from ..protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
 from . import features
 from .features import Batch
 from .network import BuiltinNetwork, with_products_in
@@ -128,12 +129,14 @@ class BuiltinModel:
             corners.append(corner)
             values += tensors
         values = on_host(*values)
-        return [
-            WindowPrediction(logits, corner, quality, request.shape, presence)
-            for request, corner, logits, quality, presence in zip(
-                requests, corners, values[::3], values[1::3], values[2::3], strict=True
-            )
-        ]
+        predictions = []
+        for request, corner, first, quality, presence in zip(
+            requests, corners, values[::3], values[1::3], values[2::3], strict=True
+        ):
+            make = partial(request.candidate, *found[request])
+            logits = CandidateLogits((len(quality), *first.shape), make, {0: first})
+            predictions.append(WindowPrediction(logits, corner, quality, request.shape, presence))
+        return predictions
 
     @torch.inference_mode()
     def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> Memory | None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 GRID = 128  # raster of the network's input
+KEPT = 16  # weights, a quarter of a megabyte each where slices are large
 SMALLEST_SIDE = 24.0  # in voxels of the finer in-plane spacing: context around tiny objects
 
 
@@ -64,11 +66,16 @@ def region_at(x: float, y: float, side_mm: float, spacing: tuple[float, float]) 
     return Region(y - rows / 2, x - columns / 2, rows, columns)
 
 
-def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.Tensor:
+@lru_cache(KEPT)
+@torch.inference_mode(False)  # one that is kept may be asked for again in training
+def resampling_matrix(
+    count: int, start: float, step: float, out: int, device: torch.device | None = None
+) -> torch.Tensor:
     """Weights (out, count) that sample `count` values at centres start + (g + 0.5) * step.
 
     `start` is an edge in the coordinates of the input's centres; beyond the input its first or
-    last value is repeated.
+    last value is repeated. Nobody may write to the weights: the newest ones are kept, since what
+    lies on a region is sampled piece by piece.
     """
     centres = start + (torch.arange(out, dtype=torch.float64) + 0.5) * step
     reach = max(step, 1.0)
@@ -78,27 +85,37 @@ def resampling_matrix(count: int, start: float, step: float, out: int) -> torch.
     weights /= weights.sum(1, keepdim=True)
     matrix = torch.zeros(out, count, dtype=torch.float64)
     matrix.scatter_add_(1, positions.long().clamp(0, count - 1), weights)
-    return matrix.float()
+    return matrix.float().to(device)
 
 
 def sample_region(
-    images: torch.Tensor | Sequence[torch.Tensor], region: Region, grid: int = GRID
+    images: torch.Tensor | Sequence[torch.Tensor],
+    region: Region,
+    grid: int = GRID,
+    device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Images (C, H, W), or C images (H, W), -> float32 (C, grid, grid) inside the region."""
+    """Images (C, H, W), or C images (H, W), -> float32 (C, grid, grid) inside the region.
+
+    device : where to sample; only what is needed of the images goes there. None: where they are.
+    """
     height, width = images[0].shape
-    used_rows, rows = _used(height, region.row, region.rows / grid, grid)
-    used_columns, columns = _used(width, region.column, region.columns / grid, grid)
-    part = torch.stack([image[used_rows, used_columns] for image in images]).float()
-    return resampled(part, rows.to(part.device), columns.to(part.device))
+    device = images[0].device if device is None else device
+    used_rows, rows = _used(height, region.row, region.rows / grid, grid, device)
+    used_columns, columns = _used(width, region.column, region.columns / grid, grid, device)
+    part = torch.stack([image[used_rows, used_columns] for image in images])
+    part = part.to(device=device, dtype=torch.float32)
+    return resampled(part, rows, columns)
 
 
-def _used(count: int, start: float, step: float, out: int) -> tuple[slice, torch.Tensor]:
+def _used(
+    count: int, start: float, step: float, out: int, device: torch.device
+) -> tuple[slice, torch.Tensor]:
     """The part of `count` values that samples are made of, and the `resampling_matrix` of it."""
     reach = max(step, 1.0) + 1
     first = min(max(int((start + step / 2 - reach) // 1), 0), count - 1)
     last = min(max(int(-(-(start + (out - 0.5) * step + reach) // 1)), first), count - 1)
     used = slice(first, last + 1)
-    return used, resampling_matrix(last + 1 - first, start - first, step, out)
+    return used, resampling_matrix(last + 1 - first, start - first, step, out, device)
 
 
 def resampled(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -112,7 +129,7 @@ def resampled(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -
 def enlarged(values: torch.Tensor, grid: int = GRID) -> torch.Tensor:
     """Values (..., g, g) interpolated linearly to (..., grid, grid); g is at most `grid`."""
     count = values.shape[-1]
-    matrix = resampling_matrix(count, -0.5, count / grid, grid).to(values.device)
+    matrix = resampling_matrix(count, -0.5, count / grid, grid, values.device)
     return resampled(values, matrix, matrix)
 
 
@@ -127,9 +144,10 @@ def paste_region(
     grid = values.shape[-1]
     first_row, row_count = _inside(region.row, region.rows, shape[0])
     first_column, column_count = _inside(region.column, region.columns, shape[1])
-    rows = _back(grid, region.row, region.rows, first_row, row_count)
-    columns = _back(grid, region.column, region.columns, first_column, column_count)
-    out = resampled(values.float(), rows.to(values.device), columns.to(values.device))
+    device = values.device
+    rows = _back(grid, region.row, region.rows, first_row, row_count, device)
+    columns = _back(grid, region.column, region.columns, first_column, column_count, device)
+    out = resampled(values.float(), rows, columns)
     return out, (first_row, first_column)
 
 
@@ -140,6 +158,8 @@ def _inside(start: float, length: float, size: int) -> tuple[int, int]:
     return first, last - first + 1
 
 
-def _back(grid: int, start: float, length: float, first: int, count: int) -> torch.Tensor:
+def _back(
+    grid: int, start: float, length: float, first: int, count: int, device: torch.device
+) -> torch.Tensor:
     step = grid / length  # grid cells per voxel
-    return resampling_matrix(grid, (first - 0.5 - start) * step - 0.5, step, count)
+    return resampling_matrix(grid, (first - 0.5 - start) * step - 0.5, step, count, device)

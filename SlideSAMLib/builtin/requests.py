@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from ..devices import on_host
 from ..errors import InputError
 from ..next_prompt import mask_box
 from ..patches import Patch
 from ..protocol import WindowPrompt
 from . import features
 from .features import MAX_POINTS, Batch
-from .regions import Region, paste_region, region_around, region_at, sample_region
+from .regions import GRID, Region, paste_region, region_around, region_at, sample_region
 
 FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
@@ -121,12 +122,23 @@ class Request:
     def on_slice(
         self, answer: Answer, pick: int
     ) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Corner, logits, quality and presence for the slice, out of one place of an answer."""
-        logits, presence = answer.logits[pick].clamp(-LIMIT, LIMIT), answer.presence[pick]
-        if self.turned:
-            logits, presence = logits.flip(1), presence.flip(0)
+        """Corner, logits of candidate 0, quality and presence for the slice, out of one place of
+        an answer."""
+        corner, logits = self._pasted(answer, pick, 0)
+        presence = self._in_order(answer.presence[pick])
+        return corner, logits, answer.quality[pick].float(), presence.float()
+
+    @torch.inference_mode()
+    def candidate(self, answer: Answer, pick: int, number: int) -> np.ndarray:
+        """Logits of one candidate on the slice, float32 (3, h, w), on the host."""
+        return on_host(self._pasted(answer, pick, number)[1])[0]
+
+    def _pasted(
+        self, answer: Answer, pick: int, number: int
+    ) -> tuple[tuple[int, int], torch.Tensor]:
+        logits = self._in_order(answer.logits[pick, number].clamp(-LIMIT, LIMIT))
         pasted, corner = paste_region(logits, answer.regions[pick], self.shape)
-        return corner, pasted.float(), answer.quality[pick].float(), presence.float()
+        return corner, pasted.float()
 
     def with_box(self, box: tuple[float, float, float, float]) -> Request:
         """The same request with a box."""
@@ -201,8 +213,7 @@ class Request:
         device = batch.image.device
         batch.image[n] = self._in_order(sample_region(self.embedding.slices, region))
         if self.masks is not None and any(self.prompt.known):
-            masks = torch.from_numpy(np.ascontiguousarray(self.masks)).to(device)
-            batch.masks[n] = self._in_order(sample_region(masks, region))
+            batch.masks[n] = self._in_order(self._known_masks(region, device))
             batch.known[n] = self._in_order(torch.tensor(self.prompt.known, dtype=torch.float32))
         if self.box is not None:
             batch.box[n] = torch.tensor(region.box_to_grid(self.box))
@@ -217,6 +228,15 @@ class Request:
                 batch.reference[n] = sample_region(memory.slice, region)
                 batch.nearness[n] = features.nearness(self.prompt.distance)
 
+    def _known_masks(self, region: Region, device: torch.device) -> torch.Tensor:
+        """The known masks inside a region, float32 (3, GRID, GRID), 0 where nothing is known."""
+        places = [place for place in range(3) if self.prompt.known[place]]
+        masks = [torch.from_numpy(np.ascontiguousarray(self.masks[place])) for place in places]
+        out = torch.zeros((3, GRID, GRID), device=device)
+        for place, sampled in zip(places, sample_region(masks, region, device=device), strict=True):
+            out[place] = sampled
+        return out
+
     def _seen_points(self) -> list[tuple[tuple[float, float], int]]:
         """The points that the network has room for, the positive ones first.
 
@@ -229,7 +249,8 @@ class Request:
         return inside[-(MAX_POINTS - len(outside)) :] + outside
 
     def _in_order(self, three: torch.Tensor) -> torch.Tensor:
-        """What there is of the three slices, in the order in which the network sees them."""
+        """What there is of the three slices, in the order in which the network sees them, and
+        back."""
         return three.flip(0) if self.turned else three
 
     def _positive(self) -> list[tuple[float, float]]:
