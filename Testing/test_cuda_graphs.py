@@ -185,7 +185,7 @@ def test_a_model_encodes_and_decodes_by_its_graphs(tmp_path):
 @pytest.mark.parametrize("name", PROMPTS)
 def test_the_decoder_asks_the_host_nothing(name):
     """Tensors without values: whoever looks at a value, or at how many there are, fails."""
-    network = empty_network(MINI)
+    network = empty_network(MINI).to("meta")
     embedding, points, boxes, masks = _arguments(name, 2, 0)
     meta = torch.device("meta")
     points = None if points is None else tuple(part.to(meta) for part in points)
