@@ -19,7 +19,7 @@ from .regions import GRID, Region, paste_region, region_around, region_at, sampl
 FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
-AGREEMENT_WEIGHT = 0.25  # of an answer with itself, in the choice among the sizes
+SIZE_WEIGHT = 0.03  # of the logarithm of an answer's voxels, in the choice among the sizes
 LIMIT = 12.0  # logits are clipped to +- this
 
 
@@ -94,13 +94,14 @@ class Answer:
     def ratings(self) -> torch.Tensor:
         """How good candidate 0 is on the centre slice, (N,).
 
-        Stability, area(p > 0.7) / area(p > 0.3), plus predicted quality, plus a share of the
-        agreement: an answer that changes once it is seen on a region of its own size was none.
+        Predicted quality, plus the agreement: an answer that changes once it is seen on a region
+        of its own size was none. Of answers that are equally good by that the larger one is
+        mostly meant.
         """
-        p = self.logits[:, 0, 1].sigmoid()
-        loose = (p > 0.3).float().sum((1, 2)).clamp(min=1)
-        stability = (p > 0.7).float().sum((1, 2)) / loose
-        return stability + self.quality[:, 0] + AGREEMENT_WEIGHT * self.agreement
+        device = self.logits.device
+        voxels = torch.tensor([one.rows * one.columns for one in self.regions], device=device)
+        area = voxels * (self.logits[:, 0, 1] > 0).float().mean((1, 2))
+        return self.quality[:, 0] + self.agreement + SIZE_WEIGHT * area.clamp(min=1).log()
 
 
 class Request:
