@@ -10,6 +10,7 @@ from torch import Tensor
 from .errors import ModelError
 from .network import CONFIGS, NetworkConfig
 
+MOST_LAYERS = 16  # of the decoder's parts; SAM has 2 and 3
 _TITLES = {"vit_b": "ViT-B", "vit_l": "ViT-L", "vit_h": "ViT-H"}
 
 
@@ -22,7 +23,9 @@ def infer_config(tensors: Mapping[str, Tensor], decoder_heads: int | None = None
     Raises
     ------
     ModelError
-        A tensor that shows a size is missing or has an impossible shape.
+        A tensor that shows a size is missing or has an impossible shape. The parts beside the image
+        encoder are made before they are compared with the file (`network.empty_network`), so no
+        size is believed that the file does not carry itself.
     """
     shapes = _Shapes(tensors)
     embed_dim, _, patch, _ = shapes.of("image_encoder.patch_embed.proj.weight", 4)
@@ -38,6 +41,15 @@ def infer_config(tensors: Mapping[str, Tensor], decoder_heads: int | None = None
         )
     out_channels = shapes.of("image_encoder.neck.0.weight", 4)[0]
     head = "mask_decoder.iou_prediction_head.layers"
+    mask_channels = shapes.of("prompt_encoder.mask_downscaling.3.weight", 4)
+    decoder_mlp = shapes.of("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)
+    quality_hidden = shapes.of(f"{head}.0.weight", 2)
+    wrong = mask_channels[0] != 4 * mask_channels[1]
+    if wrong or {decoder_mlp[1], quality_hidden[1]} != {out_channels}:
+        raise ModelError(
+            "The decoder of the checkpoint has an unknown structure: its tensors have the shapes "
+            f"{mask_channels}, {decoder_mlp} and {quality_hidden} for {out_channels} channels."
+        )
     return NetworkConfig(
         embed_dim=embed_dim,
         depth=depth,
@@ -48,12 +60,12 @@ def infer_config(tensors: Mapping[str, Tensor], decoder_heads: int | None = None
         window_size=windows[0] if windows else 0,
         mlp_ratio=shapes.of("image_encoder.blocks.0.mlp.lin1.weight", 2)[0] / embed_dim,
         out_channels=out_channels,
-        mask_channels=shapes.of("prompt_encoder.mask_downscaling.3.weight", 4)[0],
-        decoder_depth=shapes.count(r"mask_decoder\.transformer\.layers\.(\d+)\."),
-        decoder_mlp=shapes.of("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
+        mask_channels=mask_channels[0],
+        decoder_depth=shapes.count(r"mask_decoder\.transformer\.layers\.(\d+)\.", MOST_LAYERS),
+        decoder_mlp=decoder_mlp[0],
         decoder_heads=decoder_heads or (8 if out_channels >= 128 else 4),
-        quality_depth=shapes.count(rf"{re.escape(head)}\.(\d+)\."),
-        quality_hidden=shapes.of(f"{head}.0.weight", 2)[0],
+        quality_depth=shapes.count(rf"{re.escape(head)}\.(\d+)\.", MOST_LAYERS),
+        quality_hidden=quality_hidden[0],
     )
 
 
@@ -77,7 +89,14 @@ class _Shapes:
             raise ModelError(f"The tensor '{name}' of the checkpoint has the shape {shape}.")
         return shape
 
-    def count(self, pattern: str) -> int:
-        """How many numbered layers match, counted by the highest number."""
-        found = (re.match(pattern, name) for name in self._tensors)
-        return max((int(match[1]) + 1 for match in found if match), default=0)
+    def count(self, pattern: str, most: int | None = None) -> int:
+        """How many numbered layers match, counted by the highest number; more than most: error."""
+        found = [match for name in self._tensors if (match := re.match(pattern, name))]
+        highest = max(found, key=lambda match: int(match[1]), default=None)
+        count = 0 if highest is None else int(highest[1]) + 1
+        if most is not None and count > most:
+            raise ModelError(
+                f"The checkpoint has a tensor '{highest.string}', but no more than {most} layers "
+                "are known there."
+            )
+        return count

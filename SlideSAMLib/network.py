@@ -282,7 +282,8 @@ def empty_network(config: NetworkConfig) -> SlideSam:
     Fill it with `load_state_dict(tensors, assign=True)`. The rest is small and made on the CPU: on
     the meta device its random numbers would import PyTorch's compiler, which takes seconds.
     """
-    with torch.random.fork_rng(devices=[]):  # the user's own random numbers stay as they were
+    # The user's own random numbers stay as they were, and a default device changes nothing.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return SlideSam(config, encoder_place="meta").eval().requires_grad_(False)
 
 

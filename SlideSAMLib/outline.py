@@ -171,9 +171,9 @@ class _Steps:
         return within.reshape(self.steps.shape)[:, self.across : self.across + self.width]
 
     @property
-    def limit(self) -> np.float32:
+    def limit(self) -> np.ndarray:
         """The distance, mm, of what has no voxel of the origin near."""
-        return np.sqrt(np.float32(self.most**2))
+        return np.sqrt(np.array([self.most**2], np.float32))  # a scalar may become float64
 
     def distances(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Distance of some voxels from the origin, mm, at most `most`: float32 (n,)."""

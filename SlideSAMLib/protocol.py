@@ -70,7 +70,7 @@ class CandidateLogits:
     """The logits of all candidates of a window, each made once it is asked for.
 
     A slide looks at few but candidate 0, and masks as large as a slice are not made for nothing.
-    To be used like an array, float32 (C, 3, h, w), that nobody writes to.
+    To be indexed like an array, float32 (C, 3, h, w), that nobody writes to; np.asarray makes all.
 
     make : candidate -> float32 (3, h, w); known : those that are there already.
     """

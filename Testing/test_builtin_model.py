@@ -387,6 +387,25 @@ def test_candidates_are_put_on_the_slice_when_they_are_asked_for(model, monkeypa
         made.clear()
 
 
+def test_candidates_that_a_full_gpu_has_no_room_for_are_made_on_the_host(model, monkeypatch):
+    (embedding,) = model.encode([window()])
+    prompt = WindowPrompt(box=(20, 15, 50, 40))
+    expected = np.asarray(model.predict(embedding, prompt).logits)
+    answer, paste, full = model.predict(embedding, prompt), requests.paste_region, []
+
+    def without_room(*args):
+        if not full:
+            full.append(True)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return paste(*args)
+
+    monkeypatch.setattr(requests, "paste_region", without_room)
+    assert np.array_equal(answer.logits[2], expected[2]) and full
+    monkeypatch.setattr(requests, "paste_region", lambda *args: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        answer.logits[3]  # any other error is told
+
+
 def test_what_lies_where_nothing_is_known_does_not_matter(model):
     (embedding,) = model.encode([window()])
     masks = np.zeros((3, 60, 80), np.float32)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from SlideSAMLib import checkpoints
 from SlideSAMLib.checkpoints import load_checkpoint
 from SlideSAMLib.errors import InputError, ModelError
 from Testing.reference import named_weights, tensor_shapes
@@ -168,3 +169,22 @@ def test_unknown_kind(tmp_path, mini):
     torch.save(mini, path)
     with pytest.raises(ModelError, match="its kind 'other' is unknown"):
         load_checkpoint(path, kind="other")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("prompt_encoder.mask_downscaling.3.weight", (40_000, 1, 1, 1), "unknown structure"),
+        ("mask_decoder.transformer.layers.0.mlp.lin1.weight", (90_000, 1), "unknown structure"),
+        ("mask_decoder.iou_prediction_head.layers.0.weight", (90_000, 1), "unknown structure"),
+        ("mask_decoder.transformer.layers.9999.x", (1,), "no more than 16 layers"),
+        ("mask_decoder.iou_prediction_head.layers.9999.x", (1,), "no more than 16 layers"),
+    ],
+)
+def test_sizes_that_a_file_does_not_carry_are_not_made(
+    tmp_path, mini, monkeypatch, name, shape, words
+):
+    """A small broken file must not take gigabytes before it is refused."""
+    monkeypatch.setattr(checkpoints, "empty_network", lambda config: pytest.fail("was made"))
+    save_file(mini | {name: torch.zeros(shape)}, tmp_path / "broken.safetensors")
+    assert words in _refused(tmp_path / "broken.safetensors")

@@ -9,6 +9,7 @@ import torch
 
 from ..devices import on_host
 from ..errors import InputError
+from ..memory import out_of_memory
 from ..next_prompt import mask_box
 from ..patches import Patch
 from ..protocol import WindowPrompt
@@ -19,7 +20,7 @@ from .regions import GRID, Region, paste_region, region_around, region_at, sampl
 FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
-SIZE_WEIGHT = 0.03  # of the logarithm of an answer's voxels, in the choice among the sizes
+SIZE_WEIGHT = 0.03  # of the logarithm of an answer's size, in the choice among the sizes
 LIMIT = 12.0  # logits are clipped to +- this
 
 
@@ -95,8 +96,8 @@ class Answer:
         """How good candidate 0 is on the centre slice, (N,).
 
         Predicted quality, plus the agreement: an answer that changes once it is seen on a region
-        of its own size was none. Of answers that are equally good by that the larger one is
-        mostly meant.
+        of its own size was none. Of answers that are equally good by that the larger one, on
+        its region, is mostly meant.
         """
         device = self.logits.device
         voxels = torch.tensor([one.rows * one.columns for one in self.regions], device=device)
@@ -125,20 +126,28 @@ class Request:
     ) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor, torch.Tensor]:
         """Corner, logits of candidate 0, quality and presence for the slice, out of one place of
         an answer."""
-        corner, logits = self._pasted(answer, pick, 0)
+        corner, logits = self._pasted(answer.logits[pick, 0], answer.regions[pick])
         presence = self._in_order(answer.presence[pick])
         return corner, logits, answer.quality[pick].float(), presence.float()
 
     @torch.inference_mode()
     def candidate(self, answer: Answer, pick: int, number: int) -> np.ndarray:
-        """Logits of one candidate on the slice, float32 (3, h, w), on the host."""
-        return on_host(self._pasted(answer, pick, number)[1])[0]
+        """Logits of one candidate on the slice, float32 (3, h, w), on the host.
 
-    def _pasted(
-        self, answer: Answer, pick: int, number: int
-    ) -> tuple[tuple[int, int], torch.Tensor]:
-        logits = self._in_order(answer.logits[pick, number].clamp(-LIMIT, LIMIT))
-        pasted, corner = paste_region(logits, answer.regions[pick], self.shape)
+        Where a GPU has no room for it, the host makes it: the rest of the answer is there already.
+        """
+        logits = answer.logits[pick, number]
+        try:
+            return on_host(self._pasted(logits, answer.regions[pick])[1])[0]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        return on_host(self._pasted(logits.cpu(), answer.regions[pick])[1])[0]
+
+    def _pasted(self, logits: torch.Tensor, region: Region) -> tuple[tuple[int, int], torch.Tensor]:
+        pasted, corner = paste_region(
+            self._in_order(logits.clamp(-LIMIT, LIMIT)), region, self.shape
+        )
         return corner, pasted.float()
 
     def with_box(self, box: tuple[float, float, float, float]) -> Request:

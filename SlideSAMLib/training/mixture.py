@@ -17,7 +17,7 @@ from .sources import Implants, Shapes, Source
 
 TRIES = 300  # in a row without a slab before the search is given up
 REFRESH = 1500  # slabs until one invented label map is replaced by a new one
-SHELF = 24  # slabs that wait for their next slide, so that those of one piece are not neighbours
+SHELF = 24  # pieces whose slabs wait for their next slides, so that those are no neighbours
 
 # Families of real volumes, so that many small volumes do not outweigh few large ones: how their
 # ids begin, and their weights. All others are one family more, with the weight 1.
@@ -80,8 +80,9 @@ class Mixture:
 
         Volumes that give no slab are passed over. Raises InputError where none is found.
         """
-        if len(self._shelf) > SHELF:
-            return self._shelf.pop(int(self.rng.integers(len(self._shelf))))
+        older = len(self._shelf) - (self._uses - 1)  # than those of the newest piece
+        if older > SHELF * (self._uses - 1):
+            return self._shelf.pop(int(self.rng.integers(older)))
         slab = self._drawn()
         for _ in range(self._uses - 1):
             seed = int(self.rng.integers(1 << 62))
