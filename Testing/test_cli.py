@@ -261,8 +261,9 @@ def test_signals_in_a_process(tmp_path: Path, repository_root: Path, name: str, 
         "from SlideSAMLib import models\n"
         "from SlideSAMLib.cli.main import main\n"
         "from Testing.fakes import ThresholdModel\n"
-        # Shells let what they start in the background ignore it.
+        # Shells let what they start in the background ignore the one, nohup the other.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "def write(*arguments, **more):\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
