@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import stretches
 from .candidates import Choice
 from .corrections import box_beside, is_elsewhere
 from .errors import InputError
@@ -29,6 +28,7 @@ from .slide_types import FinishedSlice, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
+from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
@@ -94,7 +94,7 @@ class Session:
         self._chosen: dict[int, int] = {}
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
         self._limits: tuple[int | None, int | None] = (None, None)
-        self._sides = stretches.SIDES["both"]
+        self._sides = SIDES["both"]
 
     # Prompts
 
@@ -184,12 +184,12 @@ class Session:
 
         Raises InputError for no prompt, limits that cannot be used and unknown directions.
         """
-        sides = stretches.sides_of(direction)
+        sides = sides_of(direction)
         slider = self._slider(self.prompts.values(), first, last, sides, cancelled)
         self.keep_to(first, last, direction)
-        stretch = stretches.run_stretch(self.prompts, slider.sides)
+        stretch = run_stretch(self.prompts, slider.sides)
         self._drop(index for index in list(self._masks) if index in stretch)
-        self.stops = {side: stop for side, stop in self.stops.items() if side in stretches.SIDES}
+        self.stops = {side: stop for side, stop in self.stops.items() if side in SIDES}
         try:
             for finished in slider.run():
                 self._keep(finished)
@@ -204,7 +204,7 @@ class Session:
 
         Raises InputError for limits that cannot be used and unknown directions.
         """
-        sides = stretches.sides_of(direction)
+        sides = sides_of(direction)
         checked_limits(self.stack, first, last)
         self._limits, self._sides = (first, last), sides
 
@@ -217,8 +217,6 @@ class Session:
         beyond the next prompt stays, and that slice itself unless its prompt or candidate changed
         since it was predicted. So do the slices that were not reached, where the slide was
         cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
-        A positive point on a slice without a mask says that something is missing there, and nothing
-        against what has been found elsewhere: then only slices without a mask are filled in.
 
         Raises InputError, and changes nothing, where the prompt or one of those beside it lies
         outside the volume or the limits of the last run.
@@ -234,25 +232,23 @@ class Session:
         self.set_prompt(prompt)
         slider = self._slider(used, *self._limits, sides, cancelled)
         reached, earlier = set(), dict(self._masks)
-        kept = stretches.stays(prompt, ends, earlier, self._changed)
+        kept = {end for end in ends if end in earlier and end not in self._changed}
         try:
             for finished in slider.run():
                 if finished.index in kept:
-                    continue  # predicted once more on the way, but already in the result
+                    continue  # predicted once more to slide from, but already in the result
                 reached.add(finished.index)
                 self._keep(finished)
                 yield finished
         finally:
-            names = stretches.gap_names(self.prompts) | set(stretches.SIDES)
+            names = gap_names(self.prompts) | set(SIDES)
             merged = {**self.stops, **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
-                stop = slider.stops.get(stretches.stretch_name(prompt.index, end, side))
-                if stretches.takes_back(
-                    stop, prompt.index, end, side, reached, earlier, self._masks
-                ):
-                    beyond = stretches.between(self._masks, prompt.index, end, side)
-                    self._drop(beyond - reached - kept)
+                stop = slider.stops.get(stretch_name(prompt.index, end, side))
+                if takes_back(stop, prompt.index, end, side, reached, earlier, self._masks):
+                    beyond = between(self._masks, prompt.index, end, side)
+                    self._drop(beyond - reached)
 
     def correction(
         self,

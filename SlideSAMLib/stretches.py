@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from .errors import InputError
-from .prompts import SlicePrompt
 from .stops import Stop
 
 ALIKE = 0.5  # Dice from which on two masks of a slice show the same object
@@ -52,29 +51,6 @@ def stretch_name(index: int, end: int | None, side: int) -> str:
 def between(slices: Iterable[int], index: int, end: int | None, side: int) -> set[int]:
     """Those of the slices that lie beyond `index`, and before `end` where there is one."""
     return {i for i in slices if (i - index) * side > 0 and (end is None or (end - i) * side > 0)}
-
-
-def stays(
-    prompt: SlicePrompt,
-    ends: Iterable[int],
-    earlier: Mapping[int, np.ndarray],
-    changed: Container[int],
-) -> set[int]:
-    """The slices that a correction leaves as they are, though it may predict them on its way.
-
-    The prompted slices at its ends, unless they changed themselves. And all that has a mask, where
-    a positive point lies on a slice without one: what is missing there says nothing against what
-    was found elsewhere, and its own mask, of a point alone, is the less sure one.
-
-    earlier : slice index -> mask (H, W) of the result so far.
-    """
-    kept = {end for end in ends if end in earlier and end not in changed}
-    there = earlier.get(prompt.index)
-    nothing = prompt.mask is None and (there is None or not there.any())
-    if nothing and 1 in prompt.labels:
-        found = {index for index, mask in earlier.items() if mask.any()}
-        kept |= found - {prompt.index, *ends}
-    return kept
 
 
 def takes_back(

@@ -45,24 +45,6 @@ def test_a_correction_touches_its_stretch_only():
     assert set(session.stops) == {"backward", "forward", "4-8", "8-12"}
 
 
-def test_a_point_where_nothing_was_found_fills_in_and_changes_nothing_that_was():
-    """As it would be in the gap between the slide's end and the point: half of it from either."""
-    volume, left, _ = two_parts()
-    model = ThresholdModel()
-    session = new_session(volume, model)
-    session.set_prompt(SlicePrompt(4, box=(4, 8, 14, 19)))
-    list(session.run(last=9))
-    session.keep_to()
-    before = {index: session.slice_mask(index) for index in session.confidence}
-    assert max(before) == 9
-    changed = list(session.correct(session.correction(13, [(9, 12)], [1])))
-    assert {finished.index for finished in changed} == {10, 11, 12, 13, 14, 15}
-    assert all(session.slice_mask(index) is mask for index, mask in before.items())
-    assert np.array_equal(session.mask, left)
-    again = list(session.correct(session.correction(12, [(9, 12)], [1])))  # it has a mask now
-    assert 6 in {finished.index for finished in again}
-
-
 def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached():
     volume, left, right = two_parts()
     session = new_session(volume)
