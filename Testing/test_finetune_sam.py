@@ -324,9 +324,10 @@ def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypat
         config(tmp_path, base, data, **others)
 
 
-def test_windows_ahead_are_for_the_builtin_model(tmp_path, base, data):
-    with pytest.raises(InputError, match="data_processes is for the built-in network"):
-        Training(config(tmp_path, base, data, data_processes=1))
+@pytest.mark.parametrize(("name", "value"), [("data_processes", 1), ("slab_uses", 2)])
+def test_what_is_for_the_builtin_model_alone_is_refused(tmp_path, base, data, name, value):
+    with pytest.raises(InputError, match=f"{name} is for the built-in network"):
+        Training(config(tmp_path, base, data, **{name: value}))
 
 
 def test_the_builtin_model_has_no_lora(tmp_path, data):

@@ -69,6 +69,12 @@ class _Place:
         """On the marked slice, without a prompt yet."""
         return cls(slab, slab.image, slab.mask.float(), 1)
 
+    def know_centre(self, mask: torch.Tensor) -> None:
+        """This mask (H, W) of the centre slice is known, and none beside it."""
+        self.known = torch.zeros_like(self.mask[:3])
+        self.known[1] = mask
+        self.known_flags = (0, 1, 0)
+
     def state(self) -> dict:
         """The way so far, and the recipe of the slab instead of its voxels."""
         return {
@@ -209,9 +215,7 @@ class Pool:
         box = mask_box(mask)
         kind = rng.random()
         if slab.habit and rng.random() < DRAWN:
-            place.known = torch.zeros_like(place.mask[:3])
-            place.known[1] = place.mask[1]
-            place.known_flags = (0, 1, 0)
+            place.know_centre(place.mask[1])
             place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
         elif kind < 0.62:
             place.box = jittered(box, mask.shape, rng, 0.08)
@@ -222,9 +226,7 @@ class Pool:
             place.points, place.signs = user_points(mask, rng)
             place.region = self._point_region(place, box)
         else:
-            place.known = torch.zeros_like(place.mask[:3])
-            place.known[1] = torch.from_numpy(rough(mask, rng))
-            place.known_flags = (0, 1, 0)
+            place.know_centre(torch.from_numpy(rough(mask, rng)))
             place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.5:
                 place.box = jittered(box, mask.shape, rng, 0.08)
@@ -287,9 +289,7 @@ class Pool:
         x, y, sign = point
         place.corrections += 1
         place.points, place.signs = (*place.points, (x, y)), (*place.signs, sign)
-        place.known = torch.zeros_like(place.mask[:3])
-        place.known[1] = torch.from_numpy(mask)
-        place.known_flags = (0, 1, 0)
+        place.know_centre(torch.from_numpy(mask))
         if place.box is None or rng.random() < 0.5:
             place.box = grown(mask_box(mask), mask.shape, rng.uniform(0, 0.06))
         place.region = self._around_prompt(place, rng.uniform(1.2, 2.0))

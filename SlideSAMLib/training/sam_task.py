@@ -72,8 +72,12 @@ class SamTask:
     def __init__(self, config: TrainConfig) -> None:
         if not config.datasets:
             raise InputError("A SAM network learns from `datasets`: list at least one.")
-        if config.data_processes:
-            raise InputError("data_processes is for the built-in network: leave it out.")
+        for name, wanted in (
+            ("data_processes", config.data_processes > 0),
+            ("slab_uses", config.slab_uses > 1),
+        ):
+            if wanted:
+                raise InputError(f"{name} is for the built-in network: leave it out.")
         self._config = config
         self.data_seconds = 0.0
         self._base = Path(config.start_from)
