@@ -75,7 +75,7 @@ def test_a_deeper_model_can_be_averaged_with_the_one_that_it_was_trained_from(tm
     torch.manual_seed(4)
     tiny = {"widths": (8, 16, 16, 24), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 3}
     network = BuiltinNetwork(**tiny)
-    deeper = deepened(network, depths=[0, 1, 1, 2], blocks=2)
+    deeper = deepened(network, depths=[0, 1, 1, 2], blocks=2, decoder=[0, 1])
     for parameter in deeper.parameters():  # as if trained
         torch.nn.init.normal_(parameter, std=0.2)
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
@@ -86,7 +86,7 @@ def test_a_deeper_model_can_be_averaged_with_the_one_that_it_was_trained_from(tm
     assert done.returncode == 0, done.stderr
     a, b, mean = (read_network(p).state_dict() for p in (*paths, tmp_path / "mean"))
     assert set(mean) == set(b) and set(a) < set(b)
-    halved = {"blocks.1.proj", "blocks.1.mlp.2", "stages.3.1.conv2"}
+    halved = {"blocks.1.proj", "blocks.1.mlp.2", "stages.3.1.conv2", "decoder.1.0.conv2"}
     for key, value in mean.items():
         if key in a:
             wanted = (a[key] + b[key]) / 2
@@ -105,7 +105,7 @@ def test_a_deeper_network_starts_with_the_answers_of_a_shallower_one():
     network = BuiltinNetwork(**tiny).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    deeper = deepened(network, depths=[1, 1, 3, 2], blocks=3).eval()
+    deeper = deepened(network, depths=[1, 1, 3, 2], blocks=3, decoder=[1, 2]).eval()
     assert sum(p.numel() for p in deeper.parameters()) > sum(
         p.numel() for p in network.parameters()
     )
@@ -117,6 +117,8 @@ def test_a_deeper_network_starts_with_the_answers_of_a_shallower_one():
     loss.backward()  # what was added can learn
     assert deeper.blocks[2].proj.weight.grad.abs().max() > 0
     assert deeper.stages[2][2].conv2.weight.grad.abs().max() > 0
+    assert deeper.decoder[1][0].conv2.weight.grad.abs().max() > 0
+    assert deeper.config["decoder"] == [1, 2]
     assert deepened(network) is network
     for wanted in ({"depths": [0, 0, 1, 1]}, {"widths": [8, 16, 16, 48]}, {"blocks": 0}):
         with pytest.raises(InputError, match="cannot start from one of"):

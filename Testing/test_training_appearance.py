@@ -116,6 +116,30 @@ def test_implants_change_the_object_and_leave_what_is_far_from_it(monkeypatch):
         assert abs(image[target].mean() - image[ring].mean()) > 0.05
 
 
+def test_nothing_is_around_an_object_alone_but_some_of_the_other_bodies(monkeypatch):
+    monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
+    labels = torch.zeros(3, 60, 60, dtype=torch.int64)
+    labels[:, 20:40, 20:40], labels[:, 5:15, 5:15], labels[:, 45:55, 5:15] = 1, 2, 3
+    target = labels == 1
+    image = 0.2 + 0.6 * torch.rand(labels.shape, generator=torch.Generator().manual_seed(1))
+    beside = 0
+    for seed in range(40):
+        given = None if seed % 2 else labels
+        found = appearance.alone(image, given, target, np.random.default_rng(seed))
+        assert torch.equal(found[target], image[target])
+        around = found[labels == 0]
+        assert len(torch.unique(around)) == 1
+        assert abs(float(around[0]) - float(image[target].mean())) >= 0.1
+        for value in (2, 3):
+            kept = torch.equal(found[labels == value], image[labels == value])
+            assert kept or bool((found[labels == value] == around[0]).all())
+            assert given is not None or not kept
+            beside += kept
+    assert 5 < beside < 20
+    hidden = appearance.alone(torch.zeros(target.shape), None, target, np.random.default_rng(1))
+    assert bool((hidden[~target] == 1).all())  # what is black is not put on black
+
+
 def test_other_greys_never_hide_the_object(monkeypatch):
     monkeypatch.setattr(appearance, "acquire", lambda image, rng: image)
     target = torch.zeros(3, 40, 40, dtype=torch.bool)

