@@ -12,6 +12,7 @@ from torch import Tensor
 from .fields import blur, grown, interpolated, noise, shrunk, smooth_noise
 
 FARTHEST = 9  # voxels that a shell can be thick
+LEAST_CONTRAST = 0.025  # of an object: ten Hounsfield units in the window of an abdomen
 EDGE_REACH = 6  # voxels from a body that its soft edge may cover: its blur reaches 5
 
 
@@ -182,9 +183,10 @@ def _separate(image: Tensor, target: Tensor, relatives: Tensor, rng: np.random.G
     gap = _gap(image, target, relatives)
     if gap is None:
         return image
-    least = rng.uniform(0.06, 0.15)
+    least = float(np.exp(rng.uniform(*np.log([LEAST_CONTRAST, 0.15]))))
     if abs(gap) < least:
-        shift = rng.uniform(least, 0.35) * (1 if gap >= 0 else -1) - gap
+        contrast = float(np.exp(rng.uniform(*np.log([least, 0.35]))))
+        shift = contrast * (1 if gap >= 0 else -1) - gap
         image = image + shift * (target | relatives)
     return image
 
