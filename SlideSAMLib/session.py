@@ -16,38 +16,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from .candidates import Choice
-from .corrections import box_beside, is_elsewhere
+from .corrections import adds_slice, box_beside, is_elsewhere, reference_for
 from .errors import InputError
-from .front import anchor_choices, kept_mask, told_confidence
-from .fusion import SliceRecord
+from .front import anchor_choices
 from .next_prompt import Box, merge_prompts
+from .previews import Preview, preview_of
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
-from .slide_types import FinishedSlice, SlideSettings
+from .slide_types import FinishedSlice, Reference, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
-from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
+from .stretches import (
+    SIDES,
+    between,
+    gap_names,
+    run_stretch,
+    sides_of,
+    staying,
+    stretch_name,
+    takes_back,
+    whole_stretches,
+)
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
-
-
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What one window says before anything slides.
-
-    index : the prompted slice.
-    masks : slice index -> bool (H, W), for the slice and its neighbours inside the volume.
-    confidence : 0..1 of the prompted slice, from this window alone.
-    candidate : the model's number of this candidate.
-    """
-
-    index: int
-    masks: dict[int, np.ndarray]
-    confidence: float
-    candidate: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +86,7 @@ class Session:
         self._masks: dict[int, np.ndarray] = {}
         self._choices: dict[int, list[Choice]] = {}
         self._chosen: dict[int, int] = {}
+        self._references: dict[int, Reference] = {}  # prompted slice -> what the object looks like
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
         self._limits: tuple[int | None, int | None] = (None, None)
         self._sides = SIDES["both"]
@@ -106,6 +101,12 @@ class Session:
         check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
         self._forget(prompt.index)
         self.prompts[prompt.index] = prompt
+        if adds_slice(prompt, self._masks, self.stack.spacing[1:]):
+            trusted = self.prompts.keys() - self._changed
+            stale = self._changed & self.prompts.keys() - {prompt.index}
+            reference = reference_for(prompt.index, self._masks, trusted, bool(stale))
+            if reference is not None:
+                self._references[prompt.index] = reference
 
     def remove_prompt(self, index: int) -> None:
         """Remove the prompt of a slice; nothing happens where there is none."""
@@ -227,12 +228,17 @@ class Session:
         outermost = (("backward", below), ("forward", above))
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
-        used = [prompt, *(self.prompts[end] for end in ends)]
-        check_prompts(used, self.stack, low, high)
+        check_prompts([prompt, *(self.prompts[end] for end in ends)], self.stack, low, high)
+        adds = adds_slice(prompt, self._masks, self.stack.spacing[1:])
         self.set_prompt(prompt)
-        slider = self._slider(used, *self._limits, sides, cancelled)
         reached, earlier = set(), dict(self._masks)
         kept = {end for end in ends if end in earlier and end not in self._changed}
+        whole: dict[str, int] = {}
+        if adds:
+            kept |= staying(earlier, prompt.index, below, above, self._changed)
+            whole = whole_stretches(prompt.index, ends, kept)
+        used = [prompt, *(self.prompts[end] for end in ends if end not in whole.values())]
+        slider = self._slider(used, *self._limits, sides, cancelled)
         try:
             for finished in slider.run():
                 if finished.index in kept:
@@ -242,13 +248,13 @@ class Session:
                 yield finished
         finally:
             names = gap_names(self.prompts) | set(SIDES)
-            merged = {**self.stops, **slider.stops}
+            merged = {**self.stops, **dict.fromkeys(whole, Stop.MET_NEXT_PROMPT), **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
                 stop = slider.stops.get(stretch_name(prompt.index, end, side))
                 if takes_back(stop, prompt.index, end, side, reached, earlier, self._masks):
                     beyond = between(self._masks, prompt.index, end, side)
-                    self._drop(beyond - reached)
+                    self._drop(beyond - reached - kept)
 
     def correction(
         self,
@@ -341,6 +347,7 @@ class Session:
             cancelled,
             sides,
             self._chosen,
+            self._references,
         )
 
     def _ranked(self, index: int) -> list[Choice]:
@@ -348,7 +355,12 @@ class Session:
             raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
         if index not in self._choices:
             predictor = WindowPredictor(self.stack, self.model, self.cache)
-            self._choices[index] = anchor_choices(predictor, self.prompts[index], self.settings)
+            self._choices[index] = anchor_choices(
+                predictor,
+                self.prompts[index],
+                self.settings,
+                reference=self._references.get(index),
+            )
         return self._choices[index]
 
     def _current(self, index: int) -> Choice:
@@ -357,20 +369,7 @@ class Session:
         return next((choice for choice in ranked if choice.number == wanted), ranked[0])
 
     def _preview(self, index: int, choice: Choice) -> Preview:
-        shape = (self.stack.height, self.stack.width)
-        prompt = self.prompts[index]
-        kept = kept_mask(prompt, self.settings)
-        patches = [choice.patches[0], kept or choice.patches[1], choice.patches[2]]
-        presence = None if choice.presence is None else choice.presence[1]
-        record = SliceRecord(self.settings, quality=choice.quality, presence=presence)
-        record.add(patches[1], self.settings.centre_weight, central=True)
-        masks = {
-            index + place - 1: patches[place].mask(shape)
-            for place in range(3)
-            if 0 <= index + place - 1 < self.stack.slices
-        }
-        confidence = told_confidence(record.confidence(), prompt.points_alone, self.settings)
-        return Preview(index, masks, confidence, choice.number)
+        return preview_of(self.stack, self.prompts[index], choice, self.settings)
 
     def _keep(self, finished: FinishedSlice) -> None:
         finished.mask.setflags(write=False)  # whoever is given it shares it with the result
@@ -387,6 +386,7 @@ class Session:
         self.prompts.clear()
         self._choices.clear()
         self._chosen.clear()
+        self._references.clear()
         self._changed = set(prompts)
         self.prompts.update(prompts)
 
@@ -394,3 +394,4 @@ class Session:
         self._changed.add(index)
         self._choices.pop(index, None)
         self._chosen.pop(index, None)
+        self._references.pop(index, None)

@@ -145,7 +145,7 @@ class BuiltinModel:
             return None
         region = region_around(mask_box(mask), embedding.spacing, FACTOR)
         centre = embedding.slices[1]
-        both = torch.stack([centre, torch.from_numpy(mask).to(centre)])
+        both = torch.stack([centre, torch.tensor(mask).to(centre)])
         image, seen = sample_region(both, region)
         return Memory(features.mask_histograms(image[None, None], seen[None, None])[0], both)
 
