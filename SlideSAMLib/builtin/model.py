@@ -187,6 +187,8 @@ class BuiltinModel:
     def _first_box(self, request: Request) -> tuple | None:
         """The box of the answer to the first positive point alone; None where that is empty."""
         alone = request.alone()
+        if alone.prompt.memory is not None:
+            return alone.best_box(self._ask_sizes(alone))
         boxes = request.embedding.first_boxes
         if alone.prompt.points[0] not in boxes:
             alone.remember_box(self._ask_sizes(alone))
