@@ -10,7 +10,7 @@ at all: then the whole piece goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,6 @@ import numpy as np
 from .next_prompt import Box, around, mask_box
 from .patches import Patch, patch_of_mask
 from .prompts import SlicePrompt
-from .slide_types import Reference
 
 CORE = 0.7  # of a mask's greatest depth: voxels that lie deeper are its core
 # A click as deep as this rejects the piece. 53 of 149 simulated clicks on wrong slices were that
@@ -256,42 +255,6 @@ def is_elsewhere(
     return any(
         np.hypot((columns - x) * column_mm, (rows - y) * row_mm).min() > width for x, y in inside
     )
-
-
-def adds_slice(
-    prompt: SlicePrompt, masks: Mapping[int, np.ndarray], spacing: tuple[float, float]
-) -> bool:
-    """Whether a prompt adds its slice to a result: nothing was found on it, or something else.
-
-    masks : slice index -> bool (H, W), the result so far; spacing : (row, column) in mm.
-    """
-    if prompt.mask is not None:
-        return False
-    mask = masks.get(prompt.index)
-    if mask is None or not mask.any():
-        return True
-    inside = [p for p, label in zip(prompt.points, prompt.labels, strict=True) if label]
-    return is_elsewhere(mask, inside, spacing)
-
-
-def reference_for(
-    index: int, masks: Mapping[int, np.ndarray], prompted: Collection[int], stale: bool
-) -> Reference | None:
-    """The slice that shows best what is sought on the slice `index`; None where there is none.
-
-    It is the nearest prompted one with a mask: a user has seen to that. Where no prompted one has
-    a mask it is the nearest one that has.
-
-    masks : slice index -> bool (H, W), the result so far.
-    prompted : the prompted slices whose mask is that of their prompt.
-    stale : there are prompts of which the result is not: then slices without one show nothing sure.
-    """
-    found = {i for i, mask in masks.items() if i != index and mask.any()}
-    usable = found & set(prompted) or (set() if stale else found)
-    if not usable:
-        return None
-    nearest = min(usable, key=lambda i: (abs(i - index), i))
-    return Reference(nearest, masks[nearest])
 
 
 def box_beside(

@@ -11,46 +11,27 @@ session.mask                             # bool, shape of the volume
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from .additions import adds_slice, reference_for, staying, whole_stretches
 from .candidates import Choice
-from .corrections import adds_slice, box_beside, is_elsewhere, reference_for
+from .corrections import box_beside, is_elsewhere
 from .errors import InputError
 from .front import anchor_choices
 from .next_prompt import Box, merge_prompts
-from .previews import Preview, preview_of
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
+from .session_types import Preview, Snapshot, preview_of
 from .slide_types import FinishedSlice, Reference, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
-from .stretches import (
-    SIDES,
-    between,
-    gap_names,
-    run_stretch,
-    sides_of,
-    staying,
-    stretch_name,
-    takes_back,
-    whole_stretches,
-)
+from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """The state of a session's result, for `Session.restore`; masks are shared, not copied."""
-
-    masks: dict[int, np.ndarray]
-    confidence: dict[int, float]
-    stops: dict[str, Stop]
 
 
 class Session:
@@ -96,17 +77,19 @@ class Session:
     def set_prompt(self, prompt: SlicePrompt) -> None:
         """Make this the prompt of its slice, in place of an earlier one.
 
+        Where there is a result, but none on this slice, the slice's window is shown what the object
+        looks like on another one (`additions.reference_for`), for previews and all slides from
+        it. That lasts as long as the prompt does; a model without memory makes nothing of it.
         Raises InputError where it lies outside the volume.
         """
         check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
         self._forget(prompt.index)
         self.prompts[prompt.index] = prompt
-        if adds_slice(prompt, self._masks, self.stack.spacing[1:]):
-            trusted = self.prompts.keys() - self._changed
-            stale = self._changed & self.prompts.keys() - {prompt.index}
-            reference = reference_for(prompt.index, self._masks, trusted, bool(stale))
-            if reference is not None:
-                self._references[prompt.index] = reference
+        spacing = self.stack.spacing[1:]
+        if adds_slice(prompt, self._masks, spacing):
+            found = reference_for(prompt, self._masks, self.prompts, self._changed, spacing)
+            if found is not None:
+                self._references[prompt.index] = found
 
     def remove_prompt(self, index: int) -> None:
         """Remove the prompt of a slice; nothing happens where there is none."""
@@ -134,8 +117,9 @@ class Session:
     # Preview
 
     def preview(self, index: int) -> Preview:
-        """The prompted slice and its neighbours from one window; encodes no other window.
+        """The prompted slice and its neighbours from one window.
 
+        Encodes no other window, but that of the slice that shows what the object looks like.
         Raises InputError where the slice has no prompt.
         """
         return self._preview(index, self._current(index))
@@ -219,6 +203,10 @@ class Session:
         since it was predicted. So do the slices that were not reached, where the slide was
         cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
 
+        Where nothing was found on the slice, or something else (`additions.adds_slice`), the prompt
+        adds it to the result: the slide fills the slices without a mask and leaves the others as
+        they are, see `additions.staying`. A slice that has the object's mask is corrected as above.
+
         Raises InputError, and changes nothing, where the prompt or one of those beside it lies
         outside the volume or the limits of the last run.
         """
@@ -229,14 +217,14 @@ class Session:
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
         check_prompts([prompt, *(self.prompts[end] for end in ends)], self.stack, low, high)
-        adds = adds_slice(prompt, self._masks, self.stack.spacing[1:])
+        spacing = self.stack.spacing[1:]
+        adds = adds_slice(prompt, self._masks, spacing)
         self.set_prompt(prompt)
         reached, earlier = set(), dict(self._masks)
         kept = {end for end in ends if end in earlier and end not in self._changed}
-        whole: dict[str, int] = {}
         if adds:
-            kept |= staying(earlier, prompt.index, below, above, self._changed)
-            whole = whole_stretches(prompt.index, ends, kept)
+            kept |= staying(earlier, prompt, (below, above), self._changed, spacing)
+        whole = whole_stretches(prompt.index, ends, kept) if adds else {}
         used = [prompt, *(self.prompts[end] for end in ends if end not in whole.values())]
         slider = self._slider(used, *self._limits, sides, cancelled)
         try:
@@ -355,11 +343,9 @@ class Session:
             raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
         if index not in self._choices:
             predictor = WindowPredictor(self.stack, self.model, self.cache)
+            prompt, reference = self.prompts[index], self._references.get(index)
             self._choices[index] = anchor_choices(
-                predictor,
-                self.prompts[index],
-                self.settings,
-                reference=self._references.get(index),
+                predictor, prompt, self.settings, reference=reference
             )
         return self._choices[index]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -51,40 +51,6 @@ def stretch_name(index: int, end: int | None, side: int) -> str:
 def between(slices: Iterable[int], index: int, end: int | None, side: int) -> set[int]:
     """Those of the slices that lie beyond `index`, and before `end` where there is one."""
     return {i for i in slices if (i - index) * side > 0 and (end is None or (end - i) * side > 0)}
-
-
-def staying(
-    masks: Mapping[int, np.ndarray],
-    index: int,
-    below: int | None,
-    above: int | None,
-    changed: Collection[int],
-) -> set[int]:
-    """The slices that stay as they are where a correction adds the slice `index` to a result.
-
-    It says that the object is there, too, and nothing against what was found on other slices. Only
-    towards a prompted slice that changed, what was found goes back to a prompt that no longer is.
-
-    masks : slice index -> bool (H, W), the result before; below, above : the prompted slices on
-    either side, or None; changed : those whose prompt or candidate was not run yet.
-    """
-    found = [i for i, mask in masks.items() if mask.any()]
-    sides = ((-1, below), (1, above))
-    return set().union(
-        *(between(found, index, end, side) for side, end in sides if end not in changed)
-    )
-
-
-def whole_stretches(index: int, ends: Iterable[int], kept: Collection[int]) -> dict[str, int]:
-    """The stretches from a prompted slice to the next ones in which nothing is to be filled.
-
-    Returns the name -> the next prompted slice; kept : the slices that stay as they are.
-    """
-    return {
-        stretch_name(index, end, 0): end
-        for end in ends
-        if end in kept and all(i in kept for i in range(min(index, end) + 1, max(index, end)))
-    }
 
 
 def takes_back(

@@ -7,8 +7,8 @@ from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Snapshot
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stops import Stop
-from Testing.fakes import ThresholdModel, block_volume
-from Testing.sessions import BOX, new_session, two_parts
+from Testing.fakes import ThresholdModel
+from Testing.sessions import new_session, two_parts
 
 LEFT = (4, 8, 14, 19)
 GAP = slice(9, 12)  # of `interrupted`, where the left block is not found
@@ -65,7 +65,7 @@ def test_the_window_of_an_added_slice_remembers_the_nearest_prompted_slice():
 
 
 def test_without_a_prompted_mask_it_remembers_the_nearest_mask():
-    session, left = interrupted()
+    session, _ = interrupted()
     session.remove_prompt(4)
     list(session.correct(session.correction(13, [(9, 14)])))
     assert asked(session, 13)[0].memory == ("memory of slice", 8)
@@ -123,7 +123,7 @@ def test_an_added_slice_fills_and_changes_nothing_that_was_found():
 
 
 def test_an_added_slice_on_which_nothing_is_found_takes_nothing_back():
-    session, left = interrupted()
+    session, _ = interrupted()
     list(session.correct(session.correction(13, [(9, 14)])))
     before = session.snapshot()
     list(session.correct(SlicePrompt(10, box=LEFT)))  # there is nothing there
@@ -132,8 +132,36 @@ def test_an_added_slice_on_which_nothing_is_found_takes_nothing_back():
         assert session.slice_mask(index) is mask
 
 
+def drifted():
+    """A session whose slide has changed over from the left block to the right one on slice 8."""
+    volume, left, right = two_parts()
+    session = new_session(volume, ThresholdModel(margin=2.0))
+    session.set_prompt(SlicePrompt(4, box=LEFT))
+    masks = {i: (left if i < 8 or i > 12 else right)[i] for i in range(2, 16)}
+    session.restore(Snapshot(masks, dict.fromkeys(masks, 0.9), {}))
+    return session, left, right
+
+
+def test_a_slice_that_was_another_object_takes_the_slices_like_it_along():
+    session, left, _ = drifted()
+    before = session.snapshot()
+    list(session.correct(session.correction(10, [(5, 14)])))
+    assert asked(session, 10)[0].memory == ("memory of slice", 4)
+    assert np.array_equal(session.mask, left)
+    for index in (2, 3, 4, 5, 6, 7, 13, 14, 15):
+        assert session.slice_mask(index) is before.masks[index]
+
+
+def test_what_was_another_object_is_no_reference():
+    session, _, _ = drifted()
+    session.remove_prompt(4)
+    session.set_prompt(session.correction(10, [(5, 14)]))
+    session.preview(10)
+    assert asked(session, 10)[0].memory == ("memory of slice", 7)
+
+
 def test_between_slices_that_stay_only_the_added_one_is_predicted():
-    session, left = interrupted()
+    session, _ = interrupted()
     list(session.correct(session.correction(13, [(9, 14)])))
     for index in (6, 14):
         session.restore(without(session.snapshot(), index))
@@ -145,7 +173,7 @@ def test_between_slices_that_stay_only_the_added_one_is_predicted():
 
 
 def test_a_correction_of_a_found_slice_slides_again_over_an_added_stretch():
-    session, left = interrupted()
+    session, _ = interrupted()
     list(session.correct(session.correction(13, [(9, 14)])))
     before = session.snapshot()
     for index, again in ((14, {14, 15}), (6, {5, 6, 7, 8})):

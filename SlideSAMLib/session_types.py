@@ -1,4 +1,4 @@
-"""Previews: what one window says before anything slides. No torch here."""
+"""What a session tells: previews, and states of its result to come back to. No torch here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .fusion import SliceRecord
 from .prompts import SlicePrompt
 from .slide_types import SlideSettings
 from .stack import Stack
+from .stops import Stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,15 @@ class Preview:
     masks: dict[int, np.ndarray]
     confidence: float
     candidate: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state of a session's result, for `Session.restore`; masks are shared, not copied."""
+
+    masks: dict[int, np.ndarray]
+    confidence: dict[int, float]
+    stops: dict[str, Stop]
 
 
 def preview_of(
