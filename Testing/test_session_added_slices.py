@@ -223,12 +223,14 @@ def test_the_reference_goes_with_its_prompt():
     session.set_prompt(session.correction(13, [(9, 14)]))
     session.load_json(session.to_json())
     session.preview(13)
+    session.restore(session.snapshot())
     session.set_prompt(session.correction(13, [(9, 14)]))
-    session.remove_prompt(13)
+    session.preview(13)
     session.restore(Snapshot({}, {}, {}))
     session.set_prompt(SlicePrompt(13, box=LEFT))
     session.preview(13)
-    assert [p.memory for p in asked(session, 13)] == [None, None]
+    remembered = [p.memory for p in asked(session, 13)]
+    assert remembered == [None, ("memory of slice", 4), None]
 
 
 def without(snapshot, index):
