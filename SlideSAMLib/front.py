@@ -17,7 +17,7 @@ from .outline import held, reach_mm
 from .patches import Patch, dice, patch_of_mask, stability
 from .prompts import SlicePrompt
 from .protocol import WindowPrediction, WindowPrompt
-from .slide_types import SlideSettings
+from .slide_types import Reference, SlideSettings
 from .stops import Findings, Stop, judge
 from .window import WindowPredictor
 
@@ -47,11 +47,19 @@ def anchor_choices(
     prompt: SlicePrompt,
     settings: SlideSettings,
     ahead: Iterable[int] = (),
+    reference: Reference | None = None,
 ) -> list[Choice]:
-    """The candidates of a prompted slice's window, the best one first."""
+    """The candidates of a prompted slice's window, the best one first.
+
+    reference : another slice with the object, which the model may remember; or None.
+    """
     shape = (predictor.stack.height, predictor.stack.width)
     knows_masks = "mask" in predictor.model.traits.prompts
-    window_prompt = first_prompt(prompt, shape, settings, knows_masks)
+    memory, distance = None, 0
+    if reference is not None and settings.use_memory:
+        memory = predictor.remember(reference.index, reference.mask)
+        distance = abs(prompt.index - reference.index)
+    window_prompt = first_prompt(prompt, shape, settings, knows_masks, memory, distance)
     prediction = predictor.predict(prompt.index, window_prompt, ahead)
     kept = kept_mask(prompt, settings)
     choices = rank(prediction, {} if kept is None else {1: kept}, settings)
@@ -77,13 +85,15 @@ def predict_anchor(
     settings: SlideSettings,
     candidate: int | None = None,
     ahead: Iterable[int] = (),
+    reference: Reference | None = None,
 ) -> Anchor:
     """Predict the window of a prompted slice.
 
     candidate : the number of the candidate that the user chose; None lets the scores decide.
+    ahead, reference : as in `WindowPredictor.embedding` and `anchor_choices`.
     """
     stack = predictor.stack
-    choices = anchor_choices(predictor, prompt, settings, ahead)
+    choices = anchor_choices(predictor, prompt, settings, ahead, reference)
     choice = next((c for c in choices if c.number == candidate), choices[0]).detached()
     patch = kept_mask(prompt, settings) or choice.patches[1]
     record = SliceRecord(settings, quality=choice.quality, presence=_at(choice, 1))

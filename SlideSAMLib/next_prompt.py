@@ -69,11 +69,16 @@ def first_prompt(
     shape: tuple[int, int],
     settings: SlideSettings,
     knows_masks: bool,
+    memory: Any = None,
+    distance: int = 0,
 ) -> WindowPrompt:
     """The window prompt of a slice that the user marked; `shape` is (H, W).
 
     A mask stands for the known centre mask (for models that know masks); without a box of its
     own its enlarged bounding box becomes the box.
+
+    memory : what the model remembers of another slice with the object, where one is known;
+        distance : slices to there.
     """
     box = prompt.clamped_box(*shape)
     masks, known = None, (False, False, False)
@@ -85,7 +90,13 @@ def first_prompt(
             masks[1] = prompt.mask
             known = (False, True, False)
     return WindowPrompt(
-        box=box, points=prompt.points, labels=prompt.labels, masks=masks, known=known
+        box=box,
+        points=prompt.points,
+        labels=prompt.labels,
+        masks=masks,
+        known=known,
+        memory=memory if settings.use_memory else None,
+        distance=distance,
     )
 
 

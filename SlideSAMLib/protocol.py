@@ -186,6 +186,14 @@ def windows_at_once(model: SliceModel) -> int:
     return 1 if ask is None else max(1, int(ask()))
 
 
+def remembers(model: SliceModel) -> bool:
+    """Whether `remember` may return anything: else no window need be encoded for it.
+
+    Models without a memory have a false attribute of this name.
+    """
+    return bool(getattr(model, "remembers", True))
+
+
 def encodes_in_background(model: SliceModel) -> bool:
     """Whether `encode` returns while another processor still works on it.
 

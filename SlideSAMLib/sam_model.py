@@ -72,6 +72,8 @@ class SamModel:
     kind : see `USAGES`. tuned : fine-tuned here, which taught it all prompts and all tokens.
     """
 
+    remembers = False  # see `protocol.remembers`
+
     def __init__(
         self,
         network: SlideSam,

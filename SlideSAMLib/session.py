@@ -11,20 +11,20 @@ session.mask                             # bool, shape of the volume
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from .additions import adds_slice, reference_for, staying, whole_stretches
 from .candidates import Choice
 from .corrections import box_beside, is_elsewhere
 from .errors import InputError
-from .front import anchor_choices, kept_mask, told_confidence
-from .fusion import SliceRecord
+from .front import anchor_choices
 from .next_prompt import Box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
-from .slide_types import FinishedSlice, SlideSettings
+from .session_types import Preview, Snapshot, preview_of
+from .slide_types import FinishedSlice, Reference, SlideSettings
 from .sliding import Slider, check_prompts, checked_limits
 from .stack import Stack
 from .stops import Stop
@@ -32,31 +32,6 @@ from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
-
-
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What one window says before anything slides.
-
-    index : the prompted slice.
-    masks : slice index -> bool (H, W), for the slice and its neighbours inside the volume.
-    confidence : 0..1 of the prompted slice, from this window alone.
-    candidate : the model's number of this candidate.
-    """
-
-    index: int
-    masks: dict[int, np.ndarray]
-    confidence: float
-    candidate: int
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """The state of a session's result, for `Session.restore`; masks are shared, not copied."""
-
-    masks: dict[int, np.ndarray]
-    confidence: dict[int, float]
-    stops: dict[str, Stop]
 
 
 class Session:
@@ -92,6 +67,7 @@ class Session:
         self._masks: dict[int, np.ndarray] = {}
         self._choices: dict[int, list[Choice]] = {}
         self._chosen: dict[int, int] = {}
+        self._references: dict[int, Reference] = {}  # prompted slice -> what the object looks like
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
         self._limits: tuple[int | None, int | None] = (None, None)
         self._sides = SIDES["both"]
@@ -101,11 +77,19 @@ class Session:
     def set_prompt(self, prompt: SlicePrompt) -> None:
         """Make this the prompt of its slice, in place of an earlier one.
 
+        Where there is a result, but none on this slice, the slice's window is shown what the object
+        looks like on another one (`additions.reference_for`), for previews and all slides from
+        it. That lasts as long as the prompt does; a model without memory makes nothing of it.
         Raises InputError where it lies outside the volume.
         """
         check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
         self._forget(prompt.index)
         self.prompts[prompt.index] = prompt
+        spacing = self.stack.spacing[1:]
+        if adds_slice(prompt, self._masks, spacing):
+            found = reference_for(prompt, self._masks, self.prompts, self._changed, spacing)
+            if found is not None:
+                self._references[prompt.index] = found
 
     def remove_prompt(self, index: int) -> None:
         """Remove the prompt of a slice; nothing happens where there is none."""
@@ -133,8 +117,9 @@ class Session:
     # Preview
 
     def preview(self, index: int) -> Preview:
-        """The prompted slice and its neighbours from one window; encodes no other window.
+        """The prompted slice and its neighbours from one window.
 
+        Encodes no other window, but that of the slice that shows what the object looks like.
         Raises InputError where the slice has no prompt.
         """
         return self._preview(index, self._current(index))
@@ -218,6 +203,10 @@ class Session:
         since it was predicted. So do the slices that were not reached, where the slide was
         cancelled, or ended in doubt that says nothing against them: see `stretches.takes_back`.
 
+        Where nothing was found on the slice, or something else (`additions.adds_slice`), the prompt
+        adds it to the result: the slide fills the slices without a mask and leaves the others as
+        they are, see `additions.staying`. A slice that has the object's mask is corrected as above.
+
         Raises InputError, and changes nothing, where the prompt or one of those beside it lies
         outside the volume or the limits of the last run.
         """
@@ -227,12 +216,17 @@ class Session:
         outermost = (("backward", below), ("forward", above))
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
-        used = [prompt, *(self.prompts[end] for end in ends)]
-        check_prompts(used, self.stack, low, high)
+        check_prompts([prompt, *(self.prompts[end] for end in ends)], self.stack, low, high)
+        spacing = self.stack.spacing[1:]
+        adds = adds_slice(prompt, self._masks, spacing)
         self.set_prompt(prompt)
-        slider = self._slider(used, *self._limits, sides, cancelled)
         reached, earlier = set(), dict(self._masks)
         kept = {end for end in ends if end in earlier and end not in self._changed}
+        if adds:
+            kept |= staying(earlier, prompt, (below, above), self._changed, spacing)
+        whole = whole_stretches(prompt.index, ends, kept) if adds else {}
+        used = [prompt, *(self.prompts[end] for end in ends if end not in whole.values())]
+        slider = self._slider(used, *self._limits, sides, cancelled)
         try:
             for finished in slider.run():
                 if finished.index in kept:
@@ -242,13 +236,13 @@ class Session:
                 yield finished
         finally:
             names = gap_names(self.prompts) | set(SIDES)
-            merged = {**self.stops, **slider.stops}
+            merged = {**self.stops, **dict.fromkeys(whole, Stop.MET_NEXT_PROMPT), **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
                 stop = slider.stops.get(stretch_name(prompt.index, end, side))
                 if takes_back(stop, prompt.index, end, side, reached, earlier, self._masks):
                     beyond = between(self._masks, prompt.index, end, side)
-                    self._drop(beyond - reached)
+                    self._drop(beyond - reached - kept)
 
     def correction(
         self,
@@ -341,6 +335,7 @@ class Session:
             cancelled,
             sides,
             self._chosen,
+            self._references,
         )
 
     def _ranked(self, index: int) -> list[Choice]:
@@ -348,7 +343,10 @@ class Session:
             raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
         if index not in self._choices:
             predictor = WindowPredictor(self.stack, self.model, self.cache)
-            self._choices[index] = anchor_choices(predictor, self.prompts[index], self.settings)
+            prompt, reference = self.prompts[index], self._references.get(index)
+            self._choices[index] = anchor_choices(
+                predictor, prompt, self.settings, reference=reference
+            )
         return self._choices[index]
 
     def _current(self, index: int) -> Choice:
@@ -357,20 +355,7 @@ class Session:
         return next((choice for choice in ranked if choice.number == wanted), ranked[0])
 
     def _preview(self, index: int, choice: Choice) -> Preview:
-        shape = (self.stack.height, self.stack.width)
-        prompt = self.prompts[index]
-        kept = kept_mask(prompt, self.settings)
-        patches = [choice.patches[0], kept or choice.patches[1], choice.patches[2]]
-        presence = None if choice.presence is None else choice.presence[1]
-        record = SliceRecord(self.settings, quality=choice.quality, presence=presence)
-        record.add(patches[1], self.settings.centre_weight, central=True)
-        masks = {
-            index + place - 1: patches[place].mask(shape)
-            for place in range(3)
-            if 0 <= index + place - 1 < self.stack.slices
-        }
-        confidence = told_confidence(record.confidence(), prompt.points_alone, self.settings)
-        return Preview(index, masks, confidence, choice.number)
+        return preview_of(self.stack, self.prompts[index], choice, self.settings)
 
     def _keep(self, finished: FinishedSlice) -> None:
         finished.mask.setflags(write=False)  # whoever is given it shares it with the result
@@ -387,6 +372,7 @@ class Session:
         self.prompts.clear()
         self._choices.clear()
         self._chosen.clear()
+        self._references.clear()
         self._changed = set(prompts)
         self.prompts.update(prompts)
 
@@ -394,3 +380,4 @@ class Session:
         self._changed.add(index)
         self._choices.pop(index, None)
         self._chosen.pop(index, None)
+        self._references.pop(index, None)

@@ -122,6 +122,17 @@ class SlideSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Reference:
+    """A slice whose mask is trusted: what is sought on another slice looks like this.
+
+    index : slice index along the slide axis; mask : bool (H, W).
+    """
+
+    index: int
+    mask: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class FinishedSlice:
     """One slice of the result, as known now.
 

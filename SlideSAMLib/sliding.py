@@ -24,7 +24,7 @@ from .next_prompt import merge_prompts
 from .patches import Patch
 from .prompts import SlicePrompt, is_whole
 from .protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
-from .slide_types import FinishedSlice, SlideSettings
+from .slide_types import FinishedSlice, Reference, SlideSettings
 from .stack import Stack
 from .stops import Stop
 from .window import EmbeddingCache, WindowPredictor
@@ -133,6 +133,7 @@ class Slider:
 
     sides : the outward directions to slide in.
     chosen : slice index -> number of the candidate that the user chose on a prompted slice.
+    references : prompted slice -> another one, which shows its window what the object looks like.
     stops : filled by `run`; directions that were cut short are "cancelled".
     """
 
@@ -148,6 +149,7 @@ class Slider:
         cancelled: Callable[[], bool] | None = None,
         sides: Iterable[str] = ("backward", "forward"),
         chosen: Mapping[int, int] | None = None,
+        references: Mapping[int, Reference] | None = None,
     ) -> None:
         self.stack = stack
         self.settings = settings or SlideSettings()
@@ -160,7 +162,7 @@ class Slider:
         self.predictor = WindowPredictor(stack, model, cache, self.settings.encode_batch)
         self.cancelled = cancelled or (lambda: False)
         self.sides = tuple(sides)
-        self.chosen = dict(chosen or {})
+        self.chosen, self.references = dict(chosen or {}), dict(references or {})
         gaps = (f"{low}-{high}" for low, high in pairwise(sorted(self.merged)) if high - low > 1)
         between = () if self.settings.scheme == "reference" else gaps
         self.stops: dict[str, Stop] = dict.fromkeys((*self.sides, *between), Stop.CANCELLED)
@@ -225,9 +227,9 @@ class Slider:
         prompted = [i for i in self.merged if i != index]
         beside = [i for i in (index + 1, index - 1) if self.first <= i <= self.last]
         ahead = [*prompted, *beside]
-        return predict_anchor(
-            self.predictor, self.merged[index], self.settings, self.chosen.get(index), ahead
-        )
+        chosen, reference = self.chosen.get(index), self.references.get(index)
+        prompt = self.merged[index]
+        return predict_anchor(self.predictor, prompt, self.settings, chosen, ahead, reference)
 
     def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
         nearest = nearest_anchor(anchors)

@@ -23,6 +23,7 @@ from .protocol import (
     WindowPrompt,
     encodes_in_background,
     predict_many,
+    remembers,
     windows_at_once,
 )
 from .stack import Stack
@@ -210,6 +211,8 @@ class WindowPredictor:
 
     def remember(self, centre: int, mask: np.ndarray) -> Any:
         """What the model carries from the slice `centre` with its trusted mask, bool (H, W)."""
+        if not remembers(self.model):
+            return None
         embedding = self.embedding(centre)
         start = time.perf_counter()
         memory = self.model.remember(embedding, mask)

@@ -259,6 +259,34 @@ def test_several_windows_are_answered_like_each_alone(model, network):
         assert np.allclose(found.presence, expected.presence, atol=1e-4)
 
 
+def test_a_memory_changes_the_answer_to_points_and_to_nothing_else(model):
+    """Neither the box that is kept of a first point nor what is asked later without it."""
+    one, two = model.encode([window()])[0], model.encode([window()])[0]
+    mask = np.zeros((60, 80), bool)
+    mask[20:40, 20:50] = True
+    memory = model.remember(one, mask)
+    first = WindowPrompt(points=((30.0, 25.0),), labels=(1,))
+    both = WindowPrompt(points=((30.0, 25.0), (40.0, 30.0)), labels=(1, 1))
+    remembering = [replace(prompt, memory=memory, distance=3) for prompt in (first, both)]
+    fresh = [np.asarray(model.predict(two, prompt).logits) for prompt in (first, both)]
+    alone = [np.asarray(model.predict(two, prompt).logits) for prompt in remembering]
+    assert not one.first_boxes
+    found = [np.asarray(model.predict(one, prompt).logits) for prompt in remembering]
+    assert not one.first_boxes
+    again = [np.asarray(model.predict(one, prompt).logits) for prompt in (first, both)]
+    for a, b in zip(alone + fresh, found + again, strict=True):
+        assert a.shape == b.shape and np.allclose(a, b, atol=1e-4)
+    assert fresh[0].shape != alone[0].shape or not np.allclose(fresh[0], alone[0], atol=1e-2)
+
+
+def test_a_mask_that_nobody_may_write_to_is_remembered_without_a_warning(model, recwarn):
+    mask = np.zeros((60, 80), bool)
+    mask[20:40, 20:50] = True
+    mask.setflags(write=False)
+    assert model.remember(model.encode([window()])[0], mask) is not None
+    assert not recwarn.list
+
+
 def test_weights_survive_a_file(network, tmp_path):
     path = tmp_path / "weights.safetensors"
     write_weights(network.state_dict(), network.config, path)

@@ -138,6 +138,14 @@ def test_first_prompt_takes_a_mask_for_the_known_centre():
     assert first_prompt(boxed, SHAPE, settings, knows_masks=False).masks is None
 
 
+def test_first_prompt_carries_the_memory_of_another_slice():
+    marked = SlicePrompt(1, points=[(3, 4)])
+    prompt = first_prompt(marked, SHAPE, SlideSettings(), True, "memory", 5)
+    assert (prompt.memory, prompt.distance) == ("memory", 5)
+    forgetful = SlideSettings(use_memory=False)
+    assert first_prompt(marked, SHAPE, forgetful, True, "memory", 5).memory is None
+
+
 def test_first_prompt_of_points_has_no_box():
     marked = SlicePrompt(1, points=[(3, 4), (9, 9)], labels=[1, 0])
     prompt = first_prompt(marked, SHAPE, SlideSettings(), knows_masks=True)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.network import empty_network
-from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
+from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt, remembers
 from SlideSAMLib.sam_encoding import PIXEL_MEAN, PIXEL_STD, prepare
 from SlideSAMLib.sam_model import SamModel, load_sam
 from SlideSAMLib.sam_prompts import box_to_frame, points_to_frame
@@ -102,6 +102,7 @@ def test_is_a_slice_model(model):
 def test_nothing_is_remembered(model, reference):
     [embedding] = model.encode([_window(reference["window"])])
     assert model.remember(embedding, np.ones((96, 112), bool)) is None
+    assert not remembers(model)
 
 
 # Encoding

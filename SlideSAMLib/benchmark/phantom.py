@@ -18,6 +18,7 @@ from ..protocol import (
     encodes_in_background,
     predict_many,
     prompts_at_once,
+    remembers,
     windows_at_once,
 )
 
@@ -106,6 +107,10 @@ class LedModel:
     @property
     def encodes_in_background(self) -> bool:
         return encodes_in_background(self._model)
+
+    @property
+    def remembers(self) -> bool:
+        return remembers(self._model)
 
     def windows_at_once(self) -> int:
         """See `protocol.windows_at_once`."""

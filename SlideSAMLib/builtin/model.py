@@ -145,7 +145,7 @@ class BuiltinModel:
             return None
         region = region_around(mask_box(mask), embedding.spacing, FACTOR)
         centre = embedding.slices[1]
-        both = torch.stack([centre, torch.from_numpy(mask).to(centre)])
+        both = torch.stack([centre, torch.tensor(mask).to(centre)])
         image, seen = sample_region(both, region)
         return Memory(features.mask_histograms(image[None, None], seen[None, None])[0], both)
 
@@ -187,6 +187,8 @@ class BuiltinModel:
     def _first_box(self, request: Request) -> tuple | None:
         """The box of the answer to the first positive point alone; None where that is empty."""
         alone = request.alone()
+        if alone.prompt.memory is not None:
+            return alone.best_box(self._ask_sizes(alone))
         boxes = request.embedding.first_boxes
         if alone.prompt.points[0] not in boxes:
             alone.remember_box(self._ask_sizes(alone))

@@ -160,11 +160,18 @@ class Request:
         prompt = replace(self.prompt, points=(point,), labels=(1,))
         return Request(self.embedding, prompt, self.turned)
 
-    def remember_box(self, answer: Answer) -> None:
-        """Keep the box of the best answer to this one point."""
+    def best_box(self, answer: Answer) -> tuple | None:
+        """The box of the best answer; None where that is empty."""
         best = int(answer.ratings().argmax())
-        box = self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
-        self.embedding.first_boxes[self.prompt.points[0]] = box
+        return self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
+
+    def remember_box(self, answer: Answer) -> None:
+        """Keep the box of the best answer to this one point.
+
+        Not with a memory of another slice: without it, or with another one, the answer differs.
+        """
+        if self.prompt.memory is None:
+            self.embedding.first_boxes[self.prompt.points[0]] = self.best_box(answer)
 
     def grown(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         """The smallest box around a box and the positive points."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import slicer
+from scipy.ndimage import binary_erosion
 
 from SlideSAMLib import models
 from Testing.slicer import scenes
@@ -306,6 +307,33 @@ def test_a_correction_that_grows_unsure_leaves_the_segment_behind_it(stage_of, q
     assert str(work.session.stops["backward"]) == "low quality"
     assert first in work.session.confidence
     assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_click_where_nothing_was_found_changes_nothing_elsewhere(stage_of, quick_model):
+    """The slide from the added slice goes over the slices that were found, and leaves them."""
+    stage, model = stage_of(), quick_model._model
+    usual = type(model)._masks
+
+    def unsure(window, exact):
+        return np.full(3, 0.95 if window.key[-1] < 8 else 0.01, np.float32)
+
+    def smaller(window, prompt):
+        return binary_erosion(usual(model, window, prompt), np.ones((1, 3, 3)))
+
+    model.quality = unsure
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    found = stage.mask()
+    assert found[7].any() and not found[8:].any()
+    del model.quality
+    model._masks = smaller
+    stage.scroll_to((6, 5, 8))
+    stage.click((6, 5, 8))
+    stage.wait()
+    corrected = stage.mask()
+    assert np.array_equal(corrected[:8], found[:8])
+    assert 0 < corrected[8].sum() < stage.scene.truth[8].sum()
 
 
 def test_prompts_of_several_orientations_work_together(stage_of):
