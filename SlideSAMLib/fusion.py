@@ -45,10 +45,12 @@ def fuse(views: Sequence[View], limit: float) -> Patch:
         part = np.s_[y : y + logits.shape[0], x : x + logits.shape[1]]
         total[part] += view.weight * np.clip(logits, -limit, limit)
         weights[part] += view.weight
-    seen = weights > 0
-    fused = np.full_like(total, BACKGROUND)
-    fused[seen] = total[seen] / weights[seen]
-    return Patch((top, left), fused, _extent(counted, (top, left), limit))
+    unseen = weights == 0
+    if unseen.any():  # at most some corners; they become BACKGROUND / 1
+        np.copyto(total, BACKGROUND, where=unseen)
+        weights[unseen] = 1
+    np.divide(total, weights, out=total)
+    return Patch((top, left), total, _extent(counted, (top, left), limit))
 
 
 def _extent(counted: Sequence[View], corner: tuple[int, int], limit: float) -> Extent | None:

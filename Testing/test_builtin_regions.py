@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,27 @@ def test_outside_the_slice_the_edge_is_repeated():
 def test_weights_sum_to_one():
     matrix = resampling_matrix(17, -3.2, 0.37, 90)
     assert torch.allclose(matrix.sum(1), torch.ones(90), atol=1e-6)
+
+
+def plain_weights(count: int, start: float, step: float, out: int) -> torch.Tensor:
+    """The same weights by PyTorch's functions."""
+    centres = start + (torch.arange(out, dtype=torch.float64) + 0.5) * step
+    reach = max(step, 1.0)
+    taps = torch.arange(-int(reach) - 1, int(reach) + 3, dtype=torch.float64)
+    positions = centres.floor()[:, None] + taps
+    weights = (1 - (positions - centres[:, None]).abs() / reach).clamp(min=0)
+    weights /= weights.sum(1, keepdim=True)
+    matrix = torch.zeros(out, count, dtype=torch.float64)
+    return matrix.scatter_add_(1, positions.long().clamp(0, count - 1), weights).float()
+
+
+def test_weights_are_the_same_to_the_last_bit():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        count, out = (int(each) for each in random.integers(1, 300, 2))
+        step = float(random.choice([random.uniform(0.05, 5), 0.5, 1.0, 2.0]))
+        where = (count, float(random.uniform(-60, 200)), step, out)
+        assert torch.equal(resampling_matrix(*where), plain_weights(*where))
 
 
 def test_weights_are_made_once_and_serve_training_too():

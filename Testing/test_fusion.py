@@ -6,7 +6,7 @@ import pytest
 from SlideSAMLib import candidates
 from SlideSAMLib.candidates import best, rank
 from SlideSAMLib.fusion import SliceRecord, View, blend, fuse
-from SlideSAMLib.patches import Patch, patch_of_mask
+from SlideSAMLib.patches import BACKGROUND, Patch, patch_of_mask
 from SlideSAMLib.protocol import WindowPrediction
 from SlideSAMLib.slide_types import SlideSettings
 
@@ -29,6 +29,26 @@ def test_a_view_has_no_vote_where_it_did_not_look():
     assert fused.logits[1, 1] == 2.0  # both did
     assert fused.logits[3, 3] == -1.0  # only the second looked
     assert fused.logits[0, 3] < -10  # nobody looked
+
+
+def test_what_lies_beside_all_views_changes_no_mean():
+    """To the last bit what each voxel's own views give."""
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        views = []
+        for weight in (1.0, 0.25, 0.25):
+            corner, shape = tuple(map(int, rng.integers(0, 6, 2))), rng.integers(1, 8, 2)
+            views.append(View(Patch(corner, rng.normal(0, 8, shape).astype(np.float32)), weight))
+        fused = fuse(views, 8.0)
+        for place, found in np.ndenumerate(fused.logits):
+            total, weights = np.float32(0), np.float32(0)
+            for view in views:
+                y, x = (place[n] + fused.corner[n] - view.patch.corner[n] for n in (0, 1))
+                height, width = view.patch.logits.shape
+                if 0 <= y < height and 0 <= x < width:
+                    total += view.weight * np.clip(view.patch.logits[y, x], -8, 8)
+                    weights += np.float32(view.weight)
+            assert found == (total / weights if weights else BACKGROUND)
 
 
 def test_views_without_weight_do_not_count():
@@ -146,6 +166,9 @@ def test_detached_choices_own_their_logits():
     prediction = _prediction([_three(5)] * 2, [0.8, 0.7])
     choice = rank(prediction, {}, SlideSettings())[0].detached()
     assert not any(np.shares_memory(p.logits, prediction.logits) for p in choice.patches)
+    alone = _prediction([_three(5)], [0.8])  # there is nothing else to be forgotten
+    choice = rank(alone, {}, SlideSettings())[0].detached()
+    assert all(np.shares_memory(p.logits, alone.logits) for p in choice.patches)
 
 
 def test_views_that_come_one_by_one_are_fused_as_all_at_once():
