@@ -107,7 +107,7 @@ def test_the_direction_follows_the_gradient_downhill():
 def test_the_names_of_the_built_in_network_are_those_of_its_inner_matrices():
     from SlideSAMLib.training.builtin_task import BuiltinTask
 
-    network = BuiltinNetwork(**SMALL)
+    network = BuiltinNetwork(**SMALL, decoder=(0, 1))
     made = make_optimiser(network.named_parameters(), RATE, DECAY, BETAS, BuiltinTask.matrices)
     inner = {id(p) for g in made.param_groups if g.get("orthogonal") for p in g["params"]}
     names = {n for n, p in network.named_parameters() if id(p) in inner}

@@ -9,6 +9,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,6 +40,16 @@ ROOT = Path(__file__).parent.parent
 TIMES = ("minutes", "windows_per_second", "data_share")  # of the curve: they cannot be the same
 
 
+def free_port() -> str:
+    """A port that no other run of these tests has."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+PORT = free_port()
+
+
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory) -> Path:
     return write_balls(tmp_path_factory.mktemp("data") / "Dataset001_Balls", 4)
@@ -61,7 +72,7 @@ def start(config: Path, *words: str, rank: int = 0, processes: int = 1) -> subpr
     if processes > 1:
         env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
         env |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        env |= {"GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29523"}
+        env |= {"GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
         env |= {"TORCHELASTIC_RUN_ID": "test", "ROLE_RANK": str(rank)}
     return subprocess.Popen(
         [sys.executable, "-m", "SlideSAMLib", "train", str(config), *words],
