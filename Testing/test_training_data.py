@@ -157,6 +157,23 @@ def test_slices_that_nobody_has_labelled_teach_nothing():
     assert sum(not slab.valid.all() for slab in found) > 5
 
 
+def test_what_nobody_has_labelled_is_not_taken_from_around_an_object(monkeypatch):
+    """It may be the object itself, on slices without labels."""
+    labels = np.zeros((30, 60, 60), np.uint8)
+    labels[:, 20:40, 20:40] = 1
+    image = np.random.default_rng(3).uniform(0, 1, labels.shape).astype(np.float16)
+    labels[18:] = 255
+    found = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(slabs, "ALONE", share)
+        for unlabelled in (255, None):
+            thick = slabs.labelled(labels, image, (6.0, 1.0, 1.0), unlabelled=unlabelled)
+            thick.targets = [1]
+            found[share, unlabelled] = slabs.cut(thick, np.random.default_rng(2)).image
+    assert torch.equal(found[0.0, 255], found[1.0, 255])
+    assert not torch.equal(found[0.0, None], found[1.0, None])
+
+
 def test_slabs_are_sampled_where_their_coordinates_say():
     """Beside scipy's sampling of the whole slices; beyond the slice its edge repeats."""
     rng = np.random.default_rng(3)

@@ -47,7 +47,7 @@ def blur(image: Tensor, sigmas: Sequence[float]) -> Tensor:
     return image
 
 
-@lru_cache(256)
+@lru_cache(8)  # rows and columns of one stack mostly have the same
 def _blurring_matrix(size: int, sigma: float) -> Tensor:
     """Row n has the weights of the voxels around voxel n, those beyond the edge on the edge's own.
 

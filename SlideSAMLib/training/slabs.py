@@ -221,7 +221,8 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
     other = None
-    if rng.random() < ALONE:
+    # On slices without labels the object itself would be taken away.
+    if source.unlabelled is None and rng.random() < ALONE:
         pixels = appearance.alone(pixels, None if source.canvases else cut_labels, mask, rng)
     elif image is None and rng.random() < HABIT:
         other = _by_habit(mask, extent_mm / step_mm, rng)
