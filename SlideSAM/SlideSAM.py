@@ -106,6 +106,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         """Each time the panel is shown: packages or models may have been installed meanwhile."""
         if self.models is not None:
             self.status.refresh()
+            self.batch.refresh()
             self.models.refresh()
 
     def cleanup(self) -> None:
@@ -235,7 +236,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         precision: str = "auto",
         cancelled: Callable[[], bool] | None = None,
     ) -> Any:
-        """Segment every segment that has prompts, each from its own; one undo step a segment.
+        """Segment every segment that has prompts, each from its own, as one undo step.
 
         The prompts are what the Slide-SAM effect, or `segment`, keeps in the segments.
 
