@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments
+from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments, shelf
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -141,7 +141,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         library.make_importable()
         self.lastResult = None
         self._editor = None  # the private one, made when it is needed
-        self._models = {}
+        self._loaded = None
 
     def segment(
         self,
@@ -291,11 +291,11 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         name = checks.model_name(model)
         if name is None:
             return model
-        key = (name, str(device), str(precision))
-        if key not in self._models:
-            # One at a time: models are large.
-            self._models = {key: library.load_model(*key)}
-        return self._models[key]
+        choice = shelf.ModelChoice(name, str(device), str(precision))
+        if self._loaded is None or not self._loaded.serves(choice):
+            self._loaded = None  # one at a time: models are large
+            self._loaded = shelf.load(choice)
+        return self._loaded.model
 
     @contextmanager
     def _editing(
