@@ -257,7 +257,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             return editor
 
     def undo(self) -> None:
-        """Take back what the last `segment` without `editorLogic` wrote, a new segment too.
+        """Take back what the last call without `editorLogic` wrote, a new segment too.
 
         The steps are kept for the segmentation that was written last. The Segment Editor's own
         undo does not know of them.

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from . import checks, segmenting, segments
-from .batch_undo import BatchUndo
 from .editing import Editor, Preparation
 from .jobs import sentence
 from .lattice import Lattice
@@ -85,7 +84,7 @@ class Batch:
 
     volume_node : None for the one that gave the segmentation its geometry.
     mode : "add" to the segments, or "replace" what they have.
-    widget_of : see `BatchUndo`, which is there as `undo`.
+    widget_of : see `segmenting.UndoStep`, which is there as `undo`.
     Raises ValueError or RuntimeError with a sentence; the scene is then as it was.
     """
 
@@ -122,7 +121,7 @@ class Batch:
         except BaseException:
             self._preparation.revert()
             raise
-        self.undo = BatchUndo(editor, segmentation_node, widget_of)
+        self.undo = segmenting.UndoStep(editor, segmentation_node, widget_of)
         self.report = Report(failed=damaged)
 
     def task(

@@ -13,7 +13,8 @@ What undo means:
   last; pointing it at another segmentation drops that history. A Segment Editor widget that shows
   the same segmentation does not know of these states: its Undo restores the whole segmentation
   as it was at its own last state. So a script that calls `saveStateForUndo()` of the widget first
-  makes the whole result one step of the widget's Undo. The panel does so, see `batch_undo`.
+  makes the whole result one step of the widget's Undo. The panel does so, see
+  `segmenting.UndoStep`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 from SlideSAMBridge import batch, jobs, preferences, work, worker
-from SlideSAMBridge.batch_undo import BatchUndo
+from SlideSAMBridge.segmenting import UndoStep
 from SlideSAMBridge.shelf import ModelChoice, shared_shelf
 
 from . import widgets
@@ -22,7 +22,7 @@ class BatchSection:
     def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
         self._editor_for = editor_for
         self.batch: batch.Batch | None = None
-        self._last: BatchUndo | None = None  # of the last batch that has written something
+        self._last: UndoStep | None = None  # of the last batch that has written something
         form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
         self.ticker = Ticker(form.parentWidget())
         self.segmentation = self._selector("vtkMRMLSegmentationNode", "SlideSAMSegmentation")
