@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments
+from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments, shelf
 from SlideSAMBridge.editing import Editor
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
@@ -106,6 +106,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         """Each time the panel is shown: packages or models may have been installed meanwhile."""
         if self.models is not None:
             self.status.refresh()
+            self.batch.refresh()
             self.models.refresh()
 
     def cleanup(self) -> None:
@@ -140,7 +141,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         library.make_importable()
         self.lastResult = None
         self._editor = None  # the private one, made when it is needed
-        self._models = {}
+        self._loaded = None
 
     def segment(
         self,
@@ -235,7 +236,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         precision: str = "auto",
         cancelled: Callable[[], bool] | None = None,
     ) -> Any:
-        """Segment every segment that has prompts, each from its own; one undo step a segment.
+        """Segment every segment that has prompts, each from its own, as one undo step.
 
         The prompts are what the Slide-SAM effect, or `segment`, keeps in the segments.
 
@@ -256,7 +257,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             return editor
 
     def undo(self) -> None:
-        """Take back what the last `segment` without `editorLogic` wrote, a new segment too.
+        """Take back what the last call without `editorLogic` wrote, a new segment too.
 
         The steps are kept for the segmentation that was written last. The Segment Editor's own
         undo does not know of them.
@@ -290,11 +291,11 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         name = checks.model_name(model)
         if name is None:
             return model
-        key = (name, str(device), str(precision))
-        if key not in self._models:
-            # One at a time: models are large.
-            self._models = {key: library.load_model(*key)}
-        return self._models[key]
+        choice = shelf.ModelChoice(name, str(device), str(precision))
+        if self._loaded is None or not self._loaded.serves(choice):
+            self._loaded = None  # one at a time: models are large
+            self._loaded = shelf.load(choice)
+        return self._loaded.model
 
     @contextmanager
     def _editing(

@@ -3,7 +3,7 @@
 The prompts are those that the effect or the console keeps in the segments. `Batch` is made and
 asked on the main thread; `Batch.task` is the work, which touches nothing of the scene, so it may
 run on the worker. What it emits goes to `Batch.take` on the main thread, which writes each segment
-as soon as it is finished, as one step of undo.
+as soon as it is finished; all of them are one step of undo.
 """
 
 from __future__ import annotations
@@ -84,11 +84,17 @@ class Batch:
 
     volume_node : None for the one that gave the segmentation its geometry.
     mode : "add" to the segments, or "replace" what they have.
+    widget_of : see `segmenting.UndoStep`, which is there as `undo`.
     Raises ValueError or RuntimeError with a sentence; the scene is then as it was.
     """
 
     def __init__(
-        self, editor: Editor, segmentation_node: Any, volume_node: Any, mode: str = "add"
+        self,
+        editor: Editor,
+        segmentation_node: Any,
+        volume_node: Any,
+        mode: str = "add",
+        widget_of: Callable[[Any], Any] = lambda segmentation_node: None,
     ) -> None:
         checks.mode(mode)
         checks.segmentation_node(segmentation_node)
@@ -115,7 +121,7 @@ class Batch:
         except BaseException:
             self._preparation.revert()
             raise
-        editor.remember(len(self.entries))
+        self.undo = segmenting.UndoStep(editor, segmentation_node, widget_of)
         self.report = Report(failed=damaged)
 
     def task(
@@ -191,9 +197,9 @@ class Batch:
         found = self.editor.writable(answer.mask, self._volume, self.part)
         if found is None:
             raise RuntimeError(_("The masking settings leave out everything that was found."))
-        self.editor.save_state()
-        self.segmentation_node.CreateDefaultDisplayNodes()
-        self.editor.write(segment_id, *found, self.mode == "replace")
+        with self.undo.writing():
+            self.segmentation_node.CreateDefaultDisplayNodes()
+            self.editor.write(segment_id, *found, self.mode == "replace")
 
 
 def _entries(segmentation_node: Any, part: Lattice) -> tuple[list[Entry], dict[str, str]]:

@@ -13,7 +13,8 @@ What undo means:
   last; pointing it at another segmentation drops that history. A Segment Editor widget that shows
   the same segmentation does not know of these states: its Undo restores the whole segmentation
   as it was at its own last state. So a script that calls `saveStateForUndo()` of the widget first
-  makes the whole result one step of the widget's Undo.
+  makes the whole result one step of the widget's Undo. The panel does so, see
+  `segmenting.UndoStep`.
 """
 
 from __future__ import annotations
@@ -173,12 +174,6 @@ class Editor:
         editable = self.editable(volume[where], part)
         return (mask[where], part) if (mask[where] & editable).any() else None
 
-    def remember(self, steps: int) -> None:
-        """Keep undo states for at least so many steps; somebody else's logic keeps its number."""
-        states = steps + 1  # one is the present
-        if self._owned and states > self.logic.GetMaximumNumberOfUndoStates():
-            self.logic.SetMaximumNumberOfUndoStates(states)
-
     def save_state(self) -> None:
         """Save one undo state, unless undo is off. Call it once per action, after all checks."""
         if self.logic.GetMaximumNumberOfUndoStates() > 0 and not self.logic.SaveStateForUndo():
@@ -211,6 +206,10 @@ class Editor:
 
     def redo(self) -> None:
         self.logic.Redo()
+
+    def forget(self) -> None:
+        """Drop all undo states."""
+        self.logic.ClearUndoState()
 
 
 class Preparation:

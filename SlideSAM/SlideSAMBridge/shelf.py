@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .library import load_model
@@ -21,29 +23,100 @@ class ModelChoice:
     precision: str = "auto"
 
 
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model, what it was loaded for, and how its files were then (size, time of change)."""
+
+    choice: ModelChoice
+    model: Any
+    stamps: dict[Path, tuple[int, int] | None]
+
+    def serves(self, choice: ModelChoice) -> bool:
+        """Whether loading would give the same; a file that is gone does not make it another."""
+        return choice == self.choice and all(
+            stamp(path) in (None, then) for path, then in self.stamps.items()
+        )
+
+
+def load(choice: ModelChoice) -> LoadedModel:
+    """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
+    # Before the files are read: one that is replaced meanwhile is then noticed.
+    stamps = {path: stamp(path) for path in files_of(choice.name)}
+    model = load_model(choice.name, choice.device, choice.precision)
+    return LoadedModel(choice, model, stamps)
+
+
+def files_of(name: str) -> list[Path]:
+    """The files that a model is read from, and all places where a base of it may be.
+
+    They need not exist: models that a script has registered have no file.
+    """
+    from SlideSAMLib.catalogue import CATALOGUE
+
+    found, left = [], [_place(CATALOGUE[name].path if name in CATALOGUE else name)]
+    while left:
+        path = left.pop()
+        if path not in found:
+            found.append(path)
+            left += _places_of_base(path)
+    return found
+
+
+def _places_of_base(path: Path) -> list[Path]:
+    """Where SlideSAMLib.adapters.base_path looks, for an adapter; it also hashes what it finds."""
+    if stamp(path) is None:
+        return []
+    try:
+        from SlideSAMLib.adapters import BASE, BASE_PLACE
+        from SlideSAMLib.catalogue import CATALOGUE, models_folder
+        from SlideSAMLib.safetensors_files import read_safetensors
+
+        note = read_safetensors(path)[1]
+    except (ImportError, OSError, ValueError):
+        return []  # another format, or what the loading is going to refuse in its own words
+    name = note.get(BASE)
+    if name is None:
+        return []
+    if name in CATALOGUE:
+        return [_place(CATALOGUE[name].path)]
+    trained = path.parent / note.get(BASE_PLACE, name)
+    return [_place(place) for place in (trained, path.parent / name, models_folder() / name)]
+
+
+def _place(path: str | os.PathLike) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced; None where it is not there or cannot be asked."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: no path at all
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 class ModelShelf:
     """The loaded model, and the embeddings that all segments share. For the worker only."""
 
     def __init__(self) -> None:
-        self._choice: ModelChoice | None = None
-        self._model: Any = None
+        self._loaded: LoadedModel | None = None
         self._cache: Any = None
         self._retreats: dict[str, str] = {}  # models that ran out of memory: "smaller" or "cpu"
         self._cache_bytes: int | None = None
         self._works: weakref.WeakSet[Work] = weakref.WeakSet()  # whose sessions hold the model
 
     def model(self, choice: ModelChoice) -> Any:
-        """Raises ValueError or RuntimeError with a sentence, see `library.load_model`."""
+        """The model, loaded anew where its file was replaced; raises as `load`."""
         retreat = self._retreats.get(choice.name) if choice.device != "cpu" else None
         if retreat is not None:
             # "auto" is half precision on every GPU that multiplies in it.
             device = "cpu" if retreat == "cpu" else choice.device
             choice = ModelChoice(choice.name, device, "auto")
-        if choice != self._choice:
+        if self._loaded is None or not self._loaded.serves(choice):
             self._let_go()  # one at a time: models are large
-            self._model = load_model(choice.name, choice.device, choice.precision)
-            self._choice = choice
-        return self._model
+            self._loaded = load(choice)
+        return self._loaded.model
 
     def cache(self) -> Any:
         from SlideSAMLib import EmbeddingCache
@@ -79,8 +152,8 @@ class ModelShelf:
             if work.session is not None:
                 work.go_on_from(work.session.snapshot())
         self._works.clear()
-        if self._model is not None:
-            self._choice = self._model = None
+        if self._loaded is not None:
+            self._loaded = None
             if self._cache is not None:
                 self._cache.clear()
 

@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 from SlideSAMBridge import batch, jobs, preferences, work, worker
+from SlideSAMBridge.segmenting import UndoStep
 from SlideSAMBridge.shelf import ModelChoice, shared_shelf
 
 from . import widgets
@@ -21,6 +22,7 @@ class BatchSection:
     def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
         self._editor_for = editor_for
         self.batch: batch.Batch | None = None
+        self._last: UndoStep | None = None  # of the last batch that has written something
         form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
         self.ticker = Ticker(form.parentWidget())
         self.segmentation = self._selector("vtkMRMLSegmentationNode", "SlideSAMSegmentation")
@@ -42,6 +44,17 @@ class BatchSection:
             _("Cancel"), _("Stop; finished segments stay."), "SlideSAMCancelAll", self.ticker.cancel
         )
         self.cancel.setEnabled(False)
+        self.undo = widgets.button(
+            _("Undo"),
+            _(
+                "Take back all that the last run has written, in one step, as long as nothing "
+                "else has changed in the segmentation. The Segment Editor's Undo does it, too, if "
+                "it showed the segmentation."
+            ),
+            "SlideSAMUndoAll",
+            self._undo,
+        )
+        self.undo.setEnabled(False)
         self.progress = qt.QProgressBar()
         self.progress.objectName = "SlideSAMBatchProgress"
         self.progress.setVisible(False)
@@ -49,7 +62,7 @@ class BatchSection:
         form.addRow(_("Segmentation:"), self.segmentation)
         form.addRow(_("Volume:"), self.volume)
         form.addRow("", self.mode)
-        form.addRow(widgets.row([self.start, self.cancel]))
+        form.addRow(widgets.row([self.start, self.cancel, self.undo]))
         form.addRow(self.progress)
         form.addRow(self.message)
 
@@ -79,7 +92,9 @@ class BatchSection:
         volume = volume or batch.source_volume(segmentation)
         try:
             mode = "replace" if self.mode.checked else "add"
-            self.batch = batch.Batch(self._editor_for(segmentation), segmentation, volume, mode)
+            self.batch = batch.Batch(
+                self._editor_for(segmentation), segmentation, volume, mode, segment_editor
+            )
         except (ValueError, RuntimeError) as error:
             self.message.text = str(error)
             return
@@ -122,6 +137,8 @@ class BatchSection:
             name = segment_id if segment is None else segment.GetName()
             lines.append(f"{name}: {failure}")
         self.message.text = "\n".join(lines)
+        if report.written:
+            self._last = self.batch.undo
         self.batch = None
         self._busy(False)
 
@@ -129,17 +146,47 @@ class BatchSection:
         self.start.setEnabled(not busy)
         self.cancel.setEnabled(busy)
         self.progress.setVisible(busy)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Each time the panel is shown: the segmentation may have been edited meanwhile."""
+        idle = self.ticker.job is None
+        self.undo.setEnabled(idle and self._last is not None and self._last.possible)
+
+    def _undo(self) -> None:
+        if self._last.possible:
+            self.message.text = _("Taken back: {count} segments are as they were before.").format(
+                count=self._last.take_back()
+            )
+        else:
+            self.message.text = _(
+                "Not taken back: the segmentation was changed afterwards, and that would be lost."
+            )
+        self.refresh()
 
     def abandon(self) -> None:
-        """End what is under way, and write nothing more; what is written stays."""
+        """End what is under way, and write nothing more; what is written stays for good."""
+        self._last = None
         if self.ticker.job is not None:
             self.ticker.abandon()
             self.batch.finish()
             self.batch = None
             self.message.text = _("Ended, because the scene was closed.")
-            self._busy(False)
+        self._busy(False)
 
     def close(self) -> None:
         """Let go of everything."""
         self.abandon()
         self.ticker.close()
+
+
+def segment_editor(segmentation: Any) -> Any:
+    """The widget of the Segment Editor module if it shows this segmentation, else None.
+
+    Slicer keeps the module's panel here once it was opened; to ask the module itself would open it.
+    """
+    panel = getattr(slicer.modules, "SegmentEditorWidget", None)
+    widget = getattr(panel, "editor", None)
+    if widget is None or widget.segmentationNode() is not segmentation:
+        return None
+    return widget

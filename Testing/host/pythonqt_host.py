@@ -275,6 +275,9 @@ class EditorWidget:
     def setSegmentationNode(self, node: Any) -> None:
         self._node.SetAndObserveSegmentationNode(node)
 
+    def segmentationNode(self) -> Any:
+        return self._node.GetSegmentationNode()
+
     def setSourceVolumeNode(self, node: Any) -> None:
         self._node.SetAndObserveSourceVolumeNode(node)
 

@@ -126,6 +126,40 @@ def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def prompted(panel, slidesam):
+    """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
+    import slicer
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    from Testing.slicer.panel_tools import find
+    from Testing.slicer.scenes import GEOMETRIES, Scene, model
+
+    scene = Scene(GEOMETRIES["oblique"], ("volume",), 1)
+    texts = {"Empty": "", "Bad": "{"}
+    for name, orientation in (("A", "K"), ("B", "I")):
+        logic = slidesam.SlideSAMLogic()
+        made = logic.segment(
+            scene.volume,
+            scene.segmentation,
+            points=[scene.ras()],
+            orientation=orientation,
+            model=model(),
+        )
+        texts[name] = segments.saved_text(scene.segmentation, made)
+        scene.contents.RemoveSegment(made)
+    scene.ids = {}
+    for name, text in sorted(texts.items()):
+        scene.ids[name] = scene.contents.AddEmptySegment("", name)
+        if text:
+            scene.contents.GetSegment(scene.ids[name]).SetTag(TAG, text)
+    slicer.app.userSettings().setValue("SlideSAM/model", "threshold")
+    panel.enter()
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    return scene
+
+
+@pytest.fixture
 def stage_of(session, gl, quick_model):
     """Makes stages, and closes them: with nothing left behind, and no swallowed exception."""
     from SlideSAMBridge import shelf, worker

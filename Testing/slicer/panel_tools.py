@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 from PySide6 import QtWidgets
 
 from Testing.host.pythonqt_rules import qt
@@ -20,3 +21,11 @@ def wait(until, seconds=20):
         assert time.monotonic() < end, "it took too long"
         application.processEvents()
         time.sleep(0.002)
+
+
+def exact(scene, name):
+    """Whether a segment of `prompted` is the object, voxel by voxel."""
+    found = np.rint(scene.found(scene.ids[name])).astype(int)
+    return {tuple(v) for v in found.tolist()} == {
+        tuple(v[::-1]) for v in np.argwhere(scene.truth).tolist()
+    }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from SlideSAMBridge import shelf as shelves
 from SlideSAMBridge import work as works
 from SlideSAMBridge.lattice import Lattice
@@ -16,6 +20,7 @@ from SlideSAMBridge.prompt_set import Mark
 from SlideSAMBridge.worker import Job
 
 from Testing.fakes import ThresholdModel, ball_volume
+from Testing.slicer import scenes
 
 CHOICE = shelves.ModelChoice("large", "cuda", "float32")
 OTHER = shelves.ModelChoice("other", "cuda", "float32")
@@ -145,3 +150,122 @@ def test_nothing_left_to_try_leaves_the_session(loads):
     job = Job("run", works.on_any_device(loads.shelf, work.choice, perform, work))
     job.perform()
     assert job.error is FULL and work.session is session and not loads.alive_at_retreat
+
+
+# Files that change
+
+
+def adapter_of(base: str, path: Path, place: str | None = None) -> Path:
+    """An adapter file that names its base model."""
+    note = {"adapter_of": base} | ({} if place is None else {"base_place": place})
+    save_file({"image_encoder.x": torch.zeros(1)}, path, note)
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """As an installation or a training does it, with another file."""
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+@pytest.fixture(params=["file", "catalogue", "base by place", "base by name", "base of a base"])
+def model_file(request, tmp_path, monkeypatch):
+    """What to choose, and the file that will change."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("SLIDESAM_MODELS", str(folder))
+    folder.mkdir()
+    file = folder / "slidesam_b.pth"
+    if request.param == "file":
+        file = tmp_path / "mine.pth"
+    file.write_bytes(b"old weights")
+    if request.param in ("file", "catalogue"):
+        return str(file) if request.param == "file" else "slidesam-b", file
+    (tmp_path / "run").mkdir()
+    adapter = tmp_path / "run" / "mine.safetensors"
+    if request.param == "base by place":
+        file = tmp_path / "base.pth"
+        file.write_bytes(b"old weights")
+        return str(adapter_of("base.pth", adapter, "../base.pth")), file
+    if request.param == "base by name":
+        return str(adapter_of("slidesam-b", adapter)), file
+    adapter_of("slidesam-b", tmp_path / "run" / "first.safetensors")
+    return str(adapter_of("first.safetensors", adapter)), file
+
+
+def test_a_file_that_was_replaced_is_loaded_again(loads, model_file):
+    name, file = model_file
+    choice = shelves.ModelChoice(name, "cpu", "float32")
+    work = new_work("A", choice)
+    before = result_of(works.run_task(loads.shelf, work, {10: [BOX]}))
+    old = weakref.ref(loads.shelf.model(choice))
+    assert len(loads.made) == 1 and len(loads.shelf.cache()) > 0
+    replace(file, b"new weights")  # of the same size
+    after = result_of(works.correct_task(loads.shelf, work, {10: [BOX], 8: [POINT]}, 8))
+    assert old() is None and work.session.model is loads.shelf.model(choice)
+    assert len(loads.made) == 2 and loads.cached_at_load == [0, 0]  # nor the old embeddings
+    assert after.keys() == before.keys()
+
+
+def test_a_file_that_vanished_leaves_its_model(loads, model_file):
+    name, file = model_file
+    choice = shelves.ModelChoice(name, "cpu", "float32")
+    model, content, times = loads.shelf.model(choice), file.read_bytes(), file.stat()
+    file.unlink()
+    assert loads.shelf.model(choice) is model
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert loads.shelf.model(choice) is model
+    replace(file, b"more weights")
+    assert loads.shelf.model(choice) is not model and len(loads.made) == 2
+
+
+def test_files_are_not_read_at_each_request(loads, model_file, monkeypatch):
+    choice = shelves.ModelChoice(model_file[0], "cpu", "float32")
+    model = loads.shelf.model(choice)
+
+    def opened(*arguments, **options):
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", opened)
+    monkeypatch.setattr(Path, "open", opened)
+    assert loads.shelf.model(choice) is model
+
+
+@pytest.mark.parametrize("place", ["trained", "beside", "models"])
+def test_the_base_is_looked_for_where_loading_does(tmp_path, monkeypatch, place):
+    from SlideSAMLib.adapters import base_path
+    from SlideSAMLib.tensor_files import read_tensor_file
+
+    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
+    for folder in ("models", "run", "trained"):
+        (tmp_path / folder).mkdir()
+    adapter = adapter_of("b.pth", tmp_path / "run" / "mine.safetensors", "../trained/b.pth")
+    folder = "run" if place == "beside" else place
+    (tmp_path / folder / "b.pth").write_bytes(b"weights")
+    found = base_path(read_tensor_file(adapter))
+    assert found.resolve() in [path.resolve() for path in shelves.files_of(str(adapter))]
+
+
+def test_the_logic_loads_a_replaced_file_again(session, slidesam, tmp_path):
+    from SlideSAMLib.catalogue import model_info
+
+    builtin = model_info("builtin").path
+    scene, file = scenes.Scene(oversampling=1), tmp_path / f"mine{builtin.suffix}"
+    segment = partial(
+        slidesam.SlideSAMLogic().segment,
+        scene.volume,
+        scene.segmentation,
+        points=[scene.ras()],
+        model=str(file),
+        device="cpu",
+    )
+    replace(file, builtin.read_bytes())
+    segment()
+    file.unlink()
+    segment()  # with what is loaded
+    replace(file, b"no weights")
+    with pytest.raises(RuntimeError, match="is not a model file"):
+        segment()
+    replace(file, builtin.read_bytes())
+    segment()

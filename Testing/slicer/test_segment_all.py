@@ -1,54 +1,14 @@
 """Segmenting all prompted segments, from the panel and from the console."""
 
-import numpy as np
 import pytest
 import slicer
 
 from Testing.fakes import ThresholdModel
 from Testing.slicer import scenes
-from Testing.slicer.panel_tools import find, wait
-from Testing.slicer.scenes import GEOMETRIES, Scene
+from Testing.slicer.panel_tools import exact, find, wait
+from Testing.slicer.scenes import Scene
 
 pytestmark = pytest.mark.slicer
-
-
-@pytest.fixture
-def prompted(panel, slidesam):
-    """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
-
-    from Testing.slicer.scenes import model
-
-    scene = Scene(GEOMETRIES["oblique"], ("volume",), 1)
-    texts = {"Empty": "", "Bad": "{"}
-    for name, orientation in (("A", "K"), ("B", "I")):
-        logic = slidesam.SlideSAMLogic()
-        made = logic.segment(
-            scene.volume,
-            scene.segmentation,
-            points=[scene.ras()],
-            orientation=orientation,
-            model=model(),
-        )
-        texts[name] = segments.saved_text(scene.segmentation, made)
-        scene.contents.RemoveSegment(made)
-    scene.ids = {}
-    for name, text in sorted(texts.items()):
-        scene.ids[name] = scene.contents.AddEmptySegment("", name)
-        if text:
-            scene.contents.GetSegment(scene.ids[name]).SetTag(TAG, text)
-    slicer.app.userSettings().setValue("SlideSAM/model", "threshold")
-    panel.enter()
-    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
-    return scene
-
-
-def exact(scene, name):
-    found = np.rint(scene.found(scene.ids[name])).astype(int)
-    return {tuple(v) for v in found.tolist()} == {
-        tuple(v[::-1]) for v in np.argwhere(scene.truth).tolist()
-    }
 
 
 def test_segment_all_writes_every_prompted_segment(panel, prompted):
@@ -61,9 +21,8 @@ def test_segment_all_writes_every_prompted_segment(panel, prompted):
     message = find(panel, "SlideSAMBatchMessage").text
     assert message.startswith("2 segments written.\nBad: The saved prompts cannot be read")
     panel.logic.undo()
-    assert exact(prompted, "A") and not prompted.has("B")
-    panel.logic.undo()
-    assert not prompted.has("A")
+    assert not prompted.has("A") and not prompted.has("B")
+    assert not panel.logic.canUndo()
 
 
 def test_segment_all_from_the_console(panel, prompted, slidesam):
@@ -73,7 +32,7 @@ def test_segment_all_from_the_console(panel, prompted, slidesam):
     assert exact(prompted, "A") and exact(prompted, "B")
 
 
-def test_each_of_many_segments_can_be_undone(prompted, slidesam):
+def test_all_of_many_segments_are_one_step_of_undo(prompted, slidesam):
     from SlideSAMBridge import segments
     from SlideSAMBridge.marks import TAG
 
@@ -83,13 +42,13 @@ def test_each_of_many_segments_can_be_undone(prompted, slidesam):
     for number in range(12):
         made = prompted.contents.AddEmptySegment("", f"More {number}")
         prompted.contents.GetSegment(made).SetTag(TAG, text)
-    logic, count = slidesam.SlideSAMLogic(), 0
+    logic, names = slidesam.SlideSAMLogic(), ("A", "B", "More 0", "More 11")
     report = logic.segmentAll(prompted.segmentation, model=model())
-    while logic.canUndo():
-        logic.undo()
-        count += 1
-    assert count == len(report.written) == 14
-    assert not any(prompted.has(name) for name in ("A", "B", "More 0", "More 11"))
+    assert len(report.written) == 14 and all(prompted.has(name) for name in names)
+    logic.undo()
+    assert not logic.canUndo() and not any(prompted.has(name) for name in names)
+    logic.redo()
+    assert all(prompted.has(name) for name in names)
 
 
 def without_geometry(prompted):
@@ -161,7 +120,7 @@ def test_on_a_gpu_segments_are_slid_along_together(prompted, slidesam):
     assert exact(prompted, "A") and exact(prompted, "B")
     assert max(model.calls) == 4  # two objects, two directions each
     logic.undo()
-    assert exact(prompted, "A") and not prompted.has("B")  # one step of undo each
+    assert not prompted.has("A") and not prompted.has("B")  # one step of undo
 
 
 def test_on_a_gpu_one_that_fails_does_not_stop_the_others(prompted, slidesam, monkeypatch):
