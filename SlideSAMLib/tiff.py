@@ -90,6 +90,12 @@ def put_spacing(image: sitk.Image, path: Path) -> str:
     )
 
 
+def says_spacing(path: Path) -> bool:
+    """Whether a TIFF file says how far apart its slices lie."""
+    pages = _read(path)
+    return pages is not None and pages.spacing[2] is not None
+
+
 def _read(path: Path) -> Pages | None:
     """What the description of a TIFF file says; None for other files."""
     if path.suffix.lower() == LSM:

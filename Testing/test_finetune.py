@@ -234,7 +234,7 @@ def test_structures_that_cannot_be_cut_are_not_offered():
     values[5:15, 10:30, 10:30] = 1
     values[2:18, 2:6, 2:6] = 2  # 16 and 64 voxels on a slice
     values[:, 35, 35:38] = 3  # never more than 60 voxels, and those in one plane
-    values[16:, 33, 2:38] = 4  # on slices that nobody has labelled, or in one row
+    values[16:, 33, 2:38] = 4  # on slices that nobody has labelled later, or in one row
     values[19, 0, 0] = 255
     case = partly_labelled(values)
     dataset = Dataset("part", 1.0, [case])
@@ -245,6 +245,8 @@ def test_structures_that_cannot_be_cut_are_not_offered():
     assert labelled_case(thick, dataset, 12).targets == [1, 2, 4]
     partly = replace(dataset, unlabelled=255)
     values[16:, 0, 0] = 255
+    assert labelled_case(thick, partly).targets == [1, 4]  # the rest of the slices is labelled
+    values[16:] = 255
     assert labelled_case(thick, partly).targets == [1]
 
 

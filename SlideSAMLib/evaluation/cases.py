@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,10 @@ ANISOTROPIC = 1.1
 
 @dataclass(frozen=True)
 class Structure:
-    """One label value of a case: its value, name, and voxel count in the label volume."""
+    """One label value of a case: its value, name, and voxel count in the label volume.
+
+    Of a case with regions: its number, see `Case.by_region`.
+    """
 
     value: int
     name: str
@@ -37,12 +40,15 @@ class CaseVolume:
     volume, labels : (K, J, I) arrays on the same lattice, labels of an integer type.
     spacing : (sk, sj, si) in mm.
     axis : the axis along which the window slides.
+    known : bool, of the same shape, False where nobody has labelled the voxel; None where all are
+        labelled. The labels are 0 there.
     """
 
     volume: np.ndarray
     labels: np.ndarray
     spacing: tuple[float, float, float]
     axis: int
+    known: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Case:
     """One entry of a manifest, or a case that is in memory already (`content`).
 
     The files are read by `load`, not before. `names` says what each label value means, `regions`
-    which values have a further name together. See `keeping` for `only`.
+    which values have a further name together. See `keeping` for `only`, `by_region` for `parts`.
+    unlabelled : label value of the voxels that nobody has labelled, or None.
+    spacing : (sk, sj, si) in mm where the files do not say it themselves.
     """
 
     id: str
@@ -61,6 +69,9 @@ class Case:
     content: CaseVolume | None = field(default=None, repr=False, compare=False)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     only: tuple[str, ...] = ()
+    parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    unlabelled: int | None = None
+    spacing: tuple[float, float, float] | None = None
 
     def values(self, name: str) -> list[int]:
         """The label values of what has this name, in order; empty where there is no such thing."""
@@ -78,15 +89,39 @@ class Case:
         values = {values[0]: name for name, values in kept.items()}
         return replace(self, names=values, regions=kept, only=tuple(names))
 
+    def by_region(self) -> Case:
+        """This case with its regions as structures, beside the labels that have their own name.
+
+        Regions may share voxels, so structures have numbers of their own then (`parts`: number ->
+        label values). The case itself where it has no regions.
+        """
+        if not self.regions:
+            return self
+        known = dict.fromkeys([*self.names.values(), *self.regions])
+        names = dict(enumerate((name for name in known if self.values(name)), 1))
+        parts = {number: tuple(self.values(name)) for number, name in names.items()}
+        return replace(self, names=names, parts=parts)
+
+    def structures(self, limit: int = 3, min_voxels: int = 0) -> list[Structure]:
+        """Its structures, see the function `structures`; reads the labels."""
+        return structures(self.load_labels(), self.names, limit, min_voxels, self.parts)
+
+    def truth(self, labels: np.ndarray, structure: Structure) -> np.ndarray:
+        """The mask of one of its structures in its labels, bool."""
+        if self.parts:
+            return np.isin(labels, self.parts[structure.value])
+        return labels == structure.value
+
     def load(self) -> CaseVolume:
         """Read both volumes; raises InputError where they cannot be used together."""
         if self.content is not None:
-            return replace(self.content, labels=self.load_labels())
+            labels = self.content.labels
+            return replace(self.content, labels=self._chosen(labels), known=self._known(labels))
         from ..volumes import read_image
 
         # The manifest says which file is the image, so it may even be a label map.
-        image = read_image(self.image, allow_labels=True)
-        label = read_image(self.label, allow_labels=True)
+        image = read_image(self.image, allow_labels=True, spacing=self.spacing)
+        label = read_image(self.label, allow_labels=True, spacing=self.spacing)
         if image.array.shape != label.array.shape:
             raise InputError(
                 f"Case {self.id}: the image has the shape {image.array.shape}, its labels have "
@@ -98,7 +133,10 @@ class Case:
                 "its image; resample the labels onto the lattice of the image."
             )
         spacing = tuple(float(s) for s in image.spacing)
-        return CaseVolume(image.array, self._whole(label.array), spacing, slide_axis(spacing))
+        labels = self._whole(label.array)
+        return CaseVolume(
+            image.array, self._chosen(labels), spacing, slide_axis(spacing), self._known(labels)
+        )
 
     def load_labels(self) -> np.ndarray:
         """Read the labels alone: integers (K, J, I)."""
@@ -106,18 +144,28 @@ class Case:
             return self._chosen(self.content.labels)
         from ..volumes import read_image
 
-        return self._whole(read_image(self.label, allow_labels=True).array)
+        return self._chosen(self._whole(read_image(self.label, allow_labels=True).array))
 
     def _whole(self, labels: np.ndarray) -> np.ndarray:
-        """The labels of a file as integers, and of them those that are kept."""
+        """The labels of a file as integers."""
         if labels.dtype.kind == "f":
             whole = np.rint(labels)
             if not np.array_equal(whole, labels):
                 raise InputError(f"Case {self.id}: {self.label} holds fractions, not labels.")
             labels = whole.astype(np.int32)
-        return self._chosen(labels)
+        return labels
+
+    def _known(self, labels: np.ndarray) -> np.ndarray | None:
+        """Where the labels say something, see `CaseVolume.known`."""
+        if self.unlabelled is None:
+            return None if self.content is None else self.content.known
+        known = labels != self.unlabelled
+        return None if known.all() else known
 
     def _chosen(self, labels: np.ndarray) -> np.ndarray:
+        """Of the labels those that are kept; 0 where nobody has labelled."""
+        if self.unlabelled is not None:
+            labels = np.where(labels == self.unlabelled, 0, labels)
         if not self.only:
             return labels
         kept = np.zeros_like(labels)
@@ -137,18 +185,26 @@ def slide_axis(spacing: Sequence[float]) -> int:
 
 
 def structures(
-    labels: np.ndarray, names: dict[int, str], limit: int = 3, min_voxels: int = 0
+    labels: np.ndarray,
+    names: dict[int, str],
+    limit: int = 3,
+    min_voxels: int = 0,
+    parts: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Structure]:
     """The structures of a label volume, largest first (equal ones by value).
 
     A structure is one label value as it stands in the file, in one piece or several.
     `limit` keeps that many of the largest (0: all); smaller ones than `min_voxels` are left out.
+    parts : the structures are these numbers instead, of several label values each.
     """
     values, counts = np.unique(labels[labels > 0], return_counts=True)
+    sizes = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    if parts:
+        sizes = {n: sum(sizes.get(value, 0) for value in own) for n, own in parts.items()}
     found = [
-        Structure(int(value), names.get(int(value), f"label {int(value)}"), int(count))
-        for value, count in zip(values, counts, strict=True)
-        if count >= min_voxels
+        Structure(value, names.get(value, f"label {value}"), size)
+        for value, size in sizes.items()
+        if size >= max(min_voxels, 1)
     ]
     found.sort(key=lambda s: (-s.voxels, s.value))
     return found[:limit] if limit else found
@@ -159,7 +215,7 @@ def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None
 
     All of these cases are read, so that a damaged one is found now and not hours later.
     """
-    used = [c for c in cases if structures(c.load_labels(), c.names, limit, min_voxels)]
+    used = [case for case in cases if case.structures(limit, min_voxels)]
     if not used:
         raise InputError(
             f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."

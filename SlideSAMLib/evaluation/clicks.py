@@ -110,7 +110,7 @@ def click_through(
         start = time.perf_counter()
         windows = sum(1 for _ in run())
         seconds = time.perf_counter() - start
-        now = dice(stack.from_volume(session.mask), subject.truth)
+        now = dice(subject.judged(stack.from_volume(session.mask)), subject.truth)
         clicks.append(
             Click(
                 index=index,
@@ -137,7 +137,7 @@ def _actions(
     session.set_prompt(subject.prompt)
     yield subject.prompt.index, None, lambda: session.run(cancelled=cancelled)
     while True:
-        point = user.next(session.stack.from_volume(session.mask))
+        point = user.next(subject.judged(session.stack.from_volume(session.mask)))
         if point is None:
             return
         prompt = session.correction(point.index, [(point.x, point.y)], [point.label])

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..protocol import SliceModel
 from . import metrics, protocols
 from .baselines import BASELINES
-from .cases import Case, CaseVolume, Structure, structures
+from .cases import Case, CaseVolume, Structure
 from .prompting import PROMPTS
 from .results import Key, StructureResult
 from .subject import Subject
@@ -162,7 +162,7 @@ def _tasks(
     wanted: list[Key] = []
     tasks: list[Task] = []
     for case in cases:
-        for structure in structures(case.load_labels(), case.names, limit, min_voxels):
+        for structure in case.structures(limit, min_voxels):
             keys = [(case.id, structure.value, *pair) for pair in plan.methods()]
             missing = tuple(key[2:] for key in keys if key not in earlier)
             wanted += keys

@@ -19,9 +19,12 @@ class Subject:
     Attributes
     ----------
     image, truth : stacks (S, H, W), the slide axis in front; truth is bool
+    known : bool stack, False where nobody has labelled the voxel; None where all are labelled
     spacing : (gap, row, column) in mm
     prompt : SlicePrompt; kind : see `prompting.PROMPTS`
-    first, last : the slices at the ends of the structure
+    first, last : the slices at the ends of the structure, as far as it is labelled
+
+    Of an answer only what lies where somebody has labelled is measured.
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class Subject:
         self.content = content
         self.kind = kind
         self.image = np.moveaxis(content.volume, axis, 0)  # (K, J, I) -> (slice, row, column)
-        truth = content.labels == structure.value
+        truth = case.truth(content.labels, structure)
         self.truth = np.moveaxis(truth, axis, 0)  # (K, J, I) -> (slice, row, column)
+        known = content.known
+        self.known = None if known is None else np.moveaxis(known, axis, 0)  # as the others
         rest = [size for i, size in enumerate(content.spacing) if i != axis]
         self.spacing = (content.spacing[axis], rest[0], rest[1])
         self.first, self.last = metrics.extent(self.truth)
@@ -46,8 +51,26 @@ class Subject:
         """Number of 3D pieces of the structure; voxels that share a corner belong together."""
         from scipy import ndimage
 
-        used = ndimage.find_objects(self.truth.view(np.uint8))[0]
-        return int(ndimage.label(self.truth[used], np.ones((3, 3, 3)))[1])
+        truth = self.truth[self._measured(protocols.FULL)[0]]
+        used = ndimage.find_objects(truth.view(np.uint8))[0]
+        return int(ndimage.label(truth[used], np.ones((3, 3, 3)))[1])
+
+    def judged(self, mask: np.ndarray) -> np.ndarray:
+        """What lies of a bool stack (S, H, W) where somebody has labelled."""
+        return mask if self.known is None else mask & self.known
+
+    def _measured(self, protocol: str) -> tuple[slice | np.ndarray, tuple[float, float, float]]:
+        """The slices over which the metrics are taken, and the spacing of the stack they make.
+
+        Slices that nobody has labelled are left out; the others are as far apart as on average.
+        """
+        part = protocols.judged(protocol, self.truth)
+        if self.known is None:
+            return part, self.spacing
+        places = np.arange(len(self.truth))[part]
+        places = places[self.known[part].any(axis=(1, 2))]
+        step = (places[-1] - places[0]) / max(len(places) - 1, 1) or 1.0
+        return places, (float(self.spacing[0] * step), *self.spacing[1:])
 
     def result(
         self,
@@ -64,8 +87,9 @@ class Subject:
 
         confidence : slice index -> 0..1, or None for methods that state none.
         """
+        mask = self.judged(mask)
         scores = self._scores(mask, confidence or {})
-        part = protocols.judged(protocol, self.truth)
+        part, spacing = self._measured(protocol)
         counts = metrics.count_slices(mask, self.truth)
         return StructureResult(
             case=self.case.id,
@@ -83,7 +107,7 @@ class Subject:
             pieces=self.pieces,
             first=self.first,
             last=self.last,
-            metrics=metrics.measure(mask[part], self.truth[part], self.spacing, chosen),
+            metrics=metrics.measure(mask[part], self.truth[part], spacing, chosen),
             leaked_before=counts.leaked_before,
             leaked_after=counts.leaked_after,
             missed=counts.missed,

@@ -26,7 +26,8 @@ class DatasetConfig:
     weight : its share of the windows, relative to the other sources.
     labels : names of the structures to learn; empty for all.
     channel : number of the image channel that is used (nnU-Net only).
-    unlabelled : label value that fills slices which nobody has labelled; they teach nothing.
+    unlabelled : label value of voxels that nobody has labelled; they teach nothing and are not
+        measured. None is for nnU-Net's label `ignore`, where there is one.
     """
 
     path: str

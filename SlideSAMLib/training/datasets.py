@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,9 @@ from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
 from .generators import StateMismatch, generator_state, restored_generator
+from .nnunet import read_nnunet
 from .slabs import SMALLEST, Labelled, labelled, largest_section
 
-DEFAULT_ENDING = ".nii.gz"
-# What a dataset.json that cannot be used comes to.
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
 
 
@@ -26,7 +23,7 @@ EXCHANGE = 40  # draws until one volume in memory is replaced by another of the 
 class Dataset:
     """The cases of a source. labels : names of the structures that are learnt; empty for all.
 
-    unlabelled : label value of the slices that nobody has labelled, or None.
+    unlabelled : label value of the voxels that nobody has labelled, or None.
     """
 
     name: str
@@ -51,56 +48,19 @@ def read_dataset(config: DatasetConfig) -> Dataset:
         raise InputError(f"There is no data set {path}: give an nnU-Net folder or a manifest.json.")
     _check_labels(cases, config.labels, path)
     name = path.name if path.is_dir() else path.parent.name
-    return Dataset(name, config.weight, cases, config.labels, config.unlabelled)
+    unlabelled = _unlabelled(cases, config.unlabelled, path)
+    return Dataset(name, config.weight, cases, config.labels, unlabelled)
 
 
-def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
-    """The training cases of an nnU-Net dataset folder.
-
-    The layout is that of nnU-Net v2: dataset.json with `labels` and `file_ending`,
-    imagesTr/CASE_0000.nii.gz (one file a channel) and labelsTr/CASE.nii.gz. Labels that are lists
-    of values are the regions of the cases; they also name those of their values that have no name
-    of their own.
-
-    Raises InputError where something of this is missing.
-    """
-    try:
-        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        names, regions = _label_names(content["labels"])
-        ending = str(content.get("file_ending", DEFAULT_ENDING))
-    except BROKEN as error:
+def _unlabelled(cases: Sequence[Case], wanted: int | None, path: Path) -> int | None:
+    """The value that is given, or else the one that the data set names itself."""
+    own = cases[0].unlabelled
+    if wanted is not None and own is not None and wanted != own:
         raise InputError(
-            f"{folder} is no nnU-Net data set: dataset.json cannot be read ({error})."
-        ) from None
-    cases = []
-    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
-        name = label.name[: -len(ending)]
-        image = folder / "imagesTr" / f"{name}_{channel:04d}{ending}"
-        if not image.is_file():
-            raise InputError(f"The case {name} of {folder} has no image {image.name} in imagesTr.")
-        cases.append(Case(name, image, label, names, regions=regions))
-    if not cases:
-        raise InputError(f"The folder {folder} has no labels *{ending} in labelsTr.")
-    return cases
-
-
-def _label_names(labels: dict) -> tuple[dict[int, str], dict[str, tuple[int, ...]]]:
-    """Label value -> name, region -> values; version 1 of the format has names as values."""
-    if all(str(key).isdecimal() for key in labels):
-        labels = {name: int(value) for value, name in labels.items()}
-    names: dict[int, str] = {}
-    regions = {
-        str(name): tuple(int(value) for value in values)
-        for name, values in labels.items()
-        if isinstance(values, (list, tuple))
-    }
-    for name, value in labels.items():
-        if str(name) not in regions and int(value) > 0:
-            names[int(value)] = str(name)
-    for name, values in regions.items():
-        for value in values:
-            names.setdefault(value, name)
-    return names, regions
+            f"The data set {path} has the label ignore, {own}, for what nobody has labelled: "
+            f"leave out `unlabelled`, which says {wanted}."
+        )
+    return own if wanted is None else wanted
 
 
 def _check_labels(cases: Sequence[Case], wanted: Sequence[str], path: Path) -> None:
@@ -141,19 +101,18 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
     """The first `most` cases (0: all) that are held out of each data set, to be measured.
 
-    They keep the wanted labels only, or all named ones where some slices are unlabelled, and not
-    the value that says so; cases without any are left out. No id comes twice: those of
-    several data sets begin with the place of the data set in the list, where they must.
+    They keep the wanted labels only, by default all of them, and those of a case with regions by
+    region; what nobody has labelled is not measured. Cases without any structure are left out. No
+    id comes twice: those of several data sets begin with the place of the data set in the list,
+    where they must.
     """
     cases = []
     for place, dataset in enumerate(datasets, 1):
         out = split(dataset, share)[1].cases
         for case in out[: most or len(out)]:
-            names = dataset.labels
-            if not names and dataset.unlabelled is not None:
-                names = [n for value, n in case.names.items() if value != dataset.unlabelled]
-            only = case.keeping(names)
-            if (only.load_labels() > 0).any():
+            known = replace(case, unlabelled=dataset.unlabelled)
+            only = known.keeping(dataset.labels) if dataset.labels else known.by_region()
+            if only.structures():
                 cases.append((place, only))
     if len({case.id for _, case in cases}) == len(cases):
         return [case for _, case in cases]
@@ -249,20 +208,24 @@ def labelled_case(case: Case, dataset: Dataset, smallest: int = SMALLEST) -> Lab
 
     smallest : voxels of a structure on the slice that shows most of it.
     """
+    case = replace(case, unlabelled=dataset.unlabelled)
     content = case.load()
-    labels, unlabelled = content.labels, dataset.unlabelled
     kept = case.keeping(dataset.labels)
-    if dataset.labels:  # the others stay: they may say what is not labelled
+    labels = content.labels
+    if dataset.labels:  # the others stay beside them
         wanted = replace(kept, content=content).load_labels()
         labels = np.where(wanted > 0, wanted, labels)
-    if unlabelled is not None and not 0 <= unlabelled <= sources.MOST_VALUES:
-        nowhere = labels == unlabelled  # -1, for one: it gets a value that no label has
-        known = np.where(nowhere, 0, labels)
-        unlabelled = int(known.max()) + 1
-        labels = np.where(nowhere, unlabelled, known)
     labels = sources.label_values(labels, case.id)
+    unlabelled = None
+    if dataset.unlabelled is not None:  # it gets a value that no label has
+        unlabelled = int(labels.max()) + 1
+        if content.known is not None:
+            labels = np.where(content.known, labels.astype(np.int32), unlabelled)
+            labels = sources.label_values(labels, case.id)
     volume = labelled(labels, sources.scaled(content.volume, case.id), content.spacing, smallest=60)
     volume.unlabelled = unlabelled
+    if not dataset.labels and case.regions:
+        volume.groups, volume.grouped = list(case.by_region().parts.values()), True
     volume.targets = [
         value
         for value in volume.targets

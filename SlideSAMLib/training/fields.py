@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Device = torch.device | str
+UNLABELLED = -1.0  # in the soft masks of targets: pixels that nobody has labelled
 
 
 def noise(shape: Sequence[int], rng: np.random.Generator, device: Device = "cpu") -> Tensor:
@@ -87,3 +88,12 @@ def interpolated(image: Tensor, knots: Sequence[float], values: Sequence[float])
     left = right - 1
     share = ((image - x[left]) / (x[right] - x[left]).clamp(min=1e-6)).clamp(0, 1)
     return y[left] + share * (y[right] - y[left])
+
+
+def only_labelled(mask: Tensor, share: Tensor) -> Tensor:
+    """Targets of soft masks 0..1: UNLABELLED where less than half of a pixel has a label.
+
+    mask : share of each pixel that is object; share : that is labelled, at least as much.
+    """
+    target = (mask / share.clamp(min=0.5)).clamp(max=1)
+    return target.masked_fill(share < 0.5, UNLABELLED)

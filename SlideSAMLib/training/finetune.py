@@ -155,7 +155,7 @@ def card(
         f"steps of {train.batch * train.accumulate} windows a process, learning rate "
         f"{train.learning_rate:g}, seed {train.seed}.",
         "",
-        *_measured(before, after, train),
+        *_measured(before, after, train, datasets),
     ]
     return "\n".join(lines) + "\n"
 
@@ -165,14 +165,21 @@ def _needs(config: FinetuneConfig) -> str:
     return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
-def _measured(before: Summary | None, after: Summary | None, train: TrainConfig) -> list[str]:
+def _measured(
+    before: Summary | None,
+    after: Summary | None,
+    train: TrainConfig,
+    datasets: Sequence[Dataset],
+) -> list[str]:
     if before is None or after is None:
         return ["No case was held out, so nothing was measured."]
+    partly = any(dataset.unlabelled is not None for dataset in datasets)
+    where = "all labelled voxels" if partly else "the whole volume"
     chosen = train.select is not None and train.select.manifest is None
     doubt = ["", "The held-out cases have chosen the weights, too: the Dice after is too good."]
     return [
         f"Measured on {after.structures} structures of {after.cases} cases that were held out, one "
-        f"box each, Dice over the whole volume (the {LARGEST} largest structures of a case, at "
+        f"box each, Dice over {where} (the {LARGEST} largest structures of a case, at "
         f"most {MOST_HELD_OUT} cases of a data set):",
         "",
         "| | Mean over cases | Lower quartile of structures |",

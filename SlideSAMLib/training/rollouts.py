@@ -19,6 +19,7 @@ from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from ..builtin.requests import FACTOR
 from ..next_prompt import mask_box
+from .fields import UNLABELLED, only_labelled
 from .generators import StateMismatch, generator_state, restored_generator
 from .simulated_user import grown, jittered, largest_error, rough, user_points
 from .slabs import DEPTH, Slab
@@ -101,6 +102,7 @@ class _Place:
 class Step:
     """One supervised batch: what is seen, and soft targets (B, 3, GRID, GRID), valid slices, kinds.
 
+    Targets are UNLABELLED where nobody has labelled.
     The network's input is made of the batch where the network is: `features.assemble`.
     """
 
@@ -157,6 +159,8 @@ class Pool:
             self._fill(batch, target, n, place)
             exists = place.slab.valid[place.centre - 1 : place.centre + 2]
             valid[n] = torch.from_numpy(exists.astype(np.float32))
+            if place.slab.known is not None:
+                valid[n] *= (target[n] != UNLABELLED).any(-1).any(-1).cpu()
         first = torch.tensor([p.centre == 1 for p in self.places])
         ambiguous = torch.tensor([p.box is None and p.known is None for p in self.places])
         return Step(batch, target, valid, first, ambiguous)
@@ -181,6 +185,8 @@ class Pool:
     def _fill(batch: Batch, target: torch.Tensor, n: int, place: _Place) -> None:
         window = slice(place.centre - 1, place.centre + 2)
         layers = [place.image[window], place.mask[window]]
+        if place.slab.known is not None:
+            layers.append(place.slab.known[window].float())
         if place.known is not None:
             layers.append(place.known)
             batch.known[n] = torch.tensor(place.known_flags, dtype=torch.float32)
@@ -197,6 +203,8 @@ class Pool:
             [len(layer) for layer in layers]
         )
         batch.image[n], target[n] = image, truth
+        if place.slab.known is not None:
+            target[n] = only_labelled(truth, rest.pop(0))
         if place.known is not None:
             batch.masks[n] = rest[0]
         if remembers and place.remembered:
@@ -281,7 +289,9 @@ class Pool:
         rng, centre = self.rng, place.centre
         truth = _on_host(place.mask[centre] > 0.5)
         mask = _on_host(found[1] > 0.5)
-        point = largest_error(mask, truth, rng)
+        known = place.slab.known
+        seen = mask if known is None else mask & _on_host(known[centre])
+        point = largest_error(seen, truth, rng)
         if place.corrections >= MOST_CORRECTIONS or mask.sum() < 3 or point is None:
             return False
         if place.corrections == 0 and place.known is not None and place.known_flags[0]:

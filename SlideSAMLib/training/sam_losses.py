@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import iou
+from .fields import UNLABELLED
+from .losses import iou, labelled_part, mean_labelled
 
 FOCAL = 20.0  # weight of the focal loss
 GAMMA, ALPHA = 2.0, 0.25  # of the focal loss, Lin et al. 2017
@@ -21,7 +22,7 @@ def sam_loss(logits: Tensor, quality: Tensor, target: Tensor, labelled: Tensor) 
     """Mean loss of a batch.
 
     logits (B, 4, 3, g, g), axes (window, token, slice, row, column); quality (B, 4); target
-    (B, 3, g, g) soft masks, 0..1; labelled (B, 3), 1 where a slice has a label.
+    (B, 3, g, g) soft masks, 0..1, or UNLABELLED; labelled (B, 3), 1 where a slice has a label.
     """
     logits, quality = logits.float(), quality.float()
     each = candidate_loss(logits, target, labelled)
@@ -32,12 +33,12 @@ def sam_loss(logits: Tensor, quality: Tensor, target: Tensor, labelled: Tensor) 
 
 def candidate_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
     """20 x focal + Dice, mean over the labelled slices: (B, tokens)."""
-    target = target[:, None].expand_as(logits)
+    known, target = labelled_part(target[:, None].expand_as(logits))
     cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    p = logits.sigmoid()
+    p = logits.sigmoid().masked_fill(~known, 0)
     miss = p + target - 2 * p * target  # 1 - the probability of the truth
     balance = ALPHA * target + (1 - ALPHA) * (1 - target)
-    focal = (balance * miss**GAMMA * cross).mean((-2, -1))
+    focal = mean_labelled(balance * miss**GAMMA * cross, known)
     both, either = (p * target).sum((-2, -1)), (p + target).sum((-2, -1))
     per_slice = FOCAL * focal + 1 - (2 * both + 1) / (either + 1)
     weight = labelled[:, None]
@@ -47,7 +48,7 @@ def candidate_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
 @torch.no_grad()
 def sam_figures(logits: Tensor, target: Tensor, labelled: Tensor) -> dict[str, float]:
     """Mean Dice of the single-mask token, and of the best candidate on the middle slice."""
-    mask, truth = logits > 0, target[:, None] > 0.5
+    mask, truth = (logits > 0) & (target != UNLABELLED)[:, None], target[:, None] > 0.5
     both = (mask & truth).sum((3, 4)).float()
     dice = (2 * both + 1) / (mask.sum((3, 4)) + truth.sum((3, 4)) + 1)  # (B, 4, 3)
     outer = labelled[:, [0, 2]]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..next_prompt import mask_box
+from .fields import UNLABELLED
 from .generators import generator_state, restored_generator
 from .rollouts import CORRECTED, LEFT, MOST_CORRECTIONS
 from .sam_windows import DEPTH, Frame, SamSlab, WindowSample, user_prompt, window
@@ -90,8 +91,9 @@ class SamSlides:
         best = rated.argmax(1)
         for n, (place, sample) in enumerate(zip(self._places, samples, strict=True)):
             answer = logits[n, best[n]].float().clamp(-LOGITS, LOGITS)  # (3, g, g)
-            truth = sample.target.numpy() > 0.5
-            if self._rng.random() < CORRECTED and self._correct(place, answer, truth):
+            target = sample.target.numpy()
+            truth = target > 0.5
+            if self._rng.random() < CORRECTED and self._correct(place, answer, target):
                 continue
             if self._rng.random() < LEFT or not self._move(place, answer, truth):
                 self._places[n] = self._fresh()
@@ -100,13 +102,14 @@ class SamSlides:
         slab = self._draw()
         return _Place(slab, 1, *user_prompt(slab.mask[1], self._frame, self._rng))
 
-    def _correct(self, place: _Place, answer: Tensor, truth: np.ndarray) -> bool:
+    def _correct(self, place: _Place, answer: Tensor, target: np.ndarray) -> bool:
         """A point on the largest error of the centre slice, whose mask is known then.
 
         False where there is nothing to correct, or nothing to correct from.
         """
-        mask = (answer[1] > 0).numpy()
-        found = largest_error(mask, truth[1], self._rng)
+        mask, known = (answer[1] > 0).numpy(), target[1] != UNLABELLED
+        truth = target[1] > 0.5
+        found = largest_error(mask & known, truth, self._rng)
         if place.corrections >= MOST_CORRECTIONS or found is None or mask.sum() < 3:
             return False
         x, y, sign = found

@@ -14,8 +14,9 @@ from ..evaluation.prompting import true_box
 from ..sam_encoding import prepare
 from ..sam_prompts import box_to_frame, mask_logits, points_to_frame
 from . import appearance
+from .fields import only_labelled
 from .simulated_user import jittered, rough, user_points
-from .slabs import Labelled, slide_axis
+from .slabs import Labelled, meant, slide_axis
 
 DEPTH = 9  # slices of a slab: one behind the start, the rest ahead
 SMALLEST = 12  # voxels of an object on its slice
@@ -29,7 +30,7 @@ class WindowSample:
     """One window and its prompt, in the S x S frame of the network.
 
     image : (3, S, S), normalised; slices before, centre, after.
-    target : (3, g, g) soft masks on the network's output raster, 0..1.
+    target : (3, g, g) soft masks on the network's output raster, 0..1, or UNLABELLED.
     labelled : (3,) 1 where somebody has labelled the slice, else 0: only such slices teach.
     points : (N, 2) and signs (N,), or None; box : (4,) or None; masks : logits (3, g, g) or None.
     """
@@ -79,8 +80,10 @@ class Frame:
 class SamSlab:
     """image float32 (S, H, W) in 0..1; mask bool (S, H, W); the object is marked on slice 1.
 
-    labelled : (S,) 1 where somebody has labelled the slice. slices : how many lie in the volume;
-        the last one of them is repeated behind it. recipe : of the task, see `SamTask._again`.
+    labelled : (S,) 1 where somebody has labelled some of the slice. slices : how many lie in the
+        volume; the last one of them is repeated behind it. recipe : of the task, see
+        `SamTask._again`.
+    known : bool (S, H, W), False where nobody has labelled; None where that is nowhere.
     """
 
     image: np.ndarray
@@ -88,6 +91,7 @@ class SamSlab:
     labelled: np.ndarray
     slices: int
     recipe: tuple[int, int, int] = (0, 0, 0)
+    known: np.ndarray | None = None
 
 
 def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
@@ -103,35 +107,39 @@ def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
     way = start + rng.choice([-1, 1]) * (np.arange(DEPTH) - 1)
     slices = 1 + int(((way[1:] >= 0) & (way[1:] < len(labels))).sum())
     way = way.clip(0, len(labels) - 1)
-    mask = labels[way] == value
+    mask = np.isin(labels[way], meant(source, value, rng))
     if rng.random() > WHOLE:
         mask = _one_piece(mask, rng)
     if mask[1].sum() < SMALLEST:
         return None
-    known = np.ones(DEPTH, np.float32)
+    known = np.ones((DEPTH, 1, 1), bool)
     if source.unlabelled is not None:
-        known = (~(labels[way] == source.unlabelled).any((1, 2))).astype(np.float32)
-    if not known[1]:
-        return None
-    pixels = image[way].astype(np.float32)
+        known = labels[way] != source.unlabelled
+    there = known.any((1, 2)).astype(np.float32)
+    stacks = [image[way].astype(np.float32), mask, np.broadcast_to(known, mask.shape)]
     if rng.random() < ZOOMED:
-        pixels, mask = _zoom(pixels, mask, rng)
-    pixels = appearance.disturb(torch.from_numpy(pixels), rng).numpy()
-    return SamSlab(*_turned(pixels, mask, rng), known, slices)
+        stacks = _zoom(stacks, mask, rng)
+    stacks[0] = appearance.disturb(torch.from_numpy(stacks[0]), rng).numpy()
+    pixels, mask, known = _turned(stacks, rng)
+    return SamSlab(pixels, mask, there, slices, known=None if source.unlabelled is None else known)
 
 
 def window(slab: SamSlab, centre: int, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
     """(image, target, labelled) of a `WindowSample` about a slice of the slab."""
     places = slice(centre - 1, centre + 2)
-    target = F.interpolate(
-        torch.from_numpy(slab.mask[None, places].astype(np.float32)),
-        (frame.raster, frame.raster),
-        mode="bilinear",
-        antialias=True,
-    )[0].clamp(0, 1)
+    target = _on_raster(slab.mask[places], frame.raster)
+    if slab.known is not None:
+        target = only_labelled(target, _on_raster(slab.known[places], frame.raster))
     image = torch.from_numpy(slab.image[places])[None]
     image = prepare(image, frame.size, frame.resize, frame.scaling)[0]
     return image, target, torch.from_numpy(slab.labelled[places].copy())
+
+
+def _on_raster(mask: np.ndarray, raster: int) -> Tensor:
+    """A bool stack (S, H, W) as shares of the pixels of a raster, (S, raster, raster), 0..1."""
+    values = torch.from_numpy(mask[None].astype(np.float32))
+    found = F.interpolate(values, (raster, raster), mode="bilinear", antialias=True)
+    return found[0].clamp(0, 1)
 
 
 def user_prompt(mask: np.ndarray, frame: Frame, rng: np.random.Generator) -> tuple:
@@ -164,26 +172,19 @@ def _one_piece(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pieces == rng.choice(there) if len(there) else mask & False
 
 
-def _zoom(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A rectangle around the object, so that the network meets objects of all sizes."""
+def _zoom(stacks: list[np.ndarray], mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """A rectangle of stacks around the object, so that the network meets objects of all sizes."""
     x0, y0, x1, y1 = true_box(mask.any(0))
     height, width = mask.shape[1:]
     side = max(x1 - x0, y1 - y0) + 1
     margins = (side * rng.uniform(0.3, 3.0, 4)).astype(int) + 4
     rows = slice(max(y0 - margins[0], 0), min(y1 + margins[1] + 1, height))
     columns = slice(max(x0 - margins[2], 0), min(x1 + margins[3] + 1, width))
-    return image[:, rows, columns], mask[:, rows, columns]
+    return [stack[:, rows, columns] for stack in stacks]
 
 
-def _turned(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Quarter turns and mirror images."""
+def _turned(stacks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Quarter turns and mirror images, of all stacks alike."""
     turns, flip = int(rng.integers(4)), rng.random() < 0.5
-    out = []
-    for stack in (image, mask):
-        stack = np.rot90(stack, turns, (1, 2))
-        out.append(np.ascontiguousarray(stack[:, :, ::-1] if flip else stack))
-    return out[0], out[1]
+    turned = (np.rot90(stack, turns, (1, 2)) for stack in stacks)
+    return [np.ascontiguousarray(stack[:, :, ::-1] if flip else stack) for stack in turned]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..evaluation.cases import Case, read_manifest, structures
+from ..evaluation.cases import Case, read_manifest
 from ..evaluation.protocols import FULL
 from ..safetensors_files import read_safetensors
 from .config import SelectConfig, TrainConfig
@@ -56,8 +56,7 @@ class Selection:
         self._cases = _cases(config)
         # What makes the Dice of two evaluations comparable; a hash, since files are passed on.
         chosen = {k: v for k, v in asdict(config.select).items() if k not in ("steps", "minutes")}
-        ids = [case.id for case in self._cases]
-        measured = json.dumps({**chosen, "case ids": ids}, sort_keys=True)
+        measured = json.dumps({**chosen, **_described(self._cases)}, sort_keys=True)
         self._note = hashlib.sha256(measured.encode()).hexdigest()
 
     def begin(self) -> None:
@@ -114,6 +113,16 @@ def measure(
     return summarise(evaluate(cases, model, prompt, protocol, limit, min_voxels))[0]
 
 
+def _described(cases: Sequence[Case]) -> dict[str, list]:
+    """What is measured of the cases, besides the structures that their settings name."""
+    said = {"case ids": [case.id for case in cases]}
+    if any(case.unlabelled is not None for case in cases):
+        said["unlabelled"] = [case.unlabelled for case in cases]
+    if any(case.parts for case in cases):
+        said["regions"] = [sorted(case.names.values()) for case in cases]
+    return said
+
+
 def _cases(config: TrainConfig) -> list[Case]:
     chosen = config.select
     if chosen.manifest is None:
@@ -123,7 +132,7 @@ def _cases(config: TrainConfig) -> list[Case]:
         cases = read_manifest(chosen.manifest, chosen.ids)
         cases = cases[: chosen.cases or len(cases)]
     least = chosen.min_voxels
-    usable = [c for c in cases if structures(c.load_labels(), c.names, 1, least)]
+    usable = [case for case in cases if case.structures(1, least)]
     if not usable:
         raise InputError(f"No case to select by has a structure of {least} voxels or more.")
     return usable

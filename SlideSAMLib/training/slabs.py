@@ -40,9 +40,9 @@ class Labelled:
     targets : label values worth segmenting; whole : chance to take a label with all its pieces.
     families : label value -> number of its family, whose members look alike, or None.
     groups : label values that are one object together: a wall with what it holds, a tumour with its
-        core. A label may be in several.
+        core. A label may be in several. grouped : a label of a group always means the group.
     filled : chance that an object means all that it encloses in its slices as well.
-    unlabelled : label value that marks slices which nobody has labelled, or None.
+    unlabelled : label value of voxels that nobody has labelled, or None.
     canvases : kinds of real volumes into which objects of this one are put instead of being painted
         with all that surrounds them; empty to paint everything.
     key : by which its source finds it again.
@@ -56,6 +56,7 @@ class Labelled:
     whole: float = 0.35
     families: np.ndarray | None = None
     groups: Sequence[Sequence[int]] = ()
+    grouped: bool = False
     filled: float = 0.0
     unlabelled: int | None = None
     canvases: Sequence[Sequence[Labelled]] = ()
@@ -67,6 +68,7 @@ class Slab:
     """image float32 (S, H, W) in 0..1; mask bool (S, H, W); valid bool (S,): there is such a slice.
 
     The object is marked on slice 1; the slide goes towards higher slices.
+    known : bool (S, H, W), False where nobody has labelled; None where that is nowhere.
     habit : the mask leaves the edge that can be seen, alike on all slices: only a mask tells that.
     recipe : of a mixture, see `mixture.Mixture.again`; None for slabs from elsewhere.
     """
@@ -76,6 +78,7 @@ class Slab:
     valid: np.ndarray
     habit: bool = False
     recipe: tuple[int, ...] | None = None
+    known: Tensor | None = None
 
     def another(self, rng: np.random.Generator) -> Slab:
         """The same object mirrored or turned in the slice, in other greys; for another slide."""
@@ -86,7 +89,8 @@ class Slab:
             return (stack.flip(2) if mirrored else stack).contiguous()
 
         image = appearance.disturb(moved(self.image), rng)
-        return Slab(image, moved(self.mask), self.valid, self.habit)
+        known = None if self.known is None else moved(self.known)
+        return Slab(image, moved(self.mask), self.valid, self.habit, known=known)
 
 
 def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
@@ -98,17 +102,8 @@ def labelled(labels, image, spacing, smallest=150, **rest) -> Labelled:
 
 def largest_section(source: Labelled, value: int) -> int:
     """Voxels of a label value on the slice that shows most of it, of those that can be marked."""
-    box = source.boxes[value - 1]
-    there = source.labels[box] == value
-    most = 0
-    for axis in _slide_axes(source):
-        rest = tuple({0, 1, 2} - {axis})
-        areas = there.sum(rest)
-        if source.unlabelled is not None:
-            slices = tuple(b if n == axis else slice(None) for n, b in enumerate(box))
-            areas[(source.labels[slices] == source.unlabelled).any(rest)] = 0
-        most = max(most, int(areas.max()))
-    return most
+    there = source.labels[source.boxes[value - 1]] == value
+    return max(int(there.sum(tuple({0, 1, 2} - {axis})).max()) for axis in _slide_axes(source))
 
 
 def cut(
@@ -179,7 +174,7 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     start, y, x = (int(v) for v in (seed[axis], *np.delete(seed, axis)))
     spacing = (source.spacing[axis], *np.delete(source.spacing, axis))
     value = int(labels[start, y, x])
-    values = _meant(source, value, rng)
+    values = meant(source, value, rng)
     plane = np.isin(labels[start], values)
     if rng.random() > source.whole:
         pieces, _ = ndimage.label(plane)
@@ -200,11 +195,10 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     valid = (index >= 0) & (index < len(labels))
     coordinates = _coordinates(centre, step_mm / np.array(spacing[1:]), view, rng, device)
     index = index.clip(0, len(labels) - 1)
-    if source.unlabelled is not None:
-        valid &= ~np.array([(labels[k] == source.unlabelled).any() for k in index])
-        if not valid[1]:
-            return None
     cut_labels = _sample(*_cropped([labels[k] for k in index], coordinates), "nearest").long()
+    known = None if source.unlabelled is None else cut_labels != source.unlabelled
+    if known is not None:
+        valid &= known.any(-1).any(-1).cpu().numpy()
     members = torch.isin(cut_labels, torch.from_numpy(values).to(device))
     mask = _pieces(members, rng.random() < source.whole)
     if mask is None or mask[1].sum() < LEAST_MARKED:
@@ -221,13 +215,14 @@ def _cut_at(source, axis, seed, rng, device) -> Slab | None:
     else:
         pixels = appearance.paint(cut_labels, mask, rng, source.families)
     other = None
-    # On slices without labels the object itself would be taken away.
+    # Where there are no labels the object itself would be taken away.
     if source.unlabelled is None and rng.random() < ALONE:
         pixels = appearance.alone(pixels, None if source.canvases else cut_labels, mask, rng)
     elif image is None and rng.random() < HABIT:
         other = _by_habit(mask, extent_mm / step_mm, rng)
     pixels = appearance.disturb(pixels, rng)
-    return Slab(pixels, mask if other is None else other, valid, habit=other is not None)
+    mask = mask if other is None else other
+    return Slab(pixels, mask, valid, habit=other is not None, known=known)
 
 
 def _by_habit(mask: Tensor, width: float, rng: np.random.Generator) -> Tensor | None:
@@ -242,10 +237,10 @@ def _by_habit(mask: Tensor, width: float, rng: np.random.Generator) -> Tensor | 
     return other if other[1].sum() >= least else None
 
 
-def _meant(source: Labelled, value: int, rng: np.random.Generator) -> np.ndarray:
+def meant(source: Labelled, value: int, rng: np.random.Generator) -> np.ndarray:
     """The label values of the object that a voxel of `value` is marked for, int64."""
     groups = [group for group in source.groups if value in group]
-    if not groups or rng.random() >= TOGETHER:
+    if not groups or not (source.grouped or rng.random() < TOGETHER):
         return np.array([value])
     return np.array(groups[rng.integers(len(groups))], np.int64)
 
