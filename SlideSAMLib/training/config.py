@@ -70,7 +70,7 @@ class TrainConfig:
     output : folder of the run (checkpoint, curve, final weights).
     data : folder of the training manifest, or None for invented shapes only.
     seed : of all that is drawn by chance.
-    steps : optimiser steps; with `minutes` the schedule follows the clock instead.
+    steps : optimiser steps; with `minutes`, of steps alone, the schedule follows the clock instead.
     batch : windows per batch and process; accumulate : batches per step of the optimiser.
     optimiser : "adamw", or "muon" for orthogonalised steps of the built-in network's inner
         matrices (`optimiser.MatrixAdamW`), which learn more per window.
