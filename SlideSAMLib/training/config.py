@@ -83,7 +83,8 @@ class TrainConfig:
     slab_uses : how many slides each cut piece of a volume is used for, mirrored or turned and in
         other greys from the second on: cutting and painting it takes most of a window's time. The
         built-in network only.
-    precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "32-true" ...
+    precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "16-mixed" or
+        "32-true"; the weights themselves are float32 in any case.
     threads : of each training process, on the processor.
     log_every : steps between two rows of the curve; tensorboard : write it for TensorBoard, too.
     save_minutes : between two checkpoints.
