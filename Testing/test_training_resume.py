@@ -9,7 +9,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,19 +34,9 @@ from SlideSAMLib.training.rollouts import Pool
 from SlideSAMLib.training.slides import SEEDS_APART, OwnSlides, open_slides
 from Testing.evaluation_data import write_manifest
 from Testing.training_data import small_map, tiny_run, write_balls
+from Testing.training_processes import ROOT, start_process
 
-ROOT = Path(__file__).parent.parent
 TIMES = ("minutes", "windows_per_second", "data_share")  # of the curve: they cannot be the same
-
-
-def free_port() -> str:
-    """A port that no other run of these tests has."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
-PORT = free_port()
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +56,9 @@ def curve(folder: Path) -> list[dict[str, str]]:
 
 
 def start(config: Path, *words: str, rank: int = 0, processes: int = 1) -> subprocess.Popen:
-    """The command as one process of a run; several are told of each other as torchrun does it."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    if processes > 1:
-        env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
-        env |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        env |= {"GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
-        env |= {"TORCHELASTIC_RUN_ID": "test", "ROLE_RANK": str(rank)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "SlideSAMLib", "train", str(config), *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=config.parent,
-        env=env,
-    )
+    """The command as one process of a run."""
+    command = ["-m", "SlideSAMLib", "train", str(config), *words]
+    return start_process(command, config.parent, rank, processes)
 
 
 def kill_at(processes: list[subprocess.Popen], folder: Path, step: int) -> None:

@@ -71,7 +71,7 @@ class TrainConfig:
     output : folder of the run (checkpoint, curve, final weights).
     data : folder of the training manifest, or None for invented shapes only.
     seed : of all that is drawn by chance.
-    steps : optimiser steps; with `minutes` the schedule follows the clock instead.
+    steps : optimiser steps; with `minutes`, of steps alone, the schedule follows the clock instead.
     batch : windows per batch and process; accumulate : batches per step of the optimiser.
     optimiser : "adamw", or "muon" for orthogonalised steps of the built-in network's inner
         matrices (`optimiser.MatrixAdamW`), which learn more per window.
@@ -84,7 +84,8 @@ class TrainConfig:
     slab_uses : how many slides each cut piece of a volume is used for, mirrored or turned and in
         other greys from the second on: cutting and painting it takes most of a window's time. The
         built-in network only.
-    precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "32-true" ...
+    precision : of the computation, as Lightning Fabric names it: "bf16-mixed", "16-mixed" or
+        "32-true"; the weights themselves are float32 in any case.
     threads : of each training process, on the processor.
     log_every : steps between two rows of the curve; tensorboard : write it for TensorBoard, too.
     save_minutes : between two checkpoints.

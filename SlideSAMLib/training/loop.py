@@ -114,7 +114,7 @@ class Training:
         self.curve = CurveLog(
             self.folder, (*self.task.figures, *columns(config.select)), config.tensorboard
         )
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds = 0, 0.0  # steps, and the time that they took
         self._judged = (0, 0.0)  # step and seconds of the last evaluation of `select`
         self._sums: dict[str, list[float]] = {}  # what the next row of the curve is made of
         self._resumed = False
@@ -204,7 +204,7 @@ class Training:
     def run(self, stop_after: float | None = None) -> Path:
         """Train until the schedule ends, or for so many minutes; then there is a checkpoint."""
         self._start()
-        begun = clock = saved = time.monotonic()
+        begun = saved = time.monotonic()
         while True:
             now = time.monotonic()
             out_of_time = stop_after is not None and now - begun >= 60 * stop_after
@@ -216,10 +216,9 @@ class Training:
                 saved = time.monotonic()
             if not more:
                 return self.best_path
+            clock = time.monotonic()
             self._step()
-            now = time.monotonic()
-            self.seconds += now - clock
-            clock = now
+            self.seconds += time.monotonic() - clock  # evaluating and saving is no training
             if self.done % self.config.log_every == 0:
                 self._log()
 
@@ -253,8 +252,10 @@ class Training:
     def _agree(self, unsaved: float, out_of_time: bool) -> tuple[bool, bool, bool, bool]:
         """Whether to go on, to evaluate, to save (`unsaved` seconds after the last time), to stop.
 
-        All processes must do the same, or one would wait for the others for ever.
+        All processes must do the same, or one would wait for the others for ever. They also go by
+        one clock, that of rank 0: with their own learning rates their weights would drift apart.
         """
+        self.seconds = self.fabric.broadcast(self.seconds)
         late = unsaved > 60 * self.config.save_minutes and self.done > 0
         wishes = torch.tensor([self.progress() < 1, self._due(), late, out_of_time]).float()
         # Sums of ones are exact; means of them may be a little less than 1.
