@@ -65,7 +65,8 @@ class Session:
         self.confidence: dict[int, float] = {}
         self.stops: dict[str, Stop] = {}
         self._masks: dict[int, np.ndarray] = {}
-        self._choices: dict[int, list[Choice]] = {}
+        # Of the slice that was asked for last alone: all candidates of a slice are twelve images.
+        self._choices: tuple[int, list[Choice]] | None = None
         self._chosen: dict[int, int] = {}
         self._references: dict[int, Reference] = {}  # prompted slice -> what the object looks like
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
@@ -341,13 +342,14 @@ class Session:
     def _ranked(self, index: int) -> list[Choice]:
         if index not in self.prompts:
             raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
-        if index not in self._choices:
-            predictor = WindowPredictor(self.stack, self.model, self.cache)
-            prompt, reference = self.prompts[index], self._references.get(index)
-            self._choices[index] = anchor_choices(
-                predictor, prompt, self.settings, reference=reference
-            )
-        return self._choices[index]
+        if self._choices is not None and self._choices[0] == index:
+            return self._choices[1]
+        self._choices = None
+        predictor = WindowPredictor(self.stack, self.model, self.cache)
+        prompt, reference = self.prompts[index], self._references.get(index)
+        choices = anchor_choices(predictor, prompt, self.settings, reference=reference)
+        self._choices = index, choices
+        return choices
 
     def _current(self, index: int) -> Choice:
         ranked = self._ranked(index)
@@ -370,7 +372,7 @@ class Session:
 
     def _replace(self, prompts: Mapping[int, SlicePrompt]) -> None:
         self.prompts.clear()
-        self._choices.clear()
+        self._choices = None
         self._chosen.clear()
         self._references.clear()
         self._changed = set(prompts)
@@ -378,6 +380,7 @@ class Session:
 
     def _forget(self, index: int) -> None:
         self._changed.add(index)
-        self._choices.pop(index, None)
+        if self._choices is not None and self._choices[0] == index:
+            self._choices = None
         self._chosen.pop(index, None)
         self._references.pop(index, None)

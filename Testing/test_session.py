@@ -1,8 +1,11 @@
 """What an interactive user does, without a GUI."""
 
+import gc
+
 import numpy as np
 import pytest
 
+from SlideSAMLib.candidates import Choice
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Session
@@ -288,3 +291,48 @@ def test_the_reference_scheme_runs_in_a_session():
     session.set_prompt(PROMPT)
     list(session.run())
     assert np.array_equal(session.mask, truth)
+
+
+def test_the_candidates_of_one_slice_alone_are_kept():
+    """All candidates of a slice are as large as a dozen images: those of many fill the memory."""
+    session, before = new_session(), _choices_in_memory()
+    for index in (4, 6, 8):
+        session.set_prompt(SlicePrompt(index, box=BOX))
+        session.preview(index)
+    assert len(session.model.predicted) == 3
+    session.preview(8)  # once more, or with another mask: nothing to predict
+    session.next_candidate(8)
+    assert len(session.model.predicted) == 3
+    assert _choices_in_memory() - before == 3
+    session.preview(4)
+    assert len(session.model.predicted) == 4 and len(session.model.encoded) == 3
+
+
+def test_candidates_that_were_not_kept_are_the_same_again():
+    slices = (4, 6, 8)
+    session, apart = new_session(), {index: new_session() for index in slices}
+    for index in slices:
+        session.set_prompt(SlicePrompt(index, box=BOX))
+        apart[index].set_prompt(SlicePrompt(index, box=BOX))
+    rng = np.random.default_rng(3)
+    for index, turn in zip(rng.choice(slices, 60), rng.integers(3, size=60), strict=True):
+        pair = []
+        for one in (session, apart[index]):
+            if turn == 0:
+                one.set_prompt(SlicePrompt(index, box=BOX))
+            pair.append(one.next_candidate(index) if turn == 1 else one.preview(index))
+        assert pair[0].candidate == pair[1].candidate
+        assert pair[0].masks.keys() == pair[1].masks.keys()
+        assert all(
+            np.array_equal(pair[0].masks[each], pair[1].masks[each]) for each in pair[0].masks
+        )
+    chosen = {index: apart[index].preview(index).candidate for index in slices}
+    assert len(set(chosen.values())) > 1
+    list(session.run())
+    for index in slices:
+        assert np.array_equal(session.slice_mask(index), apart[index].preview(index).masks[index])
+
+
+def _choices_in_memory() -> int:
+    gc.collect()
+    return sum(type(each) is Choice for each in gc.get_objects())

@@ -8,7 +8,6 @@ as soon as it is finished; all of them are one step of undo.
 
 from __future__ import annotations
 
-import itertools
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from .source import signature_of
 from .text import tr as _
 
 OUTSIDE = _("Its prompts lie outside the volume: mark the object again.")
-_numbers = itertools.count(1)  # of batches, as the identity of their voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ class Batch:
             then, as `work.on_any_device` does; it goes on with what has no answer yet.
         """
         voxels, part = self._volume, self.part
-        left, key = dict(enumerate(self.entries)), ("batch", next(_numbers))
+        left, key = dict(enumerate(self.entries)), self._signature
 
         def perform(job: Any) -> None:
             try:

@@ -102,13 +102,13 @@ class ModelShelf:
     def __init__(self) -> None:
         self._loaded: LoadedModel | None = None
         self._cache: Any = None
-        self._retreats: dict[str, str] = {}  # models that ran out of memory: "smaller" or "cpu"
+        self._retreats: dict[ModelChoice, str] = {}  # ran out of memory: "smaller" or "cpu"
         self._cache_bytes: int | None = None
         self._works: weakref.WeakSet[Work] = weakref.WeakSet()  # whose sessions hold the model
 
     def model(self, choice: ModelChoice) -> Any:
         """The model, loaded anew where its file was replaced; raises as `load`."""
-        retreat = self._retreats.get(choice.name) if choice.device != "cpu" else None
+        retreat = self._retreats.get(choice)
         if retreat is not None:
             # "auto" is half precision on every GPU that multiplies in it.
             device = "cpu" if retreat == "cpu" else choice.device
@@ -136,13 +136,16 @@ class ModelShelf:
 
     def next_step(self, choice: ModelChoice) -> str | None:
         """What to try where the memory is too small: "smaller" or "cpu", None where nothing is."""
-        if choice.device == "cpu" or self._retreats.get(choice.name) == "cpu":
+        if choice.device == "cpu" or self._retreats.get(choice) == "cpu":
             return None
-        return "cpu" if choice.name in self._retreats else "smaller"
+        return "cpu" if choice in self._retreats else "smaller"
 
     def retreat(self, choice: ModelChoice, step: str) -> None:
-        """Let go of all GPU memory, and use less of it from now on, or none, for this model."""
-        self._retreats[choice.name] = step
+        """Let go of all GPU memory, and use less of it from now on, or none, for this choice.
+
+        Who then chooses another device or precision gets what he chose.
+        """
+        self._retreats[choice] = step
         self._let_go()
         _empty_gpu_cache()
 

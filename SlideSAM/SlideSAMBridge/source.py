@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,6 @@ from .editing import image_array, own_voxels
 from .lattice import Lattice
 from .text import tr as _
 
-_numbers = itertools.count(1)
-
 
 @dataclass(eq=False)
 class Source:
@@ -23,14 +20,13 @@ class Source:
     voxels : (K, J, I) on `part`, a copy.
     part : the voxels of the segmentation's lattice that the volume covers, where they lay when it
         was read last: volume and segmentation may have been moved together since.
-    number : tells sources apart; the same number means the same voxels.
+    signature : see `signature_of`; the same one means the same voxels.
     stacks : what the worker has made of them for sliding, see `work`.
     """
 
     voxels: np.ndarray
     part: Lattice
     signature: tuple
-    number: int = field(default_factory=lambda: next(_numbers))
     stacks: dict[tuple, Any] = field(default_factory=dict)
 
 

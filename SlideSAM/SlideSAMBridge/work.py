@@ -226,7 +226,7 @@ def _stack(source: Source, axis: int) -> Any:
             source.voxels,
             axis=2 - axis,  # (I, J, K) to the array axes (K, J, I)
             spacing=spacing,
-            key=("source", source.number),
+            key=source.signature,
         )
     return source.stacks[axis, spacing]
 

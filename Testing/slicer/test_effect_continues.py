@@ -72,7 +72,7 @@ def test_a_transform_that_scales_makes_another_source(stage_of):
     move(stage, scale=2.0)
     stage.click((6, 5, 6))
     stage.wait()
-    assert stage.interaction.work.source.number != before.number
+    assert stage.interaction.work.source.signature != before.signature
     assert np.allclose(stage.interaction.work.session.stack.spacing, 2 * np.array(before_mm(stage)))
 
 

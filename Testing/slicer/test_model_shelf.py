@@ -70,7 +70,7 @@ def new_work(segment: str, choice: shelves.ModelChoice = CHOICE) -> works.Work:
     volume = ball_volume()[0]
     depth, height, width = volume.shape
     part = Lattice((0, width - 1, 0, height - 1, 0, depth - 1), np.eye(4), np.eye(4))
-    source = SimpleNamespace(voxels=volume, part=part, number=1, stacks={})
+    source = SimpleNamespace(voxels=volume, part=part, signature=("A", 1), stacks={})
     return works.Work(segment, 2, source, choice)
 
 
@@ -123,6 +123,15 @@ def test_less_memory_is_tried_with_all_of_it_free(loads, error, times):
     assert loads.alive_at_load == [[]] * (times + 1)
     after = result_of(works.correct_task(loads.shelf, other, {10: [BOX], 8: [POINT]}, 8))
     assert after.keys() == before.keys()
+
+
+def test_another_device_or_precision_is_tried_as_it_was_chosen(loads):
+    """What ran out of memory is remembered for that choice: the user may know better."""
+    assert hungry(loads, new_work("A"), FULL, 2) == ["cuda", "cuda", "cpu"]
+    again = shelves.ModelChoice("large", "cuda", "bfloat16")
+    assert loads.shelf.model(CHOICE).device == "cpu"
+    assert loads.shelf.model(again).device == "cuda"
+    assert loads.shelf.next_step(again) == "smaller" and loads.shelf.next_step(CHOICE) is None
 
 
 def test_a_try_with_less_memory_starts_from_the_result_before(loads, monkeypatch):

@@ -184,6 +184,20 @@ def test_memory_of_the_gpu_is_too_small(panel, prompted, monkeypatch, room):
     assert not told or ("trying again" in told[0] and "with the CPU" in told[1])
 
 
+def test_a_second_run_encodes_only_what_has_changed(panel, prompted, quick_model):
+    def encoded():
+        before = len(quick_model.encoded)
+        find(panel, "SlideSAMSegmentAll").click()
+        wait(lambda: panel.batch.ticker.job is None)
+        assert exact(prompted, "A") and exact(prompted, "B")
+        return len(quick_model.encoded) - before
+
+    assert encoded() > 0
+    assert encoded() == 0
+    slicer.util.arrayFromVolumeModified(prompted.volume)
+    assert encoded() > 0
+
+
 def test_cancelled_the_finished_segments_stay(panel, prompted, quick_model):
     quick_model.delay = 0.02
     find(panel, "SlideSAMSegmentAll").click()
