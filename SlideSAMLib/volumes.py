@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,12 +32,16 @@ TISSUE_TAG = (
 
 @dataclass(frozen=True)
 class Geometry:
-    """The lattice of an image in ITK's order: (I, J, K), mm, LPS, direction row by row."""
+    """The lattice of an image in ITK's order: (I, J, K), mm, LPS, direction row by row.
+
+    placement : as a NIfTI file has it, which may hold two transforms; the rest is what ITK takes.
+    """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    placement: nifti.Placement | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, image: sitk.Image) -> Geometry:
@@ -69,7 +73,8 @@ class ImageVolume:
 
     array : (K, J, I), the pixel type of the file.
     spacing : (sk, sj, si) in mm.
-    note : a sentence about what the file does not say and was taken for granted, without a stop.
+    note : a sentence about what the file does not say, or says twice, and what was taken for
+        granted, without a stop.
     """
 
     array: np.ndarray
@@ -118,17 +123,28 @@ def read_image(
         else:
             image, hidden = _read_file(path)
             note = tiff.put_spacing(image, path)
+    geometry, placed = _placed(image, path)
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
-        note = ""
+        geometry, note = Geometry.of(image), ""
     array = _finite(_voxels(image), path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
             f"{path} looks like a label map, not like an image: give the CT or MR image, or "
             "--allow-labels if it really is one."
         )
-    geometry = Geometry.of(image)
-    return ImageVolume(array, geometry.spacing[::-1], geometry, path, note)
+    return ImageVolume(array, geometry.spacing[::-1], geometry, path, note or placed)
+
+
+def _placed(image: sitk.Image, path: Path) -> tuple[Geometry, str]:
+    """The lattice of an image, and a sentence where its NIfTI file has another one, too."""
+    placement = None if path.is_dir() else nifti.read_placement(path)
+    geometry = replace(Geometry.of(image), placement=placement)
+    if placement is None or not placement.differs(geometry.size):
+        return geometry, ""
+    return geometry, (
+        f"the qform and the sform of {path} place it differently: the one that Slicer takes is used"
+    )
 
 
 class _Memory:
@@ -182,7 +198,7 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     Parameters
     ----------
     mask : bool (K, J, I), the shape of the image
-    geometry : the lattice of the image
+    geometry : the lattice of the image; a NIfTI file gets both transforms of a NIfTI image
     path : what to write; the suffix says how
     name : name of the segment in a .seg.nrrd; the file's name where it is empty
 
@@ -203,8 +219,12 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     try:
         with _quiet_itk():
             sitk.WriteImage(image, str(path), useCompression=suffix != ".nii")
+        if geometry.placement is not None and ".nii" in suffix:
+            nifti.place(Path(path), geometry.placement)
     except RuntimeError as error:
         raise InputError(f"{path} cannot be written: {_reason(error)}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def stem(path: str | Path) -> str:
