@@ -119,14 +119,14 @@ def read_image(
     hidden, note = None, ""
     with _quiet_itk():
         if path.is_dir():
-            image = dicom.read_series(path, series)
+            image, note = dicom.read_series(path, series, spaced=spacing is not None)
         else:
             image, hidden = _read_file(path)
-            note = tiff.put_spacing(image, path)
+            note = "" if spacing is not None else tiff.put_spacing(image, path)
     geometry, placed = _placed(image, path)
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
-        geometry, note = Geometry.of(image), ""
+        geometry = Geometry.of(image)
     array = _finite(_voxels(image), path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
