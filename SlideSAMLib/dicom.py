@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .formats import check_name
 
 POSITION = "0020|0032"
 ORIENTATION = "0020|0037"
@@ -230,6 +231,7 @@ def _text(header: sitk.ImageFileReader, tag: str) -> str:
 
 def _header(name: str) -> sitk.ImageFileReader:
     """The reader of a file that has read its header."""
+    check_name(name)
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     try:

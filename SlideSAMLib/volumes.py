@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from . import dicom, labelmaps, nifti, tiff
 from .errors import InputError
-from .formats import OUTPUT_SUFFIXES
+from .formats import OUTPUT_SUFFIXES, check_name
 
 MAX_SHEAR = 1e-3  # cosine of the angle between two axes, more than rounding makes
 SEGMENT_COLOUR = (0.93, 0.62, 0.36)
@@ -104,12 +104,13 @@ def read_image(
     Raises
     ------
     InputError
-        The file is missing or no image, it is not a 3D scalar image, it looks like a label map,
-        it holds several channels or times, it has non-finite voxels or their value cannot be used,
-        the DICOM folder is empty, ambiguous, damaged or not a straight stack of slices, or the
-        spacing is none.
+        The file is missing or no image, its name is not UTF-8, it is not a 3D scalar image, it
+        looks like a label map, it holds several channels or times, it has non-finite voxels or
+        their value cannot be used, the DICOM folder is empty, ambiguous, damaged or not a straight
+        stack of slices, or the spacing is none.
     """
     path = Path(path)
+    check_name(path)
     if fill_non_finite is not None and not np.isfinite(fill_non_finite):
         raise InputError(f"--fill-non-finite must be a finite number, not {fill_non_finite:g}.")
     if spacing is not None:
@@ -171,7 +172,11 @@ def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
 
 
 def output_suffix(path: str | Path) -> str:
-    """The suffix of a label map file, one of OUTPUT_SUFFIXES; InputError for any other."""
+    """The suffix of a label map file, one of OUTPUT_SUFFIXES; InputError for any other.
+
+    InputError, too, where ITK cannot take the name: before there is anything to write.
+    """
+    check_name(path)
     name = Path(path).name.lower()
     for suffix in OUTPUT_SUFFIXES:
         if name.endswith(suffix) and len(name) > len(suffix):
