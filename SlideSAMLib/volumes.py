@@ -305,6 +305,7 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse what is not a 3D scalar image before its voxels are read."""
     size = reader.GetSize()
     if reader.GetNumberOfComponents() != 1:
+        tiff.check_strips(path)
         raise InputError(
             f"{path} is a colour or vector image with {reader.GetNumberOfComponents()} components "
             "per voxel: a scalar volume is needed."
