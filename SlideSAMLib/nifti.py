@@ -1,11 +1,16 @@
-"""What ITK's NIfTI reader does not say: voxels that are not finite, and files that were cut off.
+"""What ITK does not say of NIfTI files: voxels that are not finite, files that were cut off, and
+that a file may hold two transforms.
 
-It silently turns the former into zeros and fills up the latter, so the file has to be asked itself.
+It silently turns the first into zeros, fills up the second and keeps one transform of the third,
+so the file has to be asked itself.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +26,11 @@ PAIR = ((".hdr", ".hdr.gz"), (".img", ".img.gz"))  # header and voxels in two fi
 FLOATS = {16: "f4", 64: "f8"}  # NIfTI data type codes of real floating point voxels
 GZIP = 16 + zlib.MAX_WBITS
 BLOCK = 1 << 18  # bytes that are read at once
+HEADER = 348  # bytes of a NIfTI-1 header
+# Where it has pixdim 0 to 3, the units, the codes of qform and sform, and the numbers of both.
+SIZES, UNITS, CODES, MATRICES = slice(76, 92), 123, slice(252, 256), slice(256, 328)
+SPACE = 0b111  # the bits of the units that are those of lengths
+NEAR = 0.5  # of a voxel: what two transforms may differ by without a word
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,88 @@ class _Layout:
     bits: int
     kind: np.dtype | None
     offset: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a NIfTI-1 header places its voxels: what it has at the slices above, little endian."""
+
+    sizes: bytes
+    units: int
+    codes: bytes
+    matrices: bytes
+
+    def into(self, header: bytes) -> bytes:
+        """A little endian NIfTI-1 header that places its voxels like this."""
+        other = bytearray(header)
+        other[SIZES], other[CODES], other[MATRICES] = self.sizes, self.codes, self.matrices
+        other[UNITS] = other[UNITS] & ~SPACE | self.units
+        return bytes(other)
+
+    def differs(self, size: tuple[int, int, int]) -> bool:
+        """Whether qform and sform both count and place voxels of a size (I, J, K) differently."""
+        if (np.frombuffer(self.codes, "<i2") <= 0).any():
+            return False
+        factor, *sizes = np.frombuffer(self.sizes, "<f4").astype(float)
+        quaternion, rows = np.split(np.frombuffer(self.matrices, "<f4").astype(float), [6])
+        sform = rows.reshape(3, 4)
+        axes = _rotation(quaternion[:3]) * np.abs(sizes)
+        axes[:, 2] *= -1 if factor < 0 else 1
+        corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array(size)[:, None] - 1)
+        with np.errstate(all="ignore"):  # numbers that are not finite differ
+            shift = (sform[:, 3] - quaternion[3:])[:, None] + (sform[:, :3] - axes) @ corners
+            return not np.linalg.norm(shift, axis=0).max() <= NEAR * np.abs(sizes).min()
+
+
+def _rotation(quaternion: np.ndarray) -> np.ndarray:
+    """The matrix of a quaternion's last three numbers b, c, d."""
+    b, c, d = quaternion
+    a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+
+
+def read_placement(path: Path) -> Placement | None:
+    """The placement of a NIfTI-1 file, of either byte order, one file or two; None for others."""
+    files = _files(path)
+    header = next(_blocks(files[0]), b"") if files else b""
+    order, size = _version(header)
+    if size != HEADER or header[344:348] not in (b"n+1\0", b"ni1\0"):
+        return None
+
+    def numbers(part: slice, kind: str) -> bytes:
+        return np.frombuffer(header[part], order + kind).astype("<" + kind).tobytes()
+
+    return Placement(
+        numbers(SIZES, "f4"),
+        header[UNITS] & SPACE,
+        numbers(CODES, "i2"),
+        numbers(MATRICES, "f4"),
+    )
+
+
+def place(path: Path, placement: Placement) -> None:
+    """Give a little endian .nii or .nii.gz file, as ITK writes it, the placement of another."""
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else path.open("r+b") as file:
+        header = file.read(HEADER)
+        placed = placement.into(header)
+        if placed == header:
+            return
+        if not packed:
+            file.seek(0)
+            file.write(placed)
+            return
+        whole = io.BytesIO()  # a packed mask is small
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=whole, mtime=0) as target:
+            target.write(placed)
+            shutil.copyfileobj(file, target, BLOCK)
+    path.write_bytes(whole.getbuffer())
 
 
 def non_finite_voxels(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
@@ -111,17 +203,29 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _layout(header: bytes, single: bool) -> _Layout | None:
-    """What NIfTI-1, NIfTI-2 and Analyze headers say of the voxels; None for anything else."""
-    for order in "<>" if len(header) >= 348 else "":
+    """What NIfTI-1, NIfTI-2 and Analyze headers say of the voxels; None for anything else.
+
+    Raises EOFError where the place of the voxels is no number.
+    """
+    order, size = _version(header)
+    if size == HEADER:
+        code, bits = struct.unpack_from(order + "hh", header, 70)
+        offset = struct.unpack_from(order + "f", header, 108)[0]
+        if not math.isfinite(offset):
+            raise EOFError
+    elif size:
+        code, bits = struct.unpack_from(order + "hh", header, 12)
+        offset = struct.unpack_from(order + "q", header, 168)[0]
+    else:
+        return None
+    kind = np.dtype(order + FLOATS[code]) if code in FLOATS else None
+    return _Layout(bits, kind, max(int(offset), size if single else 0))
+
+
+def _version(header: bytes) -> tuple[str, int]:
+    """Byte order and length of a NIfTI-1 (Analyze) or NIfTI-2 header; length 0 for others."""
+    for order in "<>" if len(header) >= HEADER else "":
         size = struct.unpack_from(order + "i", header)[0]
-        if size == 348:
-            code, bits = struct.unpack_from(order + "hh", header, 70)
-            offset = int(struct.unpack_from(order + "f", header, 108)[0])
-        elif size == 540 and len(header) >= size:
-            code, bits = struct.unpack_from(order + "hh", header, 12)
-            offset = struct.unpack_from(order + "q", header, 168)[0]
-        else:
-            continue
-        kind = np.dtype(order + FLOATS[code]) if code in FLOATS else None
-        return _Layout(bits, kind, max(offset, size if single else 0))
-    return None
+        if size == HEADER or (size == 540 and len(header) >= size):
+            return order, size
+    return "<", 0

@@ -17,6 +17,7 @@ from .errors import InputError
 from .tiff_tags import read_tags
 
 WIDTH, DESCRIPTION, COLUMN_RESOLUTION, ROW_RESOLUTION, UNIT = TAGS = (256, 270, 282, 283, 296)
+SAMPLES, TILE = 277, 322
 METRIC = (2, 3)  # inch and cm, values of UNIT: ITK knows the size of the pixels
 LSM = ".lsm"  # TIFF files whose spacing ITK reads
 MILLIMETRES = {
@@ -49,6 +50,16 @@ class Pages:
     channels: int = 1
     frames: int = 1
     spacing: Sizes = (None, None, None)
+
+
+def check_strips(path: Path) -> None:
+    """Raise InputError where a TIFF file stores grey values in tiles: ITK makes colours of them."""
+    tags = read_tags(path, (SAMPLES, TILE))
+    if TILE in tags and tags.get(SAMPLES, 1) == 1:
+        raise InputError(
+            f"{path} stores its pages in tiles, which cannot be read: save it in strips or as "
+            "NRRD, with Fiji for instance."
+        )
 
 
 def check_pages(path: Path, count: int) -> None:

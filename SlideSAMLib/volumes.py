@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from . import dicom, labelmaps, nifti, tiff
 from .errors import InputError
-from .formats import OUTPUT_SUFFIXES
+from .formats import OUTPUT_SUFFIXES, check_name
 
 MAX_SHEAR = 1e-3  # cosine of the angle between two axes, more than rounding makes
 SEGMENT_COLOUR = (0.93, 0.62, 0.36)
@@ -32,12 +32,16 @@ TISSUE_TAG = (
 
 @dataclass(frozen=True)
 class Geometry:
-    """The lattice of an image in ITK's order: (I, J, K), mm, LPS, direction row by row."""
+    """The lattice of an image in ITK's order: (I, J, K), mm, LPS, direction row by row.
+
+    placement : as a NIfTI file has it, which may hold two transforms; the rest is what ITK takes.
+    """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    placement: nifti.Placement | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, image: sitk.Image) -> Geometry:
@@ -69,7 +73,8 @@ class ImageVolume:
 
     array : (K, J, I), the pixel type of the file.
     spacing : (sk, sj, si) in mm.
-    note : a sentence about what the file does not say and was taken for granted, without a stop.
+    note : a sentence about what the file does not say, or says twice, and what was taken for
+        granted, without a stop.
     """
 
     array: np.ndarray
@@ -99,12 +104,13 @@ def read_image(
     Raises
     ------
     InputError
-        The file is missing or no image, it is not a 3D scalar image, it looks like a label map,
-        it holds several channels or times, it has non-finite voxels or their value cannot be used,
-        the DICOM folder is empty, ambiguous, damaged or not a straight stack of slices, or the
-        spacing is none.
+        The file is missing or no image, its name is not UTF-8, it is not a 3D scalar image, it
+        looks like a label map, it holds several channels or times, it has non-finite voxels or
+        their value cannot be used, the DICOM folder is empty, ambiguous, damaged or not a straight
+        stack of slices, or the spacing is none.
     """
     path = Path(path)
+    check_name(path)
     if fill_non_finite is not None and not np.isfinite(fill_non_finite):
         raise InputError(f"--fill-non-finite must be a finite number, not {fill_non_finite:g}.")
     if spacing is not None:
@@ -114,21 +120,32 @@ def read_image(
     hidden, note = None, ""
     with _quiet_itk():
         if path.is_dir():
-            image = dicom.read_series(path, series)
+            image, note = dicom.read_series(path, series, spaced=spacing is not None)
         else:
             image, hidden = _read_file(path)
-            note = tiff.put_spacing(image, path)
+            note = "" if spacing is not None else tiff.put_spacing(image, path)
+    geometry, placed = _placed(image, path)
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
-        note = ""
+        geometry = Geometry.of(image)
     array = _finite(_voxels(image), path, fill_non_finite, hidden)
     if not allow_labels and labelmaps.looks_like_labels(array):
         raise InputError(
             f"{path} looks like a label map, not like an image: give the CT or MR image, or "
             "--allow-labels if it really is one."
         )
-    geometry = Geometry.of(image)
-    return ImageVolume(array, geometry.spacing[::-1], geometry, path, note)
+    return ImageVolume(array, geometry.spacing[::-1], geometry, path, note or placed)
+
+
+def _placed(image: sitk.Image, path: Path) -> tuple[Geometry, str]:
+    """The lattice of an image, and a sentence where its NIfTI file has another one, too."""
+    placement = None if path.is_dir() else nifti.read_placement(path)
+    geometry = replace(Geometry.of(image), placement=placement)
+    if placement is None or not placement.differs(geometry.size):
+        return geometry, ""
+    return geometry, (
+        f"the qform and the sform of {path} place it differently: the one that Slicer takes is used"
+    )
 
 
 class _Memory:
@@ -155,7 +172,11 @@ def _checked_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
 
 
 def output_suffix(path: str | Path) -> str:
-    """The suffix of a label map file, one of OUTPUT_SUFFIXES; InputError for any other."""
+    """The suffix of a label map file, one of OUTPUT_SUFFIXES; InputError for any other.
+
+    InputError, too, where ITK cannot take the name: before there is anything to write.
+    """
+    check_name(path)
     name = Path(path).name.lower()
     for suffix in OUTPUT_SUFFIXES:
         if name.endswith(suffix) and len(name) > len(suffix):
@@ -182,7 +203,7 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     Parameters
     ----------
     mask : bool (K, J, I), the shape of the image
-    geometry : the lattice of the image
+    geometry : the lattice of the image; a NIfTI file gets both transforms of a NIfTI image
     path : what to write; the suffix says how
     name : name of the segment in a .seg.nrrd; the file's name where it is empty
 
@@ -203,8 +224,12 @@ def write_mask(mask: np.ndarray, geometry: Geometry, path: str | Path, name: str
     try:
         with _quiet_itk():
             sitk.WriteImage(image, str(path), useCompression=suffix != ".nii")
+        if geometry.placement is not None and ".nii" in suffix:
+            nifti.place(Path(path), geometry.placement)
     except RuntimeError as error:
         raise InputError(f"{path} cannot be written: {_reason(error)}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def stem(path: str | Path) -> str:
@@ -280,6 +305,7 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse what is not a 3D scalar image before its voxels are read."""
     size = reader.GetSize()
     if reader.GetNumberOfComponents() != 1:
+        tiff.check_strips(path)
         raise InputError(
             f"{path} is a colour or vector image with {reader.GetNumberOfComponents()} components "
             "per voxel: a scalar volume is needed."

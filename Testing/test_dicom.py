@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from SlideSAMLib import volumes
 from SlideSAMLib.errors import InputError
 
 ACROSS = "1\\0\\0\\0\\1\\0"
+POSITION, ORIENTATION = "0020|0032", "0020|0037"
+NUMBER, GAP, THICKNESS = "0020|0013", "0018|0088", "0018|0050"
+SIGNED, INTERCEPT, SLOPE = "0028|0103", "0028|1052", "0028|1053"
 Positions = Sequence[float | tuple[float, float, float]]
 
 
@@ -44,6 +48,34 @@ def write_series(
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid}-{number}.dcm"))
         writer.Execute(image)
+
+
+def set_element(path: Path, tag: str, value: str | int | None) -> None:
+    """Give a tag of a file of `write_series` (implicit VR) a value, or (None) take it out."""
+    data = path.read_bytes()
+    place = start = 144 + int.from_bytes(data[140:144], "little")  # behind the file's own header
+    elements = {}
+    while place < len(data):
+        group, element, length = struct.unpack_from("<HHI", data, place)
+        elements[group, element] = data[place + 8 : place + 8 + length]
+        place += 8 + length
+    key = tuple(int(part, 16) for part in tag.split("|"))
+    elements.pop(key, None)
+    if value is not None:
+        text = value.to_bytes(2, "little") if isinstance(value, int) else value.encode()
+        elements[key] = text + b" " * (len(text) % 2)
+    parts = [struct.pack("<HHI", *key, len(text)) + text for key, text in sorted(elements.items())]
+    path.write_bytes(data[:start] + b"".join(parts))
+
+
+def written_slices(count: int) -> np.ndarray:
+    """What `write_series` writes, (K, J, I)."""
+    slices = [np.random.default_rng(n).integers(0, 200, (8, 9), np.int16) for n in range(count)]
+    return np.stack(slices)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.dcm"))
 
 
 def test_a_dicom_folder_with_one_series(tmp_path: Path) -> None:
@@ -123,3 +155,162 @@ def test_what_is_no_image_may_lie_beside_a_series(tmp_path: Path) -> None:
     report = image.replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.8\0")
     (tmp_path / "report.dcm").write_bytes(report[:600])
     assert volumes.read_image(tmp_path, series="1.2.3.10").array.shape == (3, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "intercepts"),
+    [
+        ([1, 3, 300, 700], [0, 0, 0, 0]),  # beyond the 16 bits of the first file
+        ([1, 0.004, 0.005, 0.0061], [0, 0, 0, 0]),
+        ([0.5, 1, 2, 3.25], [0, 0, 0, 0]),
+        ([1, 1, 1, 1], [0, -1024, -1024, 40000]),
+        ([1, 0.5, 2, 1], [0, -10.5, 3, -4096]),
+    ],
+)
+def test_slices_that_are_scaled_differently(
+    tmp_path: Path, slopes: list[float], intercepts: list[float]
+) -> None:
+    """As in PET: the pixel type of the first file does not hold the values of the others."""
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0, 6.0])
+    for path, slope, intercept in zip(files_of(tmp_path), slopes, intercepts, strict=True):
+        set_element(path, SLOPE, f"{slope:g}")
+        set_element(path, INTERCEPT, f"{intercept:g}")
+    volume = volumes.read_image(tmp_path)
+    scales = np.array([slopes, intercepts], float)[:, :, None, None]
+    assert volume.array.dtype == np.float32
+    assert np.allclose(volume.array, written_slices(4) * scales[0] + scales[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("slope", "kind"), [("1", np.int16), ("3", np.int16), ("0.5", np.float64)])
+def test_slices_that_are_scaled_alike_keep_their_pixel_type(
+    tmp_path: Path, slope: str, kind: type
+) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0])
+    for path in files_of(tmp_path):
+        set_element(path, SLOPE, slope)
+    array = volumes.read_image(tmp_path).array
+    assert np.issubdtype(array.dtype, np.floating) is np.issubdtype(kind, np.floating)
+    assert np.allclose(array, written_slices(3) * float(slope))
+
+
+def test_slices_with_and_without_a_sign(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0])
+    first, second, _ = files_of(tmp_path)
+    set_element(first, SIGNED, 0)
+    data = second.read_bytes()
+    second.write_bytes(data[:-2] + (-900).to_bytes(2, "little", signed=True))
+    array = volumes.read_image(tmp_path).array
+    assert array[1, -1, -1] == -900
+    assert np.array_equal(array[[0, 2]], written_slices(3)[[0, 2]])
+
+
+@pytest.mark.parametrize(("tag", "what"), [(POSITION, "position"), (ORIENTATION, "orientation")])
+@pytest.mark.parametrize("value", [None, "", "1\\2"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_slice_without_a_place_among_others(
+    tmp_path: Path, tag: str, what: str, value: str | None, number: int
+) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0, 6.0])
+    path = files_of(tmp_path)[number]
+    set_element(path, tag, value)
+    message = rf"{path.name} does not say the {what} of its slice, other files of .* do"
+    with pytest.raises(InputError, match=message):
+        volumes.read_image(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "gap", "why"),
+    [
+        (
+            {GAP: "3.5", THICKNESS: "2"},
+            3.5,
+            "3.5 mm apart as their headers say; --spacing K J I sets",
+        ),
+        ({THICKNESS: "1.25"}, 1.25, "1.25 mm apart as they are thick; --spacing"),
+        ({THICKNESS: None}, 0.7, "0.7 mm apart as their pixels are; --spacing"),
+        ({GAP: "", THICKNESS: "-2"}, 0.7, "0.7 mm apart as their pixels are; --spacing"),
+    ],
+)
+def test_slices_without_positions(
+    tmp_path: Path, tags: dict[str, str | None], gap: float, why: str
+) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0, 6.0])
+    for number, path in enumerate(files_of(tmp_path)):
+        set_element(path, POSITION, None)
+        set_element(path, NUMBER, str(9 - number))
+        for tag, value in ({GAP: None} | tags).items():  # ITK sometimes writes one
+            set_element(path, tag, value)
+    volume = volumes.read_image(tmp_path)
+    assert np.array_equal(volume.array, written_slices(4)[::-1])
+    assert volume.spacing == volume.geometry.spacing[::-1] == pytest.approx((gap, 0.8, 0.7))
+    order = f"the slices of {tmp_path} do not say where they lie: they are taken in the order of"
+    assert order in volume.note and why in volume.note
+    volume = volumes.read_image(tmp_path, spacing=(3, 2, 1))
+    assert volume.spacing == (3, 2, 1)
+    assert order in volume.note and "--spacing" not in volume.note
+
+
+def test_slices_without_orientations_are_taken_as_axial(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [4.0, 2.0, 0.0])
+    for path in files_of(tmp_path):
+        set_element(path, ORIENTATION, None)
+    volume = volumes.read_image(tmp_path)
+    assert volume.geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert volume.geometry.origin == pytest.approx((1, 2, 0)) and volume.spacing[0] == 2
+    assert np.array_equal(volume.array, written_slices(3)[::-1])
+    told = f"the slices of {tmp_path} do not say how they are turned: they are taken as axial"
+    assert volume.note == told
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([0.0, 2.0, 6.0], "evenly spaced"),
+        ([(1, 2.0 * n, 5) for n in range(3)], "do not say how they are turned, and they lie"),
+    ],
+)
+def test_slices_without_orientations_are_checked(
+    tmp_path: Path, positions: Positions, message: str
+) -> None:
+    write_series(tmp_path, "1.2.3.10", positions)
+    for path in files_of(tmp_path):
+        set_element(path, ORIENTATION, None)
+    with pytest.raises(InputError, match=message):
+        volumes.read_image(tmp_path)
+
+
+def test_slices_that_say_nothing_of_their_place(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [0.0, 2.0, 4.0])
+    for path in files_of(tmp_path):
+        set_element(path, ORIENTATION, None)
+        set_element(path, POSITION, None)
+    volume = volumes.read_image(tmp_path)
+    assert "where they lie" in volume.note and "how they are turned" in volume.note
+    assert volume.spacing == pytest.approx((2, 0.8, 0.7))
+
+
+def test_turned_slices_without_positions_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [0, 2, 4], turns=["1\\0\\0\\0\\0\\-1", ACROSS, ACROSS])
+    for path in files_of(tmp_path):
+        set_element(path, POSITION, None)
+    with pytest.raises(InputError, match="several orientations"):
+        volumes.read_image(tmp_path)
+
+
+def test_a_folder_with_one_file_of_many_frames(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(written_slices(5).astype(np.uint16))
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetOrigin((3, -4, 5))
+    path = tmp_path / "all.dcm"
+    sitk.WriteImage(image, str(path))
+    alone, folder = volumes.read_image(path), volumes.read_image(tmp_path)
+    assert np.array_equal(folder.array, written_slices(5))
+    assert folder.geometry == alone.geometry and folder.spacing == pytest.approx((2.5, 0.8, 0.7))
+    assert folder.note == ""
+
+
+def test_a_folder_with_one_slice(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.10", [4.0])
+    volume = volumes.read_image(tmp_path)
+    assert np.array_equal(volume.array, written_slices(1))
+    assert volume.geometry == volumes.read_image(files_of(tmp_path)[0]).geometry

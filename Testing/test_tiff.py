@@ -26,32 +26,43 @@ def write_tiff(
     unit: int = CM,
     order: str = "<",
     big: bool = False,
+    tiles: bool = False,
+    samples: int = 1,
 ) -> Path:
-    """Write a uint16 array (page, row, column) with the tags that microscopes write."""
+    """Write a uint16 array (page, row, column) with the tags that microscopes write.
+
+    tiles : one for each page instead of one strip; samples : values of each voxel, all alike.
+    """
     offset, count, width = ("Q", "Q", 8) if big else ("I", "H", 4)
     out = bytearray(b"II" if order == "<" else b"MM")
     out += struct.pack(order + "HHHQ", 43, 8, 0, 0) if big else struct.pack(order + "HI", 42, 0)
     link = len(out) - width
     for plane in array:
-        voxels = plane.astype(order + "u2").tobytes()
+        rows, columns = plane.shape
+        tile = [-n % 16 for n in plane.shape] if tiles else [0, 0]  # what is missing to 16
+        stored = np.pad(plane, [(0, n) for n in tile])
+        voxels = stored.repeat(samples, axis=1).astype(order + "u2").tobytes()
+        sizes = stored.shape[::-1]
+        places = [(273, 4, len(out)), (278, 3, rows), (279, 4, len(voxels))]
+        if tiles:
+            places = [(322, 3, sizes[0]), (323, 3, sizes[1]), (324, 4, len(out))]
+            places += [(325, 4, len(voxels))]
         tags = [
-            (256, 3, plane.shape[1]),
-            (257, 3, plane.shape[0]),
+            (256, 3, columns),
+            (257, 3, rows),
             (258, 3, 16),
             (259, 3, 1),
-            (262, 3, 1),
+            (262, 3, 2 if samples == 3 else 1),
             (270, 2, text),
-            (273, 4, len(out)),
-            (277, 3, 1),
-            (278, 3, plane.shape[0]),
-            (279, 4, len(voxels)),
+            (277, 3, samples),
+            *places,
             (282, 5, resolution),
             (283, 5, resolution),
             (296, 3, unit),
         ]
         out += voxels
         entries = b""
-        written = [tag for tag in tags if tag[2] is not None]
+        written = sorted(tag for tag in tags if tag[2] is not None)
         for tag, kind, value in written:
             length, field = packed(order, kind, value)
             if len(field) > width:
@@ -156,6 +167,22 @@ def test_slices_of_unknown_spacing_are_as_far_apart_as_pixels(tmp_path: Path, te
     volume = volumes.read_image(write_tiff(tmp_path / "a.tif", noise(), text))
     assert volume.spacing == pytest.approx((PIXEL * 1e-3,) * 3, rel=1e-3)
     assert "does not say how far apart its slices lie: 0.000325 mm is taken" in volume.note
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiles_are_refused_as_such(tmp_path: Path, order: str, big: bool) -> None:
+    """ITK makes four colours of grey tiles."""
+    path = write_tiff(tmp_path / "a.tif", noise(), order=order, big=big, tiles=True)
+    with pytest.raises(InputError, match=r"a\.tif stores its pages in tiles.*save it in strips"):
+        volumes.read_image(path)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_colours_are_refused_as_such(tmp_path: Path, tiles: bool) -> None:
+    path = write_tiff(tmp_path / "a.tif", noise(), tiles=tiles, samples=3)
+    with pytest.raises(InputError, match="is a colour or vector image"):
+        volumes.read_image(path)
 
 
 @pytest.mark.parametrize("big", [False, True])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +268,45 @@ def test_big_endian_nifti2_with_nan(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti2Image(array.T, np.eye(4), header), tmp_path / "nan.nii")
     bad = nifti.non_finite_voxels(tmp_path / "nan.nii", array.shape)
     assert np.argwhere(bad).tolist() == [[2, 3, 4]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("what", ["image", "folder", "slice", "mask", "mask in a folder"])
+def test_names_that_are_not_utf8_are_refused_before_itk_takes_them(
+    tmp_path: Path, what: str
+) -> None:
+    """ITK would end the whole process, so a process of its own does it."""
+    name = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / name if "folder" in what else tmp_path
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(noisy()), str(tmp_path / "image.nrrd"))
+    if what == "image":
+        (tmp_path / "image.nrrd").rename(tmp_path / f"{name}.nrrd")
+        call = f"volumes.read_image({str(tmp_path / name)!a} + '.nrrd')"
+    elif what in ("folder", "slice"):
+        for number in range(3):
+            image = sitk.GetImageFromArray(noisy((1, 20, 30)).astype(np.uint16))
+            sitk.WriteImage(image, str(tmp_path / "slice.dcm"))
+            part = f"{number}.dcm" if what == "folder" else f"{name}.dcm"
+            (tmp_path / "slice.dcm").rename(folder / part)
+        call = f"volumes.read_image({str(folder)!a})"
+    else:
+        path = folder / ("mask.nrrd" if "folder" in what else f"{name}.nii.gz")
+        call = f"volumes.write_mask(image.array > 9, image.geometry, {str(path)!a})"
+    code = f"""
+from SlideSAMLib import volumes
+from SlideSAMLib.errors import InputError
+image = volumes.read_image({str(tmp_path / "image.nrrd")!r}) if {what.startswith("mask")} else None
+try:
+    {call}
+except InputError as error:
+    print(error)
+"""
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert r"caf\xe9" in done.stdout and "is not UTF-8: rename it" in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def labels() -> np.ndarray:
