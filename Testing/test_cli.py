@@ -163,6 +163,20 @@ def test_prompts_from_a_file_and_the_report(
     assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.97
 
 
+def test_prompts_from_an_editor_that_writes_a_byte_order_mark(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"slice": 10, "points": [[22, 20]]}]', encoding="utf-8-sig")
+    words = ["--prompts", prompts, "--model", threshold_model]
+    outcome = run_command(capsys, "segment", ball[0], tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    assert read_mask(tmp_path / "out.nrrd").any()
+
+
 def test_a_mask_without_a_voxel_is_said(
     ball: tuple[Path, np.ndarray],
     tmp_path: Path,
