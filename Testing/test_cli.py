@@ -265,6 +265,29 @@ def test_python_m_ends_with_one_line_and_code_2() -> None:
     assert done.stderr == "error: There is no file no-such-file.nii.gz.\n"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("cp1252", "結果.nrrd"), ("ascii", "naïf.nrrd"), ("utf-8", "o\udcff.nrrd")],
+)
+def test_what_an_output_cannot_hold_is_escaped(
+    tmp_path: Path, repository_root: Path, encoding: str, name: str
+) -> None:
+    """Output that goes into a file has the code page of the system on Windows."""
+    image = write_image(tmp_path / "image.nrrd", noisy_ball()[0])
+    output = tmp_path / name
+    words = [sys.executable, "-m", "SlideSAMLib", "segment"]
+    options = {"capture_output": True, "cwd": repository_root}
+    options["env"] = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([*words, str(image), str(output), *BOX], **options)
+    assert done.returncode == 0, done.stderr.decode()
+    escaped = name.encode(encoding, "backslashreplace")
+    assert escaped + b": " in done.stdout and done.stderr == b""
+    assert output.exists()
+    done = subprocess.run([*words, str(tmp_path / ("no " + name)), "out.nrrd", *BOX], **options)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert escaped in done.stderr and done.stderr.startswith(b"error: ")
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_signals_in_a_process(tmp_path: Path, repository_root: Path, name: str, code: int) -> None:
     """While the mask is being written: nothing of it is left."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,18 @@ def _run(words: list[str], chosen: str | None) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
+    _escape_what_cannot_be_printed()
     sys.exit(main())
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let no file name end the command: output to a file has a legacy code page on Windows.
+
+    Only here, where the process is ours: the streams of those who call `main` are theirs.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there may be none, or something like it
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _one_line(error: Exception) -> str:
