@@ -48,8 +48,8 @@ def fetch(
         The address is not https (http is accepted for this computer only), or the target cannot
         be written.
     ModelError
-        The server does not answer, refuses, breaks off, or sends a file with another SHA-256;
-        or another program is downloading the file.
+        The server does not answer, refuses, breaks off, or sends a web page or a file with another
+        SHA-256; or another program is downloading the file.
     """
     _check_address(url)
     part = partial_path(target)
@@ -78,6 +78,12 @@ def _receive(url: str, part: Path, progress: Progress | None, cancelled: Cancell
     if response is None:  # nothing is left to send
         return
     with response:
+        if response.headers.get_content_type() == "text/html":  # never what a model is sent as
+            raise ModelError(
+                f"The server sent a web page instead of the file '{url}', as networks that ask for "
+                "a login do: log in with a web browser and try again, a download that was begun "
+                "goes on where it stopped."
+            )
         resumed = response.status == 206 and _first_byte(response) == start
         done = start if resumed else 0
         length = response.headers.get("Content-Length", "")

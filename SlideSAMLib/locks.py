@@ -1,25 +1,28 @@
-"""A file that only one program at a time writes, by means of a lock file beside it."""
+"""A file that only one program at a time writes, by means of a lock file beside it.
+
+The system's own lock on that file is what counts: it ends with its program, however that ends. The
+file alone means nothing, so it may stay behind.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import ModelError
 
-_PATIENCE = 10.0  # seconds in which a program has written its number into its lock
-_held: set[Path] = set()  # by this program
-_guard = threading.Lock()
+_TRIES = 100  # each other one fails only where somebody gave the lock back in that very moment
+_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # by another program or thread
+_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
 def alone_with(target: Path) -> Iterator[None]:
-    """Keep others from downloading `target`; the lock of a program that is gone counts for nothing.
+    """Keep others from downloading `target`, be they threads of this program or other programs.
 
     Raises
     ------
@@ -29,60 +32,88 @@ def alone_with(target: Path) -> Iterator[None]:
         The folder cannot be written.
     """
     lock = target.with_name(target.name + ".lock")
-    with _guard:
-        handle = _taken(lock)
-    if handle is None:
-        raise ModelError(
-            f"'{target.name}' is being downloaded by another program: wait until it is done."
-        )
+    handle = _taken(lock, target.name)
     try:
         yield
     finally:
-        with _guard:
-            os.close(handle)  # first: Windows deletes nothing that is open
-            _held.discard(lock)
-            with contextlib.suppress(OSError):  # then it is taken over by the next one
-                lock.unlink()
+        _give_back(handle, lock)
 
 
-def _taken(lock: Path) -> int | None:
-    """The open lock file, or None where somebody else has it."""
-    for _ in range(2):
+def _taken(lock: Path, name: str) -> int:
+    """The open lock file, locked; ModelError where somebody else has it."""
+    for _ in range(_TRIES):
         try:
-            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            if not _is_left_over(lock):
-                return None
+            handle, made = _opened(lock)
+        except FileNotFoundError:  # given back between our two looks at it
             continue
-        os.write(handle, str(os.getpid()).encode())
-        _held.add(lock)
-        return handle
-    return None
+        try:
+            _lock(handle)
+            if _is_at(handle, lock):
+                return handle
+        except OSError as error:
+            if error.errno in _NO_LOCKS and made:  # then to have made the file is the lock
+                return handle
+            os.close(handle)
+            if error.errno in _NO_LOCKS:
+                raise _perhaps_left(lock, name) from error
+            if error.errno in _HELD:
+                break
+            raise
+        os.close(handle)
+    raise ModelError(
+        f"'{name}' is being downloaded by another program, which holds '{lock}': wait until it is "
+        "done."
+    )
 
 
-def _is_left_over(lock: Path) -> bool:
-    """Whether the program that made the lock is gone; the lock is deleted then."""
+def _opened(lock: Path) -> tuple[int, bool]:
+    """The lock file, open for writing, and whether it was made by this call."""
     try:
-        text, age = lock.read_text(), time.time() - lock.stat().st_mtime
-        if _is_alive(int(text), lock) if text.isdigit() else age < _PATIENCE:
-            return False
-        lock.unlink()
-    except FileNotFoundError:  # given back meanwhile
-        return True
-    except OSError:  # on Windows: it is open, so its program is there
-        return False
-    return True
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(lock, os.O_RDWR), False
 
 
-def _is_alive(pid: int, lock: Path) -> bool:
-    if pid == os.getpid():  # numbers are used again
-        return lock in _held
+def _lock(handle: int) -> None:
+    """Lock an open file until it is closed or its program ends; OSError where that cannot be."""
     if sys.platform == "win32":
-        return False  # os.kill would end it; deleting the lock tells
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no such program, no such number
-        return False
-    except PermissionError:  # somebody else's
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_at(handle: int, lock: Path) -> bool:
+    """Whether the open file still is the one at `lock`, which others will find."""
+    if sys.platform == "win32":  # nothing that is open is deleted
         return True
-    return True
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def _give_back(handle: int, lock: Path) -> None:
+    """Delete the lock file and end the lock, so that nobody deletes what the next one has locked.
+
+    Where the file cannot be deleted, it stays.
+    """
+    if sys.platform == "win32":  # deletes no file that is open, be it here or with the next one
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            lock.unlink()
+    else:  # whoever has opened it and gets the lock sees that it has gone
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(handle)
+
+
+def _perhaps_left(lock: Path, name: str) -> ModelError:
+    return ModelError(
+        f"'{name}' is being downloaded by another program, or was when a program ended, which the "
+        f"file system of this folder cannot tell: wait until it is done, or delete '{lock}' where "
+        "no program downloads it."
+    )

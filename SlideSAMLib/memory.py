@@ -1,4 +1,4 @@
-"""Memory: how much there is, what share of it embeddings may take, and whether a GPU has run out.
+"""Memory: how much there is, what share of it embeddings may take, and whether it has run out.
 
 Torch is not imported here.
 """
@@ -18,6 +18,14 @@ VARIABLE = "SLIDESAM_CACHE_MIB"
 # What PyTorch, CUDA and its libraries, and Apple's GPUs say where their memory does not suffice
 _SHORTAGE = re.compile("out[ _]of[ _]memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
+# What PyTorch's own allocator says of the computer's memory, and oneDNN's and C++'s whole messages.
+# oneDNN finds out what it cannot do earlier, in other words; this is where it takes memory.
+_HOST_SHORTAGE = re.compile(
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory"
+    r"(?:: (you tried to allocate \d+ bytes))?"
+    r"|^could not create a primitive$|^std::bad_alloc$"
+)
+
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether the memory of a GPU was too small, by the error or by what caused it."""
@@ -28,6 +36,17 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def host_shortage(error: BaseException) -> str | None:
+    """What was asked for where the memory of the computer was too small, "" where nothing says it.
+
+    None for any other error.
+    """
+    if isinstance(error, MemoryError):  # NumPy's, too
+        return str(error)
+    found = _HOST_SHORTAGE.search(str(error)) if isinstance(error, RuntimeError) else None
+    return found and (found[1] or "")
 
 
 def cache_bytes(device: str = "cpu") -> int:

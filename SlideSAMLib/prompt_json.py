@@ -30,6 +30,8 @@ def prompts_from_json(text: str | list) -> list[SlicePrompt]:
 
     Raises InputError where the text is no such list or a prompt cannot be used.
     """
+    if isinstance(text, str):
+        text = text.removeprefix("\ufeff")  # some editors begin files with a byte order mark
     try:
         objects = json.loads(text) if isinstance(text, str | bytes) else text
     except (ValueError, RecursionError) as error:

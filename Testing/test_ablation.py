@@ -84,6 +84,13 @@ def test_the_built_in_model_knows_the_changes_of_the_project_s_ablations():
         assert replace(BuiltinSettings(), **change) != BuiltinSettings()
 
 
+def test_variants_with_a_byte_order_mark(tmp_path):
+    path = write_variants(tmp_path)
+    names = [variant.name for variant in read_variants(path)]
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [variant.name for variant in read_variants(path)] == names
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [

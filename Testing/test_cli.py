@@ -163,6 +163,20 @@ def test_prompts_from_a_file_and_the_report(
     assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.97
 
 
+def test_prompts_from_an_editor_that_writes_a_byte_order_mark(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('[{"slice": 10, "points": [[22, 20]]}]', encoding="utf-8-sig")
+    words = ["--prompts", prompts, "--model", threshold_model]
+    outcome = run_command(capsys, "segment", ball[0], tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    assert read_mask(tmp_path / "out.nrrd").any()
+
+
 def test_a_mask_without_a_voxel_is_said(
     ball: tuple[Path, np.ndarray],
     tmp_path: Path,
@@ -249,6 +263,29 @@ def test_python_m_ends_with_one_line_and_code_2() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "error: There is no file no-such-file.nii.gz.\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("cp1252", "結果.nrrd"), ("ascii", "naïf.nrrd"), ("utf-8", "o\udcff.nrrd")],
+)
+def test_what_an_output_cannot_hold_is_escaped(
+    tmp_path: Path, repository_root: Path, encoding: str, name: str
+) -> None:
+    """Output that goes into a file has the code page of the system on Windows."""
+    image = write_image(tmp_path / "image.nrrd", noisy_ball()[0])
+    output = tmp_path / name
+    words = [sys.executable, "-m", "SlideSAMLib", "segment"]
+    options = {"capture_output": True, "cwd": repository_root}
+    options["env"] = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([*words, str(image), str(output), *BOX], **options)
+    assert done.returncode == 0, done.stderr.decode()
+    escaped = name.encode(encoding, "backslashreplace")
+    assert escaped + b": " in done.stdout and done.stderr == b""
+    assert output.exists()
+    done = subprocess.run([*words, str(tmp_path / ("no " + name)), "out.nrrd", *BOX], **options)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert escaped in done.stderr and done.stderr.startswith(b"error: ")
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])

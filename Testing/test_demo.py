@@ -111,6 +111,18 @@ def test_the_users_own_image(
     assert "Dice" not in outcome.out
 
 
+@pytest.mark.parametrize("point", [(43.5, 39.5), (-0.5, -0.5)])
+def test_a_point_on_the_outer_half_of_a_voxel_at_the_rim(
+    capsys: Capture, tmp_path: Path, no_surface: None, point: tuple[float, float]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the demo packages")
+    image = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
+    words = ["--image", image, "--slice", 10, "--point", 22, 20, "--negative-point", *point]
+    outcome = run_command(capsys, "demo", "--output", tmp_path / "out", *words)
+    assert outcome.code == 0, outcome.err
+    assert {p.name for p in (tmp_path / "out").iterdir()} > {*PICTURES, "segment.nii.gz"}
+
+
 def test_bad_demo_arguments(capsys: Capture, tmp_path: Path, threshold_model: str) -> None:
     image = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
     plain = tmp_path / "plain.txt"

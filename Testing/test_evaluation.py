@@ -65,6 +65,12 @@ def test_reads_a_manifest(tmp_path):
     assert [c.id for c in read_manifest(tmp_path / "manifest.json", ["leaky"])] == ["leaky"]
 
 
+def test_a_manifest_with_a_byte_order_mark(tmp_path):
+    path = write_manifest(tmp_path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [case.id for case in read_manifest(path)] == ["block", "leaky"]
+
+
 def test_a_manifest_entry_without_an_image_is_left_out(tmp_path):
     path = write_manifest(tmp_path)
     content = json.loads(path.read_text())

@@ -96,6 +96,8 @@ def test_regions_and_the_first_version_of_the_format_have_names(folder):
     assert read_nnunet(folder)[0].names == {1: "whole", 2: "core"}
     path.write_text(json.dumps({"labels": {"0": "background", "1": "liver"}}))
     assert read_nnunet(folder)[0].names == {1: "liver"}
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # with a byte order mark
+    assert read_nnunet(folder)[0].names == {1: "liver"}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class _Server(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.knows_ranges = True
         self.stop_after: int | None = None
+        self.page: str | None = None  # the content type of a page that is sent instead of anything
 
     @property
     def url(self) -> str:
@@ -41,6 +42,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers["Range"]
         server.ranges.append(asked)
+        if server.page is not None:
+            self._head(200, {"Content-Type": server.page, "Content-Length": "18"})
+            self.wfile.write(b"<html>login</html>")
+            return
         if self.path == "/elsewhere":
             return self._head(302, {"Location": "http://example.org/file"})
         if self.path == "/moved":
@@ -179,6 +184,27 @@ def test_a_server_without_ranges_starts_again(server, entry, folder):
     folder.mkdir()
     downloads.partial_path(entry.path).write_bytes(b"x" * 1000)
     assert models.download(entry.name).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8"])
+def test_a_web_page_does_not_replace_a_partial_file(server, entry, folder, kind):
+    """Networks that ask for a login answer everything with a page, as if all were well."""
+    folder.mkdir()
+    part = downloads.partial_path(entry.path)
+    part.write_bytes(CONTENT[:1000])
+    server.page = kind
+    with pytest.raises(ModelError, match="sent a web page instead of the file") as raised:
+        models.download(entry.name)
+    assert "log in" in str(raised.value) and "goes on where it stopped" in str(raised.value)
+    assert part.read_bytes() == CONTENT[:1000]
+    part.unlink()
+    with pytest.raises(ModelError, match="sent a web page"):
+        models.download(entry.name)
+    assert not part.exists() and not entry.installed
+    part.write_bytes(CONTENT[:1000])
+    server.page = None
+    assert models.download(entry.name).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1000-"
 
 
 def test_a_complete_partial_file_is_finished(server, entry, folder):

@@ -207,6 +207,7 @@ def test_json_of_the_documented_form_is_read():
     (prompt,) = prompts_from_json(text)
     assert (prompt.index, prompt.box, prompt.points) == (57, (1, 2, 30, 40), ((5, 6),))
     assert prompts_from_json(json.loads(text))[0].box == prompt.box
+    assert prompts_from_json("\ufeff" + text)[0].box == prompt.box  # a byte order mark, decoded
 
 
 @pytest.mark.parametrize(

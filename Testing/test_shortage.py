@@ -1,13 +1,14 @@
-"""Too little memory on a GPU, in all the words that CUDA has for it, and what is said then."""
+"""Too little memory, on a GPU or in the computer, in all its words, and what is said then."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from SlideSAMLib import models, sam_model
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.memory import out_of_memory
+from SlideSAMLib.memory import host_shortage, out_of_memory
 from SlideSAMLib.sam_model import load_sam
 from Testing.cli_tools import BOX, assert_refused, noisy_ball, run_command, write_image
 from Testing.fakes import ThresholdModel
@@ -59,6 +60,73 @@ def test_a_model_that_does_not_fit_is_one_sentence(tmp_path, monkeypatch, shorta
     monkeypatch.setattr(sam_model, where, lambda *_: (_ for _ in ()).throw(other))
     with pytest.raises(RuntimeError, match="the driver has gone"):
         load_sam(tmp_path / "mini.pth", "cpu", "float32")
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch, capsys):
+    """Segment with a model that does something else when it is asked, where there is a result."""
+
+    def segment(instead):
+        class Failing(ThresholdModel):
+            def predict(self, embedding, prompt):
+                instead()
+
+        monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
+        models.register_model("failing", lambda device, precision: Failing())
+        image = write_image(tmp_path / "image.nii.gz", noisy_ball()[0])
+        output = tmp_path / "out.nii.gz"
+        output.write_text("old")
+        try:
+            return run_command(capsys, "segment", image, output, *BOX, "--model", "failing")
+        finally:
+            assert output.read_text() == "old"
+            assert {path.name for path in tmp_path.iterdir()} == {image.name, output.name}
+
+    return segment
+
+
+def raising(error):
+    def fails():
+        raise error
+
+    return fails
+
+
+HOST_SHORTAGES = {  # what asks for too much, and what is told of it
+    "NumPy": (lambda: np.empty((2**20, 2**20, 8)), "shape (1048576, 1048576, 8)"),
+    "PyTorch": (lambda: torch.empty(2**50, dtype=torch.uint8), "allocate 1125899906842624 bytes"),
+    "PyTorch on Windows": (
+        raising(
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+        ),
+        "you tried to allocate 9 bytes",
+    ),
+    "oneDNN": (raising(RuntimeError("could not create a primitive")), ""),
+    "C++": (raising(RuntimeError("std::bad_alloc")), ""),
+    "Python": (raising(MemoryError()), ""),
+}
+
+
+@pytest.mark.parametrize("kind", HOST_SHORTAGES)
+def test_a_computer_with_too_little_memory_is_one_sentence(failing, kind) -> None:
+    instead, told = HOST_SHORTAGES[kind]
+    outcome = failing(instead)
+    assert_refused(outcome, "The memory of this computer is too small", "smaller image", told)
+    assert "()" not in outcome.err and "GPU" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "could not create a primitive descriptor for a convolution forward propagation primitive",
+        "could not execute a primitive",
+        "[enforce fail at alloc_cpu.cpp:127] alignment is wrong",
+    ],
+)
+def test_other_errors_are_no_shortage(failing, text) -> None:
+    assert host_shortage(ValueError("std::bad_alloc")) is None  # no error of a library
+    with pytest.raises(RuntimeError, match=text.split("]")[-1]):
+        failing(raising(RuntimeError(text)))
 
 
 def test_the_command_line_says_so_in_one_sentence(tmp_path, monkeypatch, capsys, shortage) -> None:

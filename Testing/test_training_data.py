@@ -336,6 +336,14 @@ def test_real_volumes_come_from_a_manifest(data):
         sources.read_manifest(data / "none.json")
 
 
+def test_a_manifest_of_any_language_with_a_byte_order_mark(data):
+    (case,) = sources.read_manifest(data / "manifest.json")
+    cases = [{"id": "心臓", "image": str(case["image"]), "label": str(case["label"])}]
+    text = json.dumps({"cases": cases}, ensure_ascii=False)
+    (data / "manifest.json").write_text(text, encoding="utf-8-sig")
+    assert sources.read_manifest(data / "manifest.json")[0]["id"] == "心臓"
+
+
 @pytest.mark.parametrize(("case_id", "family"), [("card_a", "heart"), ("liver_01", "others")])
 def test_volumes_of_no_known_family_are_a_family_of_their_own(data, case_id, family):
     manifest = data / "manifest.json"

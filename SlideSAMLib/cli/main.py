@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,17 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ..errors import SlideSAMError
-from ..memory import out_of_memory
+from ..memory import host_shortage, out_of_memory
 from .stopping import Terminated, signals_as_interrupts
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 TOO_LARGE = (
     "The memory of the GPU is too small: choose the device cpu, a smaller model or, in training, a "
     "smaller batch."
+)
+HOST_TOO_SMALL = (
+    "The memory of this computer is too small{}: close other programs, or take a smaller image "
+    "(crop it), a smaller model or, in training, a smaller batch."
 )
 
 COMMANDS = {
@@ -91,10 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SlideSAMError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    except RuntimeError as error:
-        if not out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        sentence = _shortage(error)
+        if sentence is None:
             raise
-        print(f"error: {TOO_LARGE}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return BAD_INPUT
 
 
@@ -112,7 +118,28 @@ def _run(words: list[str], chosen: str | None) -> int:
 
 def entry() -> NoReturn:
     """The console script."""
+    _escape_what_cannot_be_printed()
     sys.exit(main())
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let no file name end the command: output to a file has a legacy code page on Windows.
+
+    Only here, where the process is ours: the streams of those who call `main` are theirs.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there may be none, or something like it
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _shortage(error: Exception) -> str | None:
+    """What to say where memory was too small; None for any other error."""
+    if out_of_memory(error):
+        return TOO_LARGE
+    asked = host_shortage(error)
+    if asked is None:
+        return None
+    return HOST_TOO_SMALL.format(f" ({asked})" if asked else "")
 
 
 def _one_line(error: Exception) -> str:

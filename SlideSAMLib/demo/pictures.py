@@ -248,8 +248,9 @@ def _marked(scene: Scene, prompt: SlicePrompt) -> np.ndarray:
     box = prompt.clamped_box(*marked.shape)
     if box is not None:
         corners += [box[:2], box[2:]]
-    for x, y in corners:
-        marked[round(y), round(x)] = True
+    rows, columns = marked.shape
+    for x, y in corners:  # a point on the outer half of a voxel at the rim rounds to beyond it
+        marked[min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)] = True
     return marked
 
 

@@ -263,7 +263,7 @@ def read_manifest(
 
 def _entries(path: Path) -> list[dict]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"The manifest {path} cannot be read: {reason}.") from None

@@ -104,7 +104,7 @@ _KINDS = {bool: "truth value", int: "whole number", float: "number", str: "word"
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"The variants {path} cannot be read: {reason}.") from None

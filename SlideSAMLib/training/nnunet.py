@@ -34,7 +34,7 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
     Raises InputError where something of this is missing.
     """
     try:
-        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
         names, regions, ignored = _label_names(content["labels"])
         ending = str(content.get("file_ending", DEFAULT_ENDING))
         listed = content.get("dataset")

@@ -138,7 +138,7 @@ def invented(seed: int) -> Labelled:
 def read_manifest(path: Path) -> list[dict]:
     """The cases of a data manifest, with absolute `image` and `label` paths."""
     try:
-        cases = json.loads(path.read_text())["cases"]
+        cases = json.loads(path.read_text(encoding="utf-8-sig"))["cases"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"The manifest {path} cannot be read: {error}.") from None
     for case in cases:
