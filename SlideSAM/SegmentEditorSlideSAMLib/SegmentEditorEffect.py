@@ -134,7 +134,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.watch.detach()
         self.interaction.reset()
         self.pump.stop()
-        self.views.clear()
+        self.views.leave()
         self._hovered = None
 
     def cleanup(self) -> None:
@@ -163,6 +163,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     ) -> bool:
         if not views.is_slice_view(viewWidget) or not self.isActive:
             return False
+        self.views.notice(viewWidget, eventId)
         xy = callerInteractor.GetEventPosition()
         command = vtk.vtkCommand
         if eventId == command.LeftButtonPressEvent:
@@ -199,7 +200,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._doubleClicked = False
         if interactor.GetShiftKey():
             return False  # Shift moves the crosshair
-        self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
             ratio = views.pixel_ratio(viewWidget)
@@ -239,7 +239,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
         """Whether it did anything; others get the key if not, as Markups the Delete key."""
-        self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
             self.cancelDrag()
@@ -288,7 +287,9 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onExisting(self) -> None:
         self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
-        node = self.views.current()
+        inUse, fullest = self.views.in_use(), self.interaction.book.fullest
+        known = inUse or fullest(self.views.earlier()) or fullest(self.views.nodes())
+        node = known or self.views.current()
         if node is None:
             self.interaction.say(_("There is no slice view to take the slice from."), "error")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,6 +150,19 @@ class PromptBook:
         corner = part.first.astype(float)
         corner[axis] = index
         return Mark(axis, (tuple(part.local(corner).tolist()),), 1, on_slice.copy())
+
+    def fullest(self, slice_nodes: Iterable[Any]) -> Any:
+        """Of views, the one whose slice has most of the segment; None where none has anything."""
+        counts = [(self._count(node), node) for node in slice_nodes]
+        count, node = max(counts, key=lambda each: each[0], default=(0, None))
+        return node if count else None
+
+    def _count(self, slice_node: Any) -> int:
+        """How many voxels of the segment can be taken from a view."""
+        try:
+            return int(self.existing(slice_node).mask.sum())
+        except (ValueError, RuntimeError):  # `existing` says why to those who ask for this view
+            return 0
 
 
 def _corners(part: Lattice, axis: int, index: int) -> np.ndarray:
