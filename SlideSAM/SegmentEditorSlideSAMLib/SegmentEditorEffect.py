@@ -82,6 +82,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.onChange()
 
     def setMRMLDefaults(self) -> None:
+        self.interaction.waiting.prune()  # a new node, as after the scene was closed
         parameters.set_defaults(self.scriptedEffect)
 
     def updateGUIFromMRML(self) -> None:
@@ -119,11 +120,12 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.find()
         self.shortcuts.enable()
         self.interaction.selection_changed()
+        toldOfResults = self.interaction.come_back()
         self.interaction.jobs.shelf.resize_cache(preferences.cache_bytes())
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
-        elif library.torch_version() is not None:
+        elif library.torch_version() is not None and not toldOfResults:
             self.interaction.warm_up()
         self.redraw()
 
@@ -131,22 +133,26 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.isActive = False
         self.cancelDrag()
         self.shortcuts.disable()
+        self.watch.catch_up()
         self.watch.detach()
-        self.interaction.reset()
+        self.interaction.leave()
         self.pump.stop()
         self.views.leave()
         self._hovered = None
 
     def cleanup(self) -> None:
         self.deactivate()
+        self.interaction.reset()
         self.pump.close()
         if self.panel is not None:
             self.panel.close()
 
     def sourceVolumeNodeChanged(self) -> None:
-        if self.isActive:  # others hold nothing
+        if self.isActive:
             self.cancelDrag()
             self.interaction.source_changed()
+        else:  # the scene may have been closed
+            self.interaction.waiting.prune()
 
     def layoutChanged(self) -> None:
         if self.isActive:
