@@ -82,6 +82,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.onChange()
 
     def setMRMLDefaults(self) -> None:
+        self.interaction.waiting.prune()  # a new node, as after the scene was closed
         parameters.set_defaults(self.scriptedEffect)
 
     def updateGUIFromMRML(self) -> None:
@@ -119,11 +120,12 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.find()
         self.shortcuts.enable()
         self.interaction.selection_changed()
+        toldOfResults = self.interaction.come_back()
         self.interaction.jobs.shelf.resize_cache(preferences.cache_bytes())
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
-        elif library.torch_version() is not None:
+        elif library.torch_version() is not None and not toldOfResults:
             self.interaction.warm_up()
         self.redraw()
 
@@ -131,22 +133,26 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.isActive = False
         self.cancelDrag()
         self.shortcuts.disable()
+        self.watch.catch_up()
         self.watch.detach()
-        self.interaction.reset()
+        self.interaction.leave()
         self.pump.stop()
-        self.views.clear()
+        self.views.leave()
         self._hovered = None
 
     def cleanup(self) -> None:
         self.deactivate()
+        self.interaction.reset()
         self.pump.close()
         if self.panel is not None:
             self.panel.close()
 
     def sourceVolumeNodeChanged(self) -> None:
-        if self.isActive:  # others hold nothing
+        if self.isActive:
             self.cancelDrag()
             self.interaction.source_changed()
+        else:  # the scene may have been closed
+            self.interaction.waiting.prune()
 
     def layoutChanged(self) -> None:
         if self.isActive:
@@ -163,6 +169,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     ) -> bool:
         if not views.is_slice_view(viewWidget) or not self.isActive:
             return False
+        self.views.notice(viewWidget, eventId)
         xy = callerInteractor.GetEventPosition()
         command = vtk.vtkCommand
         if eventId == command.LeftButtonPressEvent:
@@ -199,7 +206,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._doubleClicked = False
         if interactor.GetShiftKey():
             return False  # Shift moves the crosshair
-        self.views.use(viewWidget)
         node = views.slice_node(viewWidget)
         if interactor.GetControlKey() and interactor.GetAltKey():
             ratio = views.pixel_ratio(viewWidget)
@@ -239,7 +245,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onKey(self, key: str, viewWidget: Any) -> bool:
         """Whether it did anything; others get the key if not, as Markups the Delete key."""
-        self.views.use(viewWidget)
         if key == "Escape":
             wasDragging = self.gesture.view is not None
             self.cancelDrag()
@@ -288,7 +293,9 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onExisting(self) -> None:
         self.updateGUIFromMRML()  # nobody else tells of parameters while the effect is not active
-        node = self.views.current()
+        inUse, fullest = self.views.in_use(), self.interaction.book.fullest
+        known = inUse or fullest(self.views.earlier()) or fullest(self.views.nodes())
+        node = known or self.views.current()
         if node is None:
             self.interaction.say(_("There is no slice view to take the slice from."), "error")
         else:

@@ -9,41 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import applying
 from .jobs import Jobs, Progress
+from .options import Message, Options, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .segmenting import CHANGED
-from .shelf import ModelChoice
 from .source import SourceReader
 from .text import tr as _
+from .waiting import DROPPED, Waiting, unapplied
 from .work import Work, correct_task, load_task, preview_task, run_task
 from .worker import Worker
-
-
-@dataclass(frozen=True)
-class Options:
-    """The effect's parameters; `first` and `last` are slice indices of the segmentation."""
-
-    choice: ModelChoice = field(default_factory=ModelChoice)
-    direction: str = "both"
-    first: int | None = None
-    last: int | None = None
-    mode: str = "add"
-    auto_apply: bool = True
-    weak_below: float = 0.5
-
-
-@dataclass(frozen=True)
-class Message:
-    """A sentence for the user; kind is "info", "error" or "oblique"."""
-
-    text: str
-    kind: str = "info"
 
 
 class Interaction:
@@ -67,6 +46,7 @@ class Interaction:
         self.reader = SourceReader(effect)
         self.book = PromptBook(effect, self.reader, lambda text: self.say(text, "error"))
         self.jobs = Jobs(self, worker, shelf)
+        self.waiting = Waiting(self.book)
         self.on_change = on_change
         self._works: dict[str, Work] = {}
 
@@ -121,7 +101,10 @@ class Interaction:
             if not work.has_result:
                 self._preview(work)
             self.refresh()
-        self.say(_("Removed; {left} prompts left.").format(left=left) if left else start_text())
+        text = _("Removed; {left} prompts left.").format(left=left)
+        self.say(
+            text if left else _("Removed. Apply or discard the result before the next object.")
+        )
         return True
 
     def clear(self) -> None:
@@ -202,9 +185,12 @@ class Interaction:
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
         running = self.jobs.work is not None
+        lost = any(unapplied(work) for work in self._works.values())
         self.reset()
         if running:
             self.say(_("The source volume changed, so the work was stopped."))
+        elif lost:
+            self.say(DROPPED)
         self.on_change()
 
     def segment_removed(self) -> None:
@@ -219,9 +205,27 @@ class Interaction:
         self.refresh()
         self.on_change()
 
+    def leave(self) -> None:
+        """Stop everything, show nothing; results that were not applied wait for `come_back`."""
+        self.jobs.abandon(keep=True)
+        self.waiting.keep(self._works.values())
+        self._forget()
+
+    def come_back(self) -> bool:
+        """Take up what waits, as far as it still fits; whether there was something to tell."""
+        text = self.waiting.take_up(self._works)
+        self.refresh()
+        if text:
+            self.say(text)
+        return bool(text)
+
     def reset(self) -> None:
         """Stop everything, forget all results, show nothing. The prompts are in their tags."""
         self.jobs.abandon()
+        self.waiting.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._works.clear()
         self.reader.forget()
         self.preview.clear()
@@ -260,6 +264,8 @@ class Interaction:
     def _add(self, mark: Mark) -> None:
         part, earlier = self.reader.read().part, self.book.prompts
         if not len(earlier) and not self.sliding:
+            if self.work is not None and unapplied(self.work):
+                raise ValueError(_("Apply or discard the result first."))
             self._works.pop(self.book.segment_id, None)  # what was there is of another object
         prompts = earlier.with_mark(mark, part)
         work = self._current(prompts)
@@ -385,8 +391,3 @@ class Interaction:
     def _shows(self, work: Work) -> bool:
         """Whether there is something that the segment does not have yet."""
         return work.dirty or not work.has_result
-
-
-def start_text() -> str:
-    """What to do first."""
-    return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")

@@ -51,10 +51,7 @@ class Overlay:
     ) -> None:
         """Draw the prompts that lie on the slice that is shown; `hovered` gets a thicker rim."""
         self.clear_marks()
-        shown = slice_views.shown_slice(slice_node, lattice)
-        if shown is None:
-            return
-        numbers = visible(prompts, lattice, *shown)
+        numbers = visible(prompts, slice_node, lattice)
         marks = [prompts.marks[number] for number in numbers if number != hovered]
         self._draw(slice_node, lattice, marks, False)
         if hovered in numbers:  # last, so that it lies on top
@@ -136,12 +133,25 @@ class Overlay:
         self._actors.append(actor)
 
 
-def visible(prompts: PromptSet, lattice: Lattice, axis: int, index: int) -> list[int]:
-    """The numbers of the marks on a slice: points of any orientation, boxes of this one."""
+def visible(prompts: PromptSet, slice_node: Any, lattice: Lattice) -> list[int]:
+    """The numbers of the marks on the shown slice: points of any orientation, boxes of this one.
+
+    Only those that lie where the view shows that slice.
+    """
+    shown = slice_views.shown_slice(slice_node, lattice)
+    if shown is None or not prompts.marks:
+        return []
+    axis, index = shown
+    positions = np.array([each for mark in prompts.marks for each in mark.positions])
+    ras = np.column_stack([positions, np.ones(len(positions))]) @ lattice.local_to_ras.T
+    near = per_mark(
+        slice_views.is_near(slice_node, lattice, axis, index, ras[:, :3]), prompts.marks
+    )
     return [
         number
         for number, voxels in enumerate(prompts.voxels(lattice))
         if voxels[0][axis] == index
+        and near[number].all()
         and (prompts.marks[number].kind == "point" or prompts.marks[number].axis == axis)
     ]
 
@@ -150,10 +160,7 @@ def nearest(
     prompts: PromptSet, slice_node: Any, lattice: Lattice, xy: Sequence[float]
 ) -> tuple[int, float] | None:
     """(number, distance in pixels) of the mark on the shown slice that is nearest to a pixel."""
-    shown = slice_views.shown_slice(slice_node, lattice)
-    if shown is None:
-        return None
-    numbers = visible(prompts, lattice, *shown)
+    numbers = visible(prompts, slice_node, lattice)
     marks = [prompts.marks[number] for number in numbers]
     pixels = positions_xy(slice_node, lattice, marks)
     found = [

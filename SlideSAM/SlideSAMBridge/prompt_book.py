@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ from .text import tr as _
 
 
 class ObliqueView(ValueError):
-    """The slice view shows no slice of the lattice."""
+    """The slice view shows no slice of the lattice, or not where it is wanted."""
+
+
+def oblique() -> ObliqueView:
+    return ObliqueView(
+        _("This view cuts the volume's slices at an angle: rotate it to the volume.")
+    )
 
 
 class PromptBook:
@@ -96,9 +103,7 @@ class PromptBook:
         part = self.reader.read().part
         shown = slice_views.shown_slice(slice_node, part)
         if shown is None:
-            raise ObliqueView(
-                _("This view cuts the volume's slices at an angle: rotate it to the volume.")
-            )
+            raise oblique()
         axis, index = shown
         if not part.first[axis] <= index <= part.last[axis]:
             raise ValueError(_("This slice is outside the volume: scroll to the object."))
@@ -107,6 +112,8 @@ class PromptBook:
     def mark(self, slice_node: Any, ras: Sequence[Sequence[float]], label: int) -> Mark:
         """A point, or a box from two corners, at world positions on the slice that a view shows."""
         axis, index, part = self.place(slice_node)
+        if not slice_views.is_near(slice_node, part, axis, index, np.array(ras, float)).all():
+            raise oblique()  # another slice would be marked than the one under the mouse
         places = [part.position(each) for each in ras]
         for place in places:
             place[axis] = index  # the view may stand between two slices
@@ -124,8 +131,16 @@ class PromptBook:
         return Mark(axis, tuple(tuple(part.local(place).tolist()) for place in places), label)
 
     def existing(self, slice_node: Any) -> Mark:
-        """What the segment has on the slice that a view shows, as a mark."""
+        """What the segment has on the slice that a view shows, as a mark.
+
+        The view has to show all of the slice. What is inside the window, or has the outline in it,
+        says too little: an outline that leaves the slice looks whole in a tilted view.
+        """
         axis, index, part = self.place(slice_node)
+        if not slice_views.is_near(
+            slice_node, part, axis, index, _corners(part, axis, index)
+        ).all():
+            raise oblique()
         extent = list(part.extent)
         extent[2 * axis : 2 * axis + 2] = index, index  # of a large volume, this slice alone
         mask = applying.selected_mask(self.effect, part.cropped(extent))
@@ -135,3 +150,24 @@ class PromptBook:
         corner = part.first.astype(float)
         corner[axis] = index
         return Mark(axis, (tuple(part.local(corner).tolist()),), 1, on_slice.copy())
+
+    def fullest(self, slice_nodes: Iterable[Any]) -> Any:
+        """Of views, the one whose slice has most of the segment; None where none has anything."""
+        counts = [(self._count(node), node) for node in slice_nodes]
+        count, node = max(counts, key=lambda each: each[0], default=(0, None))
+        return node if count else None
+
+    def _count(self, slice_node: Any) -> int:
+        """How many voxels of the segment can be taken from a view."""
+        try:
+            return int(self.existing(slice_node).mask.sum())
+        except (ValueError, RuntimeError):  # `existing` says why to those who ask for this view
+            return 0
+
+
+def _corners(part: Lattice, axis: int, index: int) -> np.ndarray:
+    """World positions (4, 3) of the outermost voxels of a slice."""
+    ends = list(zip(part.first.tolist(), part.last.tolist(), strict=True))
+    ends[axis] = (index,)
+    ijk = np.array([[*voxel, 1.0] for voxel in itertools.product(*ends)])
+    return (ijk @ part.ijk_to_ras.T)[:, :3]

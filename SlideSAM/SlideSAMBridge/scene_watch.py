@@ -45,6 +45,11 @@ class SceneWatch:
         self._nodes.clear()
         self._state = ()
 
+    def catch_up(self) -> None:
+        """Tell now what the editor node will tell later, as where it ends the effect first."""
+        if len(self._editor):
+            self._on_editor(None, "")
+
     def _now(self) -> tuple:
         book = self._interaction.book
         return (book.segmentation_node, book.volume_node, book.segment_id)

@@ -17,6 +17,10 @@ import numpy as np
 from .lattice import Lattice, to_array
 from .orientation import PARALLEL
 
+# How far, in slices, the plane of a view may lie from the slice that the view counts as. A parallel
+# view between two slices is up to half a slice away, everywhere; a tilted one more and more.
+NEAR = 0.75
+
 
 def ras_of(slice_node: Any, xy: Sequence[float]) -> np.ndarray:
     """The world position in mm of a pixel, on the plane that is shown: float64 (3,)."""
@@ -39,6 +43,21 @@ def shown_slice(slice_node: Any, lattice: Lattice) -> tuple[int, int] | None:
     if fits[axis] < PARALLEL:
         return None
     return axis, int(lattice.voxel(middle)[axis])
+
+
+def is_near(
+    slice_node: Any, lattice: Lattice, axis: int, index: int, ras: np.ndarray
+) -> np.ndarray:
+    """Whether a view shows a slice at world positions (N, 3), see NEAR: bool (N,).
+
+    Positions off the plane count as where they are seen. `shown_slice` asks for the middle of the
+    view only: over a large field 2 degrees are several slices.
+    """
+    xy_to_ras = to_array(slice_node.GetXYToRAS())
+    pixels = np.linalg.solve(xy_to_ras, np.column_stack([ras, np.ones(len(ras))]).T)
+    pixels[2] = 0  # onto the plane
+    here = np.linalg.solve(lattice.ijk_to_ras, xy_to_ras @ pixels)
+    return np.abs(here[axis] - index) <= NEAR
 
 
 def same_plane(slice_node: Any, before: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from SlideSAMBridge import library, preferences
 from SlideSAMBridge.applying import MODES
-from SlideSAMBridge.interaction import Options
+from SlideSAMBridge.options import Options
 from SlideSAMBridge.shelf import ModelChoice
 
 DIRECTIONS = ("both", "forward", "backward")

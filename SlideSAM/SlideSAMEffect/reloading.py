@@ -25,8 +25,9 @@ effects: weakref.WeakSet = weakref.WeakSet()  # the Python halves that exist
 def reload() -> None:
     """Give every Slide-SAM effect the code of the files as they are now.
 
-    A job that runs is ended and what it has not applied is lost, as on leaving the effect; prompts
-    are kept, since they are in the segments. An effect that was active is active again afterwards.
+    A job that runs is ended, and what was not applied is lost, since it is made of the old code;
+    prompts are kept, as they are in the segments. An effect that was active is active again
+    afterwards.
     """
     found = []
     for python in list(effects):

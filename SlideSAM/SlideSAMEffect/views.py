@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+import vtk
 from SlideSAMBridge import slice_views
 from SlideSAMBridge.lattice import Lattice
 from SlideSAMBridge.overlay import Overlay
 from SlideSAMBridge.preview import Preview
 from SlideSAMBridge.prompt_set import PromptSet
+
+_C = vtk.vtkCommand
+# What a person does in the view that is meant. Moves alone say less: on its way to the panel the
+# mouse crosses other views.
+USES = {
+    *(_C.LeftButtonPressEvent, _C.MiddleButtonPressEvent, _C.RightButtonPressEvent),
+    *(_C.MouseWheelForwardEvent, _C.MouseWheelBackwardEvent, _C.KeyPressEvent),
+    *(_C.MouseWheelLeftEvent, _C.MouseWheelRightEvent),
+}
+MOVES = {_C.MouseMoveEvent, _C.EnterEvent}
 
 
 def is_slice_view(view: Any) -> bool:
@@ -29,13 +40,18 @@ def pixel_ratio(view: Any) -> float:
 
 
 class Views:
-    """Overlays by slice node; views that are not in the layout join when they send an event."""
+    """Overlays by slice node; views that are not in the layout join when they send an event.
+
+    An effect hears of its views only while it is active: which of them was used with another effect
+    cannot be known without observers that would have to stay all the time.
+    """
 
     def __init__(self, effect: Any) -> None:
         self._effect = effect
         self._views: dict[str, Any] = {}
         self._overlays: dict[str, Overlay] = {}
-        self.last: Any = None  # the view that was used last
+        self._used = self._crossed = ""  # ids of the slice nodes: last of USES, and of MOVES
+        self._earlier = ""  # the view in use when the effect was left
         self._drawn: tuple = (None, None)  # the prompts and where their voxels lie, in all views
         self._version = -1  # of the preview in all views
 
@@ -63,21 +79,44 @@ class Views:
         self._overlays[name].ratio = pixel_ratio(view)
         return self._overlays[name]
 
-    def use(self, view: Any) -> None:
-        """A view was used: it joins, if it is not in the layout."""
+    def notice(self, view: Any, event: int) -> None:
+        """A view has sent an event: it joins, if it is not in the layout, and may be in use now."""
+        if event not in USES and event not in MOVES:
+            return
         self.overlay(view)
-        self.last = view
+        if event in USES:
+            self._used = slice_node(view).GetID()
+        else:
+            self._crossed = slice_node(view).GetID()
+
+    def leave(self) -> None:
+        """As `clear`; the view in use is remembered as the one of before."""
+        self._earlier = self._used or self._crossed or self._earlier
+        self._used = self._crossed = ""
+        self.clear()
+
+    def in_use(self) -> Any:
+        """The slice node of the view that is used since the effect was chosen, or None."""
+        return self._first_of((self._used, self._crossed))
+
+    def earlier(self) -> list[Any]:
+        """The slice node of the view that was used when the effect was left, if it is there."""
+        found = self._first_of((self._earlier,))
+        return [] if found is None else [found]
+
+    def _first_of(self, names: tuple[str, ...]) -> Any:
+        return next((slice_node(self._views[name]) for name in names if name in self._views), None)
 
     def nodes(self) -> list[Any]:
-        """The slice nodes of all views, the one that was used last first."""
+        """The slice nodes of all views, the one in use first, then the one of before."""
         nodes = [slice_node(view) for view in self._views.values()]
-        if self.last is not None:
-            first = slice_node(self.last).GetID()
-            nodes.sort(key=lambda node: node.GetID() != first)
+        first = self.in_use() or next(iter(self.earlier()), None)
+        if first is not None:
+            nodes.sort(key=lambda node: node.GetID() != first.GetID())
         return nodes
 
     def current(self) -> Any:
-        """The slice node of the view that was used last, or of any other one, or None."""
+        """The slice node of the view in use, or of any other one, or None."""
         nodes = self.nodes()
         return nodes[0] if nodes else None
 
@@ -157,7 +196,7 @@ class Views:
                 self._render(self._views[name])
 
     def clear(self) -> None:
-        """Take everything out of all views, and forget them; their widgets may be gone."""
+        """Take everything out of all views, and let go of them; their widgets may be gone."""
         for name, overlay in self._overlays.items():
             drawn = bool(overlay.actors) or overlay.dashes is not None
             overlay.clear()
@@ -165,7 +204,6 @@ class Views:
                 self._render(self._views[name])
         self._overlays.clear()
         self._views.clear()
-        self.last = None
         self._drawn, self._version = (None, None), -1
 
     def _render(self, view: Any) -> None:
