@@ -100,16 +100,15 @@ def apply(effect: Any, work: Work, mode: str, correction: bool = False) -> None:
     before = selected_mask(effect, last.part)
     change = _change(work, mask, last, before, correction)
     editable = _editable(effect, work.source, last.part)
-    if (change.new | change.back).any():
-        if not ((change.new | change.back) & editable).any():
-            raise RuntimeError(ALL_MASKED)
+    wanted = change.new | change.back
+    if wanted.any() and not (wanted & editable).any():
+        raise RuntimeError(ALL_MASKED)
+    if wanted.any() or change.gone.any():
         effect.saveStateForUndo()
         taken = _write(effect, work.segment_id, change)
     else:
         taken = last.taken  # a correction that has changed nothing
-    changed = change.new & editable
-    if not change.whole:  # or all of it takes the place of what was there
-        changed &= before if mode == "remove" else ~before
+    changed = change.new & editable & (before if mode == "remove" else ~before)
     work.written = Written(
         mode,
         changed | (last.voxels & ~change.gone),
@@ -119,6 +118,18 @@ def apply(effect: Any, work: Work, mode: str, correction: bool = False) -> None:
         work.marks,
     ).trimmed()
     work.dirty = False
+
+
+def undone(effect: Any, work: Work) -> bool:
+    """Whether the selected segment has none of what the last apply of its work changed.
+
+    So it is after Undo, and after the user has emptied the segment.
+    """
+    written = work.written
+    if not work.has_result or work.dirty or written is None or not written.voxels.any():
+        return False
+    now = selected_mask(effect, written.part)
+    return not (written.voxels & (~now if written.mode == "remove" else now)).any()
 
 
 def _change(

@@ -261,6 +261,9 @@ class Interaction:
         part, earlier = self.reader.read().part, self.book.prompts
         if not len(earlier) and not self.sliding:
             self._works.pop(self.book.segment_id, None)  # what was there is of another object
+        work = self.work
+        if work is not None and not self.sliding and applying.undone(self.effect, work):
+            self.replace(work, work.forgotten())  # or a click would bring the whole result back
         prompts = earlier.with_mark(mark, part)
         work = self._current(prompts)
         if work.has_result and mark.kind != "point" and mark.axis != work.axis:

@@ -110,6 +110,12 @@ class Work:
             awaited=set(self.awaited),
         )
 
+    def forgotten(self) -> Work:
+        """A new piece of work as before the first slide: the result was undone."""
+        fresh = self.renewed({})
+        fresh.written = None
+        return fresh
+
     def go_on_from(self, state: Any) -> None:
         """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
         self.initial = {index: (m, state.confidence[index]) for index, m in state.masks.items()}

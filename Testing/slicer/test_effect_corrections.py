@@ -247,3 +247,78 @@ def test_what_is_remembered_is_as_small_as_the_result(stage_of):
         correct(stage, (18, 13, k), ctrl=1)
     assert np.array_equal(stage.mask(), stage.scene.truth)
     assert stage.interaction.work.written.part.extent == (5, 16, 4, 12, 3, 8)
+
+
+# After Undo
+
+
+def undone(stage, mode="add"):
+    """Applied, and taken back."""
+    segmented(stage, mode)
+    applied = stage.mask()
+    stage.editor.logic.Undo()
+    return applied
+
+
+@pytest.mark.parametrize("mode", ["add", "replace", "remove"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_click_after_undo_gives_a_preview(stage_of, mode, drawn):
+    """The segment may have had voxels of the object before; the result does not come back."""
+    stage = leaky(stage_of)
+    before = np.zeros(SHAPE, bool)
+    before[:, 2:9, 3:10] = drawn or mode == "remove"
+    if before.any():
+        stage.write("A", before)
+    undone(stage, mode)
+    assert np.array_equal(stage.mask(), before) and len(stage.interaction.book.prompts) == 1
+    correct(stage, (18, 13, 6))
+    assert np.array_equal(stage.mask(), before)
+    assert len(stage.interaction.book.prompts) == 2
+    work = stage.interaction.work
+    assert not work.has_result and work.written is None
+    assert stage.preview()[6, 12:15, 16:20].all() and not stage.preview()[9:].any()
+    assert "Slice 6" in stage.message and "Enter segments all slices" in stage.message
+    assert not stage.panel.apply.isEnabled()
+    stage.effect.setParameter("Mode", "add")
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), before | (stage.scene.image > 0))
+
+
+def test_a_click_after_the_segment_was_emptied_gives_a_preview(stage_of):
+    stage = stage_of()
+    segmented(stage)
+    paint(stage, "A", np.ones(SHAPE, bool), "Remove")
+    correct(stage, (9, 7, 8))
+    assert not stage.mask().any() and not stage.interaction.work.has_result
+    assert stage.preview()[8].any()
+
+
+def test_after_undo_and_redo_a_click_corrects(stage_of):
+    stage = stage_of()
+    applied = undone(stage)
+    stage.editor.logic.Redo()
+    correct(stage, (9, 7, 8))
+    assert "Applied" in stage.message and np.array_equal(stage.mask(), applied)
+
+
+def test_a_box_after_undo_may_choose_another_direction(stage_of):
+    stage = stage_of(view_names=("Red", "Yellow"))
+    stage.click(view="Red")
+    stage.panel.segment.click()
+    stage.wait()
+    stage.editor.logic.Undo()
+    stage.drag((9, 3, 2), (9, 12, 9), "Yellow")
+    stage.wait()
+    assert stage.interaction.work.axis == 0 and not stage.interaction.work.has_result
+    assert not stage.mask().any() and stage.preview().any()
+
+
+def test_a_result_that_waits_for_apply_is_not_dropped(stage_of):
+    stage = stage_of()
+    undone(stage)
+    stage.panel.autoApply.checked = False
+    stage.panel.segment.click()
+    stage.wait()
+    correct(stage, (9, 7, 8))
+    assert stage.interaction.work.has_result and stage.panel.apply.isEnabled()
