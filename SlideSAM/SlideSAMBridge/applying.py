@@ -2,12 +2,14 @@
 
 The Segment Editor's own modify call is used, so editable area, intensity range and overwrite mode
 act as for any other effect. Results are corrected after they were applied; so what the last apply
-changed is remembered, in this segment and in others, and where the corrected result no longer
-covers it, it is changed back.
+wrote and changed is remembered, in this segment and in others. A correction writes what is new,
+and where it no longer covers what was changed, that is changed back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,15 +32,18 @@ ALL_MASKED = _(
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What the last apply of a piece of work changed: bool (K, J, I) on `part`.
+    """What the last apply of a piece of work did: bool (K, J, I) on `part`.
 
-    taken : what other segments lost by it, by their ids.
+    voxels : what it changed. mask : the result that it applied, with what masking left out.
+    taken : what other segments lost by it, by their ids. marks : see `Work.marks`.
     """
 
     mode: str
     voxels: np.ndarray
+    mask: np.ndarray
     part: Lattice
     taken: dict[str, np.ndarray] = field(default_factory=dict)
+    marks: Counter = field(default_factory=Counter)
 
     def on(self, part: Lattice) -> Written:
         """The same on a lattice that has all of it."""
@@ -48,63 +53,146 @@ class Written:
             mask[part.slices(self.part)] = voxels
             return mask
 
+        return self._with(moved, part)
+
+    def trimmed(self) -> Written:
+        """The same on the smallest lattice that has all of it; the result of a leak is large."""
+        if not self.mask.any():
+            return self
+        part = editing.bounding_part(self.mask, self.part)
+        where = self.part.slices(part)
+        return self._with(lambda voxels: voxels[where].copy(), part)
+
+    def _with(self, moved: Callable[[np.ndarray], np.ndarray], part: Lattice) -> Written:
         taken = {segment_id: moved(voxels) for segment_id, voxels in self.taken.items()}
-        return Written(self.mode, moved(self.voxels), part, taken)
+        return Written(self.mode, moved(self.voxels), moved(self.mask), part, taken, self.marks)
 
 
-def apply(effect: Any, work: Work, mode: str) -> None:
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What an apply is to change: bool (K, J, I) on `last.part`.
+
+    last : what was written before, without anything where that was in another mode.
+    mask : the whole result. new : what is to be written of it. gone : what was written before and
+    is let go of. back : what is changed back of that. settled : where the result tells the object
+    from the rest. whole : whether the segment is replaced by the result in one go.
+    """
+
+    last: Written
+    mask: np.ndarray
+    new: np.ndarray
+    gone: np.ndarray
+    back: np.ndarray
+    settled: np.ndarray
+    whole: bool
+
+
+def apply(effect: Any, work: Work, mode: str, correction: bool = False) -> None:
     """Write the result of `work` into its segment, which must be the selected one.
 
     effect : the `scriptedEffect`. mode : "add", "replace" or "remove".
+    correction : write what is new in the result only. What was applied before may have been
+        changed by hand, undone or given to another segment since; on the slices that got new
+        marks all is written nevertheless, since those the user looks at.
     Raises RuntimeError with a sentence, and changes nothing, where there is nothing to write.
     """
-    import slicer
-
-    mask, last = _masks(work, mode)
-    earlier, part = last.voxels, last.part
-    before = selected_mask(effect, part)
-    judged = _judged(work, part)
-    gone = earlier & ~mask & (judged | (mode == "replace"))  # no longer covered
-    back = gone & (before if mode == "add" else ~before)  # change it back
-    if mode == "replace":
-        back[...] = False
-    editable = _editable(effect, work.source, part)
-    if not ((mask | back) & editable).any():
+    mask, last = _masks(work, mode, correction)
+    before = selected_mask(effect, last.part)
+    change = _change(work, mask, last, before, correction)
+    editable = _editable(effect, work.source, last.part)
+    wanted = change.new | change.back
+    if wanted.any() and not (wanted & editable).any():
         raise RuntimeError(ALL_MASKED)
-    effect.saveStateForUndo()
-    kind = slicer.qSlicerSegmentEditorAbstractEffect
-    forward, backward = {
-        "add": (kind.ModificationModeAdd, kind.ModificationModeRemove),
-        "replace": (kind.ModificationModeSet, None),
-        "remove": (kind.ModificationModeRemove, kind.ModificationModeAdd),
-    }[mode]
-    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
-    where = mask | gone
-    had = neighbours.owned(segmentation_node, work.segment_id, part, where)
-    if back.any():
-        _modify(effect, work.segment_id, back, part, backward)
-    if mask.any():
-        _modify(effect, work.segment_id, mask, part, forward)
-    have = neighbours.owned(segmentation_node, work.segment_id, part, where)
-    _give_back(effect, last.taken, gone & ~selected_mask(effect, part), part, have)
-    taken = neighbours.lost(had, have)
-    for segment_id, voxels in last.taken.items():
-        taken[segment_id] = taken.get(segment_id, False) | (voxels & ~gone)
-    changed = mask & editable & (before if mode == "remove" else ~before)
-    work.written = Written(mode, changed | (earlier & ~gone), part, taken)
+    if wanted.any() or change.gone.any():
+        effect.saveStateForUndo()
+        taken = _write(effect, work.segment_id, change)
+    else:
+        taken = last.taken  # a correction that has changed nothing
+    changed = change.new & editable & (before if mode == "remove" else ~before)
+    work.written = Written(
+        mode,
+        changed | (last.voxels & ~change.gone),
+        mask | (last.mask & ~change.settled),
+        last.part,
+        taken,
+        work.marks,
+    ).trimmed()
     work.dirty = False
 
 
-def _masks(work: Work, mode: str) -> tuple[np.ndarray, Written]:
+def undone(effect: Any, work: Work) -> bool:
+    """Whether the selected segment has none of what the last apply of its work changed.
+
+    So it is after Undo, and after the user has emptied the segment.
+    """
+    written = work.written
+    if not work.has_result or work.dirty or written is None or not written.voxels.any():
+        return False
+    now = selected_mask(effect, written.part)
+    return not (written.voxels & (~now if written.mode == "remove" else now)).any()
+
+
+def _change(
+    work: Work, mask: np.ndarray, last: Written, before: np.ndarray, correction: bool
+) -> Change:
+    """before : what the segment has now."""
+    mode, part = last.mode, last.part
+    correction = correction and _again(work, mode)
+    replaced = mode == "replace"
+    new = mask
+    if correction:
+        marked = {index for index, _key in work.marks - last.marks}
+        new = mask & (~last.mask | _on_slices(work, part, marked))
+    settled = _on_slices(work, part, work.slices) | (replaced or not work.unfinished)
+    gone = (last.mask if replaced else last.voxels) & ~mask & settled
+    back = gone & (~before if mode == "remove" else before)
+    whole = replaced and not correction
+    if whole:
+        back = np.zeros_like(gone)  # it goes with all that is replaced
+    return Change(last, mask, new, gone, back, settled, whole)
+
+
+def _write(effect: Any, segment_id: str, change: Change) -> dict[str, np.ndarray]:
+    """Change the segment; returns what other segments have lost to it by now, by their ids."""
+    import slicer
+
+    kind = slicer.qSlicerSegmentEditorAbstractEffect
+    forward, backward = kind.ModificationModeAdd, kind.ModificationModeRemove
+    if change.last.mode == "remove":
+        forward, backward = backward, forward
+    elif change.whole:
+        forward = kind.ModificationModeSet
+    last, gone, part = change.last, change.gone, change.last.part
+    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
+    where = change.new | gone
+    had = neighbours.owned(segmentation_node, segment_id, part, where)
+    if change.back.any():
+        _modify(effect, segment_id, change.back, part, backward)
+    if change.new.any():
+        _modify(effect, segment_id, change.new, part, forward)
+    have = neighbours.owned(segmentation_node, segment_id, part, where)
+    _give_back(effect, last.taken, gone & ~selected_mask(effect, part), part, have)
+    taken = neighbours.lost(had, have)
+    for other, voxels in last.taken.items():
+        taken[other] = taken.get(other, False) | (voxels & ~gone)
+    return taken
+
+
+def _again(work: Work, mode: str) -> bool:
+    """Whether the last apply was one of this mode; what another one has done stays."""
+    return work.written is not None and work.written.mode == mode
+
+
+def _masks(work: Work, mode: str, correction: bool = False) -> tuple[np.ndarray, Written]:
     """The result, and what was written before, both on the part of the source that holds them.
 
     Most objects are small in their volume, and all that follows costs as much as that part.
     """
     source = work.source.part
     found = _found(work)
-    again = work.written is not None and work.written.mode == mode
+    again = _again(work, mode)
     if found is None:
-        if not again or mode == "replace":
+        if not again or (mode == "replace" and not correction):
             raise RuntimeError(NOTHING_FOUND)
         part = work.written.part  # a correction has left nothing: take back what was applied
     else:
@@ -113,8 +201,9 @@ def _masks(work: Work, mode: str) -> tuple[np.ndarray, Written]:
             known = work.written.part
             low, high = np.minimum(part.first, known.first), np.maximum(part.last, known.last)
             part = source.cropped(np.stack([low, high], axis=1).ravel())
-    earlier = work.written.on(part) if again else Written(mode, np.zeros(part.shape, bool), part)
-    return _result(work, part), earlier
+    nothing = np.zeros(part.shape, bool)
+    last = work.written.on(part) if again else Written(mode, nothing, nothing, part)
+    return _result(work, part), last
 
 
 def _give_back(
@@ -141,20 +230,17 @@ def _give_back(
             _modify(effect, segment_id, returned, part, add)
 
 
-def _judged(work: Work, part: Lattice) -> np.ndarray:
-    """Where the result tells the object from the rest: bool, to be broadcast to (K, J, I).
-
-    Everywhere, but after a run that was stopped only on the slices that it had finished.
-    """
+def _on_slices(work: Work, part: Lattice, indices: Iterable[int]) -> np.ndarray:
+    """What lies on some slices of the work: bool, to be broadcast to (K, J, I) on `part`."""
     axis = 2 - work.axis  # (I, J, K) to the array axes (K, J, I)
-    judged = np.full(part.shape[axis], not work.unfinished)
+    chosen = np.zeros(part.shape[axis], bool)
     start = int(part.first[work.axis] - work.source.part.first[work.axis])
-    for index in work.slices:
-        if 0 <= index - start < len(judged):
-            judged[index - start] = True
+    for index in indices:
+        if 0 <= index - start < len(chosen):
+            chosen[index - start] = True
     shape = [1, 1, 1]
-    shape[axis] = len(judged)
-    return judged.reshape(shape)
+    shape[axis] = len(chosen)
+    return chosen.reshape(shape)
 
 
 def _found(work: Work) -> Lattice | None:

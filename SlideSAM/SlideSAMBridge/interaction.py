@@ -149,9 +149,9 @@ class Interaction:
             self.jobs.cancel()
             self.say(_("Stopping after this slice ..."))
 
-    def apply(self) -> bool:
-        """Write the result into the selected segment, as one undo step."""
-        return self._guarded(self._apply)
+    def apply(self, correction: bool = False) -> bool:
+        """Write the result, of a `correction` what is new, into the segment: one undo step."""
+        return self._guarded(lambda: self._apply(correction))
 
     def discard(self) -> None:
         """Drop the result, keep the prompts."""
@@ -267,6 +267,9 @@ class Interaction:
             if self.work is not None and unapplied(self.work):
                 raise ValueError(_("Apply or discard the result first."))
             self._works.pop(self.book.segment_id, None)  # what was there is of another object
+        work = self.work
+        if work is not None and not self.sliding and applying.undone(self.effect, work):
+            self.replace(work, work.forgotten())  # or a click would bring the whole result back
         prompts = earlier.with_mark(mark, part)
         work = self._current(prompts)
         if work.has_result and mark.kind != "point" and mark.axis != work.axis:
@@ -307,6 +310,7 @@ class Interaction:
             fresh.written = work.written
             if work.axis == axis:  # only the model is another one: it corrects the same result
                 fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
+                fresh.marks = work.marks
                 fresh.dirty, fresh.unfinished = work.dirty, work.unfinished
                 fresh.limits = work.limits
         self._works[self.book.segment_id] = fresh
@@ -371,14 +375,14 @@ class Interaction:
             high = min(high, max(wanted))
         return max(1, high - low + 1)
 
-    def _apply(self) -> None:
+    def _apply(self, correction: bool) -> None:
         work = self.work
         if self.sliding or work is None or not work.has_result:
             raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
             raise RuntimeError(CHANGED)
         began = time.perf_counter()
-        applying.apply(self.effect, work, self.options.mode)
+        applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()
         seconds = time.perf_counter() - began
         self.say(

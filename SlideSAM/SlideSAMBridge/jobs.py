@@ -7,7 +7,7 @@ on the worker; what it emits then is never looked at.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +83,8 @@ class Jobs:
         self._began, self._possible = time.perf_counter(), possible
         if kind in SLIDES:
             self._before = work.renewed(work.slices)
+            wanted = self._owner.wanted(work)  # marks that are made from now on are not seen by it
+            work.marks = Counter((index, m.key) for index, marks in wanted.items() for m in marks)
             self.progress = Progress(0, possible, None)
         if kind == "run":
             work.slices, work.unfinished = {}, True
@@ -205,7 +207,7 @@ class Jobs:
         elif job.kind in SLIDES:
             owner.say(_summary(work, owner.options.auto_apply))
             if owner.options.auto_apply:
-                owner.apply()
+                owner.apply(correction=job.kind == "correct")
         owner.on_change()
 
     def _end(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from . import editing
 from . import lattice as lattices
 from .lattice import Lattice
+from .text import tr as _
 
 
 def owned(
@@ -21,7 +22,7 @@ def owned(
     """The voxels of the other segments among some voxels: segment id -> bool (K, J, I) on `part`.
 
     but : the id of the segment that is left out; where : bool (K, J, I), the voxels that matter.
-    Segments without any of them are left out, and those on another grid than `part`.
+    Segments without any of them are left out.
     """
     contents = segmentation_node.GetSegmentation()
     layers: dict[Any, tuple[np.ndarray, set[int]] | None] = {}
@@ -57,7 +58,27 @@ def _values(
     """The labels of a layer at some voxels of `part`, and which there are; None without any."""
     if image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
         return None
-    if not lattices.of_image(image, segmentation_node).same_grid(part):
-        return None
-    values = editing.on_lattice(image, part)[where]
+    values = _on_part(image, lattices.of_image(image, segmentation_node), part)[where]
     return values, set(np.unique(values).tolist())
+
+
+def _on_part(image: Any, layer: Lattice, part: Lattice) -> np.ndarray:
+    """The labels of a layer (K, J, I) on `part`; imported segments have lattices of their own."""
+    shift = part.shift_to(layer)
+    if shift is not None:  # the same voxels, perhaps counted from elsewhere
+        extent = np.stack([part.first + shift, part.last + shift], axis=1).ravel()
+        return editing.on_lattice(image, layer.cropped(extent))
+    return editing.on_lattice(_resampled(image, part), part)
+
+
+def _resampled(image: Any, part: Lattice) -> Any:
+    """An image brought onto `part`, nearest neighbour: as Slicer does it when it edits a layer."""
+    import slicer
+
+    reference, found = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    reference.SetExtent(*part.extent)
+    reference.SetImageToWorldMatrix(lattices.to_matrix(part.ijk_to_local))
+    resample = slicer.vtkOrientedImageDataResample
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, reference, found):
+        raise RuntimeError(_("Another segment cannot be brought onto the segmentation's geometry."))
+    return found

@@ -7,6 +7,7 @@ rest to the main thread, which learns of progress from what the jobs emit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,7 @@ class Work:
     previews : slice index -> SlideSAMLib.session.Preview, before anything slides.
     slices : slice index -> (mask, bool (H, W); confidence, 0..1), the result of the slide.
     initial : a result from before, for the session to go on from.
+    marks : the marks of the last slide, as (slice index, Mark.key) with how often they are there.
     written : what was applied last, see `applying`.
     dirty : whether `slices` has something that was not applied.
     unfinished : whether the run was stopped: `slices` says nothing about other slices then.
@@ -73,6 +75,7 @@ class Work:
     previews: dict[int, Any] = field(default_factory=dict)
     slices: dict[int, tuple[Any, float]] = field(default_factory=dict)
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
+    marks: Counter = field(default_factory=Counter)
     stops: dict[str, str] = field(default_factory=dict)
     weakest: int | None = None
     written: Any = None
@@ -98,6 +101,7 @@ class Work:
             previews=dict(self.previews),
             slices=dict(slices),
             initial=dict(slices),
+            marks=self.marks,
             written=self.written,
             dirty=self.dirty and bool(slices),
             unfinished=self.unfinished and bool(slices),
@@ -105,6 +109,12 @@ class Work:
             latest=self.latest,
             awaited=set(self.awaited),
         )
+
+    def forgotten(self) -> Work:
+        """A new piece of work as before the first slide: the result was undone."""
+        fresh = self.renewed({})
+        fresh.written = None
+        return fresh
 
     def go_on_from(self, state: Any) -> None:
         """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
