@@ -86,6 +86,14 @@ def precision_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a CUDA GPU, with what PyTorch keeps unused; None on other devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def on_device(values: np.ndarray | Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
     """Numbers as float32 on a device; several arrays of one shape become one tensor.
 

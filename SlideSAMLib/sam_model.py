@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -119,7 +119,7 @@ class SamModel:
         ModelError
             The memory of the device does not suffice for one window.
         """
-        return self._encoder.encode(windows)
+        return self._with_room(lambda: self._encoder.encode(windows))
 
     def windows_at_once(self) -> int:
         """How many windows to encode in one call, see `protocol.windows_at_once`."""
@@ -156,6 +156,29 @@ class SamModel:
         All of it stays on the device, up to the finished logits. Raises InputError for an empty
         prompt.
         """
+        if len(prompts) > 1:  # where these do not fit, fewer at a time are better than no graphs
+            return self._predicted(embeddings, prompts)
+        return self._with_room(lambda: self._predicted(embeddings, prompts))
+
+    def _with_room(self, ask: Callable[[], list]) -> list:
+        """What is asked for; all graphs are given up where the GPU is full."""
+        try:
+            return ask()
+        except RuntimeError as error:
+            if not out_of_memory(error) or not self._give_up_graphs():
+                raise
+        torch.cuda.empty_cache()
+        return ask()
+
+    def _give_up_graphs(self) -> bool:
+        """Let go of the graphs of encoder and decoder; whether there were any."""
+        decoder = self._graphs is not None and self._graphs.give_up()
+        return self._encoder.give_up_graphs() or decoder
+
+    def _predicted(
+        self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt]
+    ) -> list[WindowPrediction]:
+        """See `predict_many`."""
         kinds: dict[Kind, list[int]] = {}
         for place, (embedding, prompt) in enumerate(zip(embeddings, prompts, strict=True)):
             kinds.setdefault(kind_of(prompt, embedding.shape), []).append(place)
