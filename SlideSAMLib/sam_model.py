@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .checkpoints import load_checkpoint
 from .cuda_graphs import CudaCapture, Graphed
-from .devices import choose_device, choose_precision, on_host, precision_name
+from .devices import check_antialiasing, choose_device, choose_precision, on_host, precision_name
 from .errors import ModelError
 from .memory import out_of_memory
 from .network import NetworkConfig, SlideSam, empty_network
@@ -278,11 +278,12 @@ def load_sam(
     Raises
     ------
     InputError
-        No such file, device or precision.
+        No such file, device or precision, or this PyTorch lacks on the device what SAM needs.
     ModelError
         The file is no usable checkpoint, or does not fit the device's memory.
     """
     where = choose_device(device)
+    check_antialiasing(where)
     dtype = choose_precision(precision, where)
     checkpoint = load_checkpoint(source, kind)
     note = checkpoint.note
