@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .errors import InputError
 
@@ -84,6 +85,32 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """'float32', 'bfloat16' or 'float16'."""
     return str(dtype).removeprefix("torch.")
+
+
+def check_antialiasing(device: torch.device) -> None:
+    """Raise InputError where PyTorch cannot resize with antialiasing on a device, as SAM needs.
+
+    Older versions cannot on Apple GPUs. It is tried, since users can let the CPU do what is missing
+    there (PYTORCH_ENABLE_MPS_FALLBACK).
+    """
+    if device.type != "mps":
+        return
+    image = torch.zeros((1, 1, 2, 2), device=device)
+    try:
+        F.interpolate(image, (3, 3), mode="bilinear", antialias=True)
+    except NotImplementedError as error:
+        raise InputError(
+            "This PyTorch cannot resize images on Apple GPUs (mps) as SAM's networks need it: "
+            "install a newer PyTorch, or use the device auto or cpu."
+        ) from error
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a CUDA GPU, with what PyTorch keeps unused; None on other devices."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def on_device(values: np.ndarray | Sequence[np.ndarray], device: torch.device) -> torch.Tensor:

@@ -71,6 +71,7 @@ class CandidateLogits:
 
     A slide looks at few but candidate 0, and masks as large as a slice are not made for nothing.
     To be indexed like an array, float32 (C, 3, h, w), that nobody writes to; np.asarray makes all.
+    What follows from the logits, such as their extents, is made in the same way.
 
     make : candidate -> float32 (3, h, w); known : those that are there already.
     """
@@ -115,7 +116,7 @@ class WindowPrediction:
     shape : (H, W) of the slice.
     extents : int (C, 3, 4), a part of each slice's logits (top, left, bottom, right; the last two
         exclusive) outside of which all are -`patches.REMOTE` or less; None where they have not been
-        looked for. A GPU finds them at once.
+        looked for. A GPU finds them at once. They may be found on demand, too.
     """
 
     logits: np.ndarray | CandidateLogits
@@ -123,7 +124,7 @@ class WindowPrediction:
     quality: np.ndarray
     shape: tuple[int, int]
     presence: np.ndarray | None = None
-    extents: np.ndarray | None = None
+    extents: np.ndarray | CandidateLogits | None = None
 
     def full(self, candidate: int, background: float = -20.0) -> np.ndarray:
         """The logits of one candidate on the whole slices: float32 (3, H, W)."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .cuda_encoder import quickest_encoder
 from .cuda_graphs import Graphed
-from .devices import on_device
+from .devices import free_memory, on_device
 from .errors import ModelError
 from .memory import out_of_memory
 from .network import SlideSam
@@ -98,7 +98,7 @@ class WindowEncoder:
                     raise
                 if count > 1:
                     self._most = count // 2
-                elif self._graphs is None or not self._graphs.give_up():
+                elif not self.give_up_graphs():
                     raise ModelError(
                         f"The memory of {self._device} is too small for {self._name}: choose the "
                         "device cpu or a smaller model."
@@ -106,14 +106,16 @@ class WindowEncoder:
                 torch.cuda.empty_cache()
         return done
 
+    def give_up_graphs(self) -> bool:
+        """Let go of CUDA graphs and of what they hold, for good; whether there were any."""
+        return self._graphs is not None and self._graphs.give_up()
+
     def windows_at_once(self) -> int:
         """How many windows fit into half of the memory that is free now, at most MOST_WINDOWS."""
-        if self._device.type != "cuda" or self._most == 1:
+        free = None if self._most == 1 else free_memory(self._device)
+        if free is None:
             return self._most
-        free, _ = torch.cuda.mem_get_info(self._device)
-        reserved = torch.cuda.memory_reserved(self._device)
-        idle = reserved - torch.cuda.memory_allocated(self._device)
-        return int(min(max((free + idle) // 2 // self._window_bytes(), 1), self._most))
+        return int(min(max(free // 2 // self._window_bytes(), 1), self._most))
 
     def _window_bytes(self) -> int:
         config = self._network.config

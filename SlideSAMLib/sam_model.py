@@ -13,23 +13,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .checkpoints import load_checkpoint
 from .cuda_graphs import CudaCapture, Graphed
-from .devices import choose_device, choose_precision, on_host, precision_name
+from .devices import check_antialiasing, choose_device, choose_precision, on_host, precision_name
 from .errors import ModelError
 from .memory import out_of_memory
 from .network import NetworkConfig, SlideSam, empty_network
-from .patches import REMOTE
-from .protocol import ModelTraits, Window, WindowPrediction, WindowPrompt
+from .protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
+from .sam_candidates import OtherCandidates, on_slice
 from .sam_encoding import SamEmbedding, WindowEncoder
 from .sam_prompts import Kind, framed, kind_of, mask_logits
 from .tensor_files import TensorFile
@@ -120,7 +119,7 @@ class SamModel:
         ModelError
             The memory of the device does not suffice for one window.
         """
-        return self._encoder.encode(windows)
+        return self._with_room(lambda: self._encoder.encode(windows))
 
     def windows_at_once(self) -> int:
         """How many windows to encode in one call, see `protocol.windows_at_once`."""
@@ -157,22 +156,48 @@ class SamModel:
         All of it stays on the device, up to the finished logits. Raises InputError for an empty
         prompt.
         """
+        if len(prompts) > 1:  # where these do not fit, fewer at a time are better than no graphs
+            return self._predicted(embeddings, prompts)
+        return self._with_room(lambda: self._predicted(embeddings, prompts))
+
+    def _with_room(self, ask: Callable[[], list]) -> list:
+        """What is asked for; all graphs are given up where the GPU is full."""
+        try:
+            return ask()
+        except RuntimeError as error:
+            if not out_of_memory(error) or not self._give_up_graphs():
+                raise
+        torch.cuda.empty_cache()
+        return ask()
+
+    def _give_up_graphs(self) -> bool:
+        """Let go of the graphs of encoder and decoder; whether there were any."""
+        decoder = self._graphs is not None and self._graphs.give_up()
+        return self._encoder.give_up_graphs() or decoder
+
+    def _predicted(
+        self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt]
+    ) -> list[WindowPrediction]:
+        """See `predict_many`."""
         kinds: dict[Kind, list[int]] = {}
         for place, (embedding, prompt) in enumerate(zip(embeddings, prompts, strict=True)):
             kinds.setdefault(kind_of(prompt, embedding.shape), []).append(place)
         tensors: list[Tensor] = []
+        others: dict[int, OtherCandidates] = {}
         beside = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         with torch.inference_mode(), beside:
             for kind, places in kinds.items():
                 asked = [embeddings[n] for n in places], [prompts[n] for n in places]
-                tensors += self._decode(*asked, kind)
+                *wanted, rest = self._decode(*asked, kind)
+                tensors += wanted
+                for place, low in zip(places, rest, strict=True):
+                    own = low.clone() if len(rest) > 1 else low  # the batch need not stay for one
+                    others[place] = OtherCandidates(own, kind.shape, self._stream)
             values = iter(on_host(*tensors))
         found: dict[int, WindowPrediction] = {}
         for (kind, places), *answers in zip(kinds.items(), values, values, values, strict=True):
-            for place, logits, quality, extents in zip(places, *answers, strict=True):
-                found[place] = WindowPrediction(
-                    logits, (0, 0), quality, kind.shape, extents=extents
-                )
+            for place, *first in zip(places, *answers, strict=True):
+                found[place] = _prediction(kind.shape, *first, others[place])
         return [found[place] for place in range(len(prompts))]
 
     def remember(self, embedding: SamEmbedding, mask: np.ndarray) -> None:
@@ -182,9 +207,10 @@ class SamModel:
     def _decode(
         self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt], kind: Kind
     ) -> tuple[Tensor, ...]:
-        """Logits (B, candidates, 3, H, W), quality (B, candidates) and extents on the device.
+        """What is known of B windows, on the device.
 
-        The extents, int32 (B, candidates, 3, 4), are those of `WindowPrediction`.
+        Logits (B, 3, H, W) of candidate 0 and their extents, see `on_slice`; quality (B,
+        candidates); and the other candidates (B, candidates - 1, 3, side, side).
         """
         images = torch.stack([each.ready_tensor() for each in embeddings]).to(self._device)
         inputs = framed(prompts, kind, self._size, self._device)
@@ -199,7 +225,7 @@ class SamModel:
         boxes: Tensor | None,
         known: Tensor | None,
         masks: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `_decode`: from embeddings (B, C, grid, grid) and `FramedPrompts`."""
         points = None if coordinates is None else (coordinates, labels)
         if masks is not None:
@@ -207,11 +233,8 @@ class SamModel:
         logits, quality = self._network.decode(images.float(), points, boxes, masks)
         order = self._order(quality, kind.clear)
         rows = torch.arange(len(order), device=order.device)[:, None]
-        logits, quality = logits[rows, order], quality[rows, order]
-        # Antialiasing acts only where the slice is smaller than the network's output.
-        full = F.interpolate(logits.flatten(1, 2), kind.shape, mode="bilinear", antialias=True)
-        full = full.unflatten(1, logits.shape[1:3]).float()
-        return full, quality.clamp(0, 1).float(), _extents(full)
+        first = on_slice(logits[rows[:, 0], order[:, 0]], kind.shape)
+        return *first, quality[rows, order].clamp(0, 1).float(), logits[rows, order[:, 1:]]
 
     def _order(self, quality: Tensor, clear: bool) -> Tensor:
         """Tokens to answer with, best first: (B, candidates), from the quality (B, 4) of all."""
@@ -224,18 +247,22 @@ class SamModel:
         return torch.cat([single, candidates] if clear else [candidates, single], dim=1)
 
 
-def _extents(logits: Tensor) -> Tensor:
-    """`patches.extent_of` for logits (..., H, W): int32 (..., 4); the host is not asked."""
-    near = logits > -REMOTE
-    edges = []
-    for lines in (near.any(-1), near.any(-2)):  # rows, columns
-        count = lines.shape[-1]
-        numbers = torch.arange(count, device=logits.device, dtype=torch.int32)
-        first = torch.where(lines, numbers, count).amin(-1)
-        edges.append((first, torch.where(lines, numbers, -1).amax(-1) + 1))
-    (top, bottom), (left, right) = edges
-    # Where nothing is near: an empty extent.
-    return torch.stack([torch.minimum(top, bottom), torch.minimum(left, right), bottom, right], -1)
+def _prediction(
+    shape: tuple[int, int],
+    logits: np.ndarray,
+    extents: np.ndarray,
+    quality: np.ndarray,
+    others: OtherCandidates,
+) -> WindowPrediction:
+    """The prediction of one window: logits (3, H, W) and extents (3, 4) are candidate 0's."""
+    count = len(quality)
+    return WindowPrediction(
+        CandidateLogits((count, *logits.shape), others.logits, {0: logits}),
+        (0, 0),
+        quality,
+        shape,
+        extents=CandidateLogits((count, *extents.shape), others.extents, {0: extents}),
+    )
 
 
 def load_sam(
@@ -251,11 +278,12 @@ def load_sam(
     Raises
     ------
     InputError
-        No such file, device or precision.
+        No such file, device or precision, or this PyTorch lacks on the device what SAM needs.
     ModelError
         The file is no usable checkpoint, or does not fit the device's memory.
     """
     where = choose_device(device)
+    check_antialiasing(where)
     dtype = choose_precision(precision, where)
     checkpoint = load_checkpoint(source, kind)
     note = checkpoint.note

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from .stack import Stack
 _tokens: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_token = itertools.count()
 _token_lock = threading.Lock()
+# Model -> the most windows that it predicts in one call: only where more did not fit
+_most_prompts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 class EmbeddingCache:
@@ -193,11 +196,27 @@ class WindowPredictor:
     def predict_many(
         self, embeddings: Sequence[Any], prompts: Sequence[WindowPrompt]
     ) -> list[WindowPrediction]:
-        """Predict several windows, which `embedding` gave, in one call of the model."""
+        """Predict several windows, which `embedding` gave: in one call of the model that fits.
+
+        Where the memory of its GPU does not suffice for all of them, each call has half as many
+        from then on, whoever asks. Raises what the model raises where it does not for one.
+        """
         start = time.perf_counter()
-        predictions = self._with_room(lambda: predict_many(self.model, embeddings, prompts))
+        done: list[WindowPrediction] = []
+        while len(done) < len(prompts):
+            left = len(prompts) - len(done)
+            count = min(left, _most_prompts.get(self.model, left))
+            part = slice(len(done), len(done) + count)
+            ask = partial(predict_many, self.model, embeddings[part], prompts[part])
+            try:
+                # Kept embeddings are worth more than a few windows in one call.
+                done += self._with_room(ask) if count == 1 else ask()
+            except RuntimeError as error:
+                if count == 1 or not out_of_memory(error):
+                    raise
+                _most_prompts[self.model] = count // 2
         self.seconds["predict"] += time.perf_counter() - start
-        return predictions
+        return done
 
     def _with_room(self, ask: Callable[[], Any]) -> Any:
         """What the model answers; embeddings that are kept give way where its GPU is full."""

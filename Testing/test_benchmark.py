@@ -183,6 +183,21 @@ def test_a_large_volume_in_a_process_of_its_own(tmp_path: Path) -> None:
         assert found["host_peak_mib"] > found["before_mib"] > 20
 
 
+def test_the_memory_of_the_gpu_that_the_model_is_on(monkeypatch) -> None:
+    """It need not be the current one."""
+
+    def on_second(*_):
+        model = ThresholdModel()
+        model.device = "cuda:1"
+        return model
+
+    monkeypatch.setattr("SlideSAMLib.models.load_model", on_second)
+    used = {None: 2**20, "cuda:1": 7 * 2**20}
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device=None: used[device])
+    found = large.segment_large("none", (12, 40, 40), 3, "cuda:1", "float32")
+    assert (found["device"], found["gpu_peak_mib"]) == ("cuda:1", 7)
+
+
 def test_half_precision_against_float32(network, tmp_path: Path) -> None:
     made = phantom.column((3, 40, 40), 3)
     found = agreement.on_logits("mini", network, CPU, torch.bfloat16, made)

@@ -443,3 +443,15 @@ def test_what_lies_where_nothing_is_known_does_not_matter(model):
         for each in (masks, np.concatenate([masks[:2], 1 - masks[2:]]))
     )
     assert np.array_equal(plain.logits, other.logits)
+
+
+def test_float32_needs_no_autocast(model, monkeypatch):
+    """Older PyTorch knows none on Apple GPUs, not even one that is switched off."""
+
+    def unknown(*_, **__):
+        raise RuntimeError("User specified an unsupported autocast device_type 'mps'")
+
+    (embedding,) = model.encode([window()])
+    monkeypatch.setattr(torch, "autocast", unknown)
+    assert model.precision == "float32"
+    assert model.predict(embedding, WindowPrompt(box=(20, 15, 50, 40))).logits.shape[0] == 4

@@ -9,6 +9,7 @@ import torch
 
 from SlideSAMLib import devices
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.sam_model import load_sam
 
 
 def test_devices_that_are_not_there(monkeypatch):
@@ -101,3 +102,36 @@ def test_precision_of_cpus(monkeypatch, amx, avx512, expected):
 def test_unknown_precision():
     with pytest.raises(InputError, match="precision 'half' is unknown"):
         devices.choose_precision("half", torch.device("cpu"))
+
+
+@pytest.fixture
+def apple(monkeypatch) -> Callable[[bool], None]:
+    """An Apple GPU, with a PyTorch that resizes with antialiasing there or does not."""
+
+    def there(resizes: bool) -> None:
+        def interpolate(*_, **__):
+            if not resizes:
+                raise NotImplementedError(
+                    "The operator 'aten::_upsample_bilinear2d_aa.out' is not currently implemented "
+                    "for the MPS device."
+                )
+
+        zeros = torch.zeros
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+        monkeypatch.setattr(torch, "zeros", lambda *shape, device=None: zeros(*shape))
+        monkeypatch.setattr(torch.nn.functional, "interpolate", interpolate)
+
+    return there
+
+
+def test_apple_gpus_without_what_sam_needs_are_refused_before_anything_is_read(apple, tmp_path):
+    apple(resizes=False)
+    for device, loaded in (("mps", False), ("cpu", True)):
+        # On another device the file is looked for.
+        with pytest.raises(InputError) as told:
+            load_sam(tmp_path / "none.pth", device)
+        assert ("none.pth" in str(told.value)) == loaded
+        assert ("newer PyTorch" in str(told.value)) != loaded
+    apple(resizes=True)
+    with pytest.raises(InputError, match=r"none\.pth"):
+        load_sam(tmp_path / "none.pth", "mps")

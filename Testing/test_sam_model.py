@@ -145,7 +145,7 @@ def test_half_precision(mini_file, reference, precision, limit):
     assert embedding.nbytes == 64 * 8 * 8 * 2
     assert relative_error(embedding.tensor.float(), reference["embedding"]) < limit
     prediction = model.predict(embedding, BOX)
-    assert prediction.logits.dtype == prediction.quality.dtype == np.float32
+    assert np.asarray(prediction.logits).dtype == prediction.quality.dtype == np.float32
     assert np.isfinite(prediction.logits).all()
 
 

@@ -8,7 +8,7 @@ import pytest
 from SlideSAMLib.errors import ModelError
 from SlideSAMLib.models import load_model
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.protocol import objects_at_once
+from SlideSAMLib.protocol import WindowPrompt, objects_at_once
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.sliding import Slider
 from SlideSAMLib.stack import Stack
@@ -59,6 +59,67 @@ def test_each_object_gets_what_it_gets_alone(most, scheme):
         first = sum(len(indices) for indices in objects)  # prompted slices are asked one by one
         single = sum(len(slider.predictor.model.calls) for slider in alone)
         assert len(model.calls) - first < 0.5 * (single - first)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch's is called."""
+
+
+class Narrow(Together):
+    """A GPU with room for so many windows in one call; `refused` counts the calls without."""
+
+    def __init__(self, most, room, **fields):
+        super().__init__(most, **fields)
+        self.room, self.too_many = room, []
+
+    def predict_many(self, embeddings, prompts):
+        if len(prompts) > self.room:
+            self.too_many.append(len(prompts))
+            raise OutOfMemoryError
+        return super().predict_many(embeddings, prompts)
+
+
+def test_too_little_memory_halves_the_call_for_good():
+    expected = [[told(finished) for finished in slider.run()] for slider in sliders(Together(8))]
+    model = Narrow(8, room=2)
+    found = [[] for _ in OBJECTS]
+    for number, finished in slide_together(sliders(model)):
+        if finished is not None:
+            found[number].append(told(finished))
+    assert found == expected
+    assert model.too_many == [8, 4]
+    assert max(len(call) for call in model.calls) == 2
+    calls = len(model.calls)
+    list(slide_together(sliders(model)))  # other sliders, the same model
+    assert model.too_many == [8, 4] and len(model.calls) > calls
+
+
+def test_only_a_window_alone_that_does_not_fit_is_a_shortage():
+    """Embeddings that are kept are given up for it, not for more windows in one call."""
+    model = Narrow(8, room=1)
+    predictor = sliders(model)[0].predictor
+    kept = [predictor.embedding(centre) for centre in range(3)]
+    prompts = [WindowPrompt(box=BOX)] * 3
+    assert len(predictor.predict_many(kept, prompts)) == 3
+    assert model.too_many == [3] and len(predictor.cache) == 3
+    model.room = 0
+    with pytest.raises(OutOfMemoryError):
+        predictor.predict_many(kept, prompts)
+    assert model.too_many == [3, 1, 1] and len(predictor.cache) == 0
+
+
+def test_another_error_of_several_windows_is_told_as_it_is(monkeypatch):
+    model = Together(8)
+    predictor = sliders(model)[0].predictor
+
+    def fails(embeddings, prompts):
+        model.calls.append(len(prompts))
+        raise RuntimeError("the driver has gone")
+
+    monkeypatch.setattr(model, "predict_many", fails)
+    with pytest.raises(RuntimeError, match="driver"):
+        predictor.predict_many([predictor.embedding(5)] * 2, [WindowPrompt(box=BOX)] * 2)
+    assert model.calls == [2]
 
 
 def test_windows_of_all_objects_are_encoded_once():

@@ -66,7 +66,9 @@ def segment_large(
     before = process_mib("VmRSS")
     model = LedModel(load_model(path, device, precision), phantom)
     result = segment(phantom.volume, phantom.prompt(), model=model)
-    cuda = model.device.startswith("cuda")
+    gpu_peak = None
+    if model.device.startswith("cuda"):  # perhaps not the current one
+        gpu_peak = round(torch.cuda.max_memory_reserved(model.device) / 2**20)
     host = process_mib("VmHWM")
     return {
         "shape": list(shape),
@@ -77,7 +79,7 @@ def segment_large(
         "volume_mib": round(phantom.volume.nbytes / 2**20),
         "before_mib": None if before is None else round(before),
         "host_peak_mib": None if host is None else round(host),
-        "gpu_peak_mib": round(torch.cuda.max_memory_reserved() / 2**20) if cuda else None,
+        "gpu_peak_mib": gpu_peak,
     }
 
 

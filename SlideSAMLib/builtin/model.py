@@ -167,8 +167,11 @@ class BuiltinModel:
         inputs = features.assemble(Batch(*tensors), self.settings.memory_share).contiguous(
             memory_format=torch.channels_last
         )
-        half = self._dtype != torch.float32
-        with torch.autocast(self._device.type, self._dtype, enabled=half, cache_enabled=False):
+        if (
+            self._dtype == torch.float32
+        ):  # older PyTorch knows no autocast on Apple GPUs, not even off
+            return self._network(inputs)
+        with torch.autocast(self._device.type, self._dtype, cache_enabled=False):
             return self._network(inputs)
 
     def _ask_points(self, request: Request) -> Answer:
