@@ -5,7 +5,7 @@ What is known of it and kept here, odd as some of it is:
 - every box and every point is an object of its own; labels are taken for positive;
 - a window moves by one slice; the first and the last slice are never its centre;
 - only a box goes from window to window: the bounding box of the neighbour's mask, shifted up and
-  left by 5 % of its sides (it was meant to be enlarged);
+  left by 5 % of its sides (it was meant to be enlarged: the setting `shift_box` off does that);
 - the candidate with the highest predicted IoU wins (Slide-SAM models offer the three masks of
   the multi-mask answer and nothing else);
 - a direction ends where the neighbour's mask has 50 voxels or fewer, the predicted IoU is 0.5 or
@@ -115,6 +115,19 @@ def shifted_box(box: Box, shape: tuple[int, int]) -> Box | None:
     return moved if moved[2] > moved[0] and moved[3] > moved[1] else None
 
 
+def enlarged_box(box: Box, shape: tuple[int, int]) -> Box:
+    """What the published box is called: the box grown by its margins, cut to the slice (H, W)."""
+    x0, y0, x1, y1 = box
+    across, down = SHIFT * (x1 - x0), SHIFT * (y1 - y0)
+    height, width = shape
+    return (
+        max(x0 - across, 0.0),
+        max(y0 - down, 0.0),
+        min(x1 + across, width - 1.0),
+        min(y1 + down, height - 1.0),
+    )
+
+
 def logit_stability(logits: np.ndarray) -> float:
     """Voxels above +1 over voxels above -1 (logits), 0..1; 0 where there is none."""
     loose = np.count_nonzero(logits > -STABILITY_OFFSET)
@@ -189,7 +202,8 @@ class _Way:
             following = self.centre + self.direction
             if stop is None and not low <= following <= high:
                 stop = self._end(following)
-            box = None if stop else shifted_box(mask_box(neighbour), shape)
+            moved = shifted_box if self.slider.settings.shift_box else enlarged_box
+            box = None if stop else moved(mask_box(neighbour), shape)
             if box is None:
                 self.stop = stop or Stop.TOO_SMALL
                 return

@@ -20,13 +20,15 @@ SCHEMES = ("default", "reference")
 class SlideSettings:
     """Every decision of the sliding, as a number.
 
-    The reference scheme uses `scheme` and `encode_batch` only; its own figures are constants of
-    `reference_scheme`, since they are what was published.
+    The reference scheme uses `scheme`, `shift_box` and `encode_batch` only; its own figures are
+    constants of `reference_scheme`, since they are what was published.
 
     Raises InputError where a value is out of its range.
     """
 
     scheme: str = "default"  # "default", or "reference": the published scheme, for comparison
+
+    shift_box: bool = True  # reference scheme: its "enlarged" box moves, as published, or grows
 
     # The next window's prompt; models that look beyond a box get it as it is (`box_margin`)
     enlarge_fraction: float = 0.06  # of the box's side, added on each side

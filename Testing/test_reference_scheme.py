@@ -7,6 +7,7 @@ from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrediction
 from SlideSAMLib.reference_scheme import (
+    enlarged_box,
     logit_stability,
     opened,
     shifted_box,
@@ -45,6 +46,20 @@ def test_only_boxes_travel_and_they_drift_up_left():
     boxes = {centre: prompt.box for centre, prompt in model.predicted}
     assert boxes[6] == BOX
     assert boxes[7] == boxes[5] == shifted_box(BOX, (30, 34))
+
+
+def test_the_box_can_be_enlarged_truly():
+    """By the published share of the sides, on all four of them, to tell what the shift costs."""
+    assert enlarged_box((100, 200, 140, 220), (512, 512)) == pytest.approx((98, 199, 142, 221))
+    assert enlarged_box((0, 0, 40, 20), (20, 41)) == pytest.approx((0, 0, 40, 19))
+    assert enlarged_box((5, 5, 5, 5), (50, 50)) == (5, 5, 5, 5)
+    volume, _ = through_block((15, 30, 34))
+    model = ThresholdModel()
+    settings = SlideSettings(scheme="reference", shift_box=False)
+    slide_all(volume, [SlicePrompt(6, box=BOX)], model, settings=settings)
+    boxes = {centre: prompt.box for centre, prompt in model.predicted}
+    assert boxes[6] == BOX
+    assert boxes[7] == boxes[5] == enlarged_box(BOX, (30, 34))
 
 
 def test_the_first_and_the_last_slice_are_never_a_centre():

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from . import ablation_report
     from .cases import check_structures, read_manifest
-    from .results import check_new
+    from .results import DATA, check_new
     from .variants import read_variants
 
     variants = _chosen(read_variants(args.variants), args.only)
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     models = {variant.name: _with_changes(model, variant) for variant in variants}
     shared = {**command.shared_settings(args), **described}
     command.make_folder(args.output / FOLDER)
-    files = {v.name: _result_file(paths[v.name], v, shared) for v in variants}
+    watched = {**shared, DATA: command.data_hashes(cases)}
+    files = {v.name: _result_file(paths[v.name], v, watched) for v in variants}
     earlier = {n: file.resume() if args.resume else file.start() for n, file in files.items()}
     results = {
         v.name: _evaluate(args, cases, models[v.name], v, files[v.name], earlier[v.name])

@@ -239,7 +239,7 @@ def read_manifest(
     Raises InputError: no such file, not such a manifest, unknown case, missing or changed file.
     """
     path = Path(path)
-    entries = _entries(path)
+    entries = manifest_entries(path)
     if ids:
         known = {str(entry.get("id")) for entry in entries}
         unknown = [i for i in ids if i not in known]
@@ -261,7 +261,8 @@ def read_manifest(
     return cases
 
 
-def _entries(path: Path) -> list[dict]:
+def manifest_entries(path: Path) -> list[dict]:
+    """The entries of a manifest as they stand, each with an id of its own. Raises InputError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -278,24 +279,31 @@ def _entries(path: Path) -> list[dict]:
     return entries
 
 
-def _case(manifest: Path, entry: dict, verify: bool) -> Case:
-    paths = {part: manifest.parent / str(entry[part]) for part in ("image", "label")}
+def label_names(manifest: Path, entry: dict) -> dict[int, str]:
+    """What each label value of an entry means. Raises InputError."""
     try:
-        names = {int(item["value"]): str(item["name"]) for item in entry.get("labels") or []}
-        hashes = dict(entry.get("sha256") or {})
+        return {int(item["value"]): str(item["name"]) for item in entry.get("labels") or []}
     except (TypeError, ValueError, KeyError, OverflowError):
         raise InputError(
-            f'Case {entry["id"]} of {manifest}: "labels" must list objects with "value" and '
-            '"name", and "sha256" must be an object.'
+            f'Case {entry["id"]} of {manifest}: "labels" must list objects with "value" and "name".'
         ) from None
+
+
+def _case(manifest: Path, entry: dict, verify: bool) -> Case:
+    paths = {part: manifest.parent / str(entry[part]) for part in ("image", "label")}
+    names = label_names(manifest, entry)
+    hashes = entry.get("sha256") or {}
+    if not isinstance(hashes, dict):
+        raise InputError(f'Case {entry["id"]} of {manifest}: "sha256" must be an object.')
     if verify:
         for part, file in paths.items():
-            _verify(str(entry["id"]), file, hashes.get(part))
+            verify_file(str(entry["id"]), file, hashes.get(part))
     modality = str(entry.get("modality") or "")
     return Case(str(entry["id"]), paths["image"], paths["label"], names, modality)
 
 
-def _verify(case: str, file: Path, expected: str | None) -> None:
+def verify_file(case: str, file: Path, expected: str | None = None) -> None:
+    """Raise InputError where a file is missing or has not the expected SHA-256, if one is given."""
     if not file.is_file():
         raise InputError(f"Case {case}: the file {file} is missing.")
     if expected is None:

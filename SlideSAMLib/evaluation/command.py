@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib.util
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .prompting import PROMPTS
 
+if TYPE_CHECKING:
+    from .cases import Case
+
 RESULTS = "results.jsonl"
+HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # files whose voxels, or header, lie beside them
 UNREPEATED = ("command", "version", "manifest", "resume")  # not options of the same evaluation
 
 
@@ -109,7 +114,7 @@ def add_shared_arguments(
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from .cases import check_structures, read_manifest
-    from .results import ResultFile, check_new
+    from .results import DATA, ResultFile, check_new
     from .runner import evaluate
 
     baselines_only = args.baselines_only
@@ -133,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     shared |= {"scheme": args.scheme, "surfaces": not args.no_surfaces, **described}
     overlays = args.output / "overlays"
     make_folder(overlays if pictures else args.output)
-    file = ResultFile(args.output / RESULTS, shared)
+    file = ResultFile(args.output / RESULTS, {**shared, DATA: data_hashes(cases)})
     done = file.resume() if args.resume else file.start()
     with bar("evaluating") as progress:
         results = evaluate(
@@ -189,6 +194,27 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
         "version": __version__,
         "code sha256": code_hash(),
     }
+
+
+def data_hashes(cases: Sequence[Case]) -> dict[str, str]:
+    """SHA-256 of the image and label of each case, by id; a resumed run must agree with it.
+
+    Not their size and time, which copies do not keep and edited files may: hashing the bytes takes
+    a small part of the time of unpacking the volumes, and each run does that in any case.
+    """
+    from ..catalogue import file_sha256
+
+    return {
+        case.id: " ".join(file_sha256(f) for p in (case.image, case.label) for f in _files(p))
+        for case in cases
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    """A volume's file, with those of the same name beside it where it needs them."""
+    if path.suffix.lower() not in HEADERS:
+        return [path]
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
 
 
 def code_hash() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InputError
 
 Key = tuple[str, int, str, str]
+DATA = "data sha256"  # among the settings: of each case's files, by id
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class StructureResult:
 class ResultFile:
     """Results line by line (JSONL), written as they come, so that nothing finished is lost.
 
-    The first line holds the settings that all results of the file share.
+    The first line holds the settings that all results of the file share. Those under `DATA` are of
+    single cases: a resumed run may have more or fewer of these.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -122,18 +124,28 @@ class ResultFile:
             return self.start()
         records, whole = _records(self.path)
         earlier = records[0]["settings"]
-        changed = [
-            key
-            for key in sorted({*earlier, *self.settings})
-            if earlier.get(key) != self.settings.get(key)
-        ]
+        before, now = earlier.get(DATA, {}), self.settings.get(DATA, {})
+        changed = _changed({**earlier, DATA: None}, {**self.settings, DATA: None})
         if changed:
             raise InputError(
                 f"{self.path} was made with another {', '.join(changed)}: give the same settings, "
                 "or another --output."
             )
+        changed = [case for case in _changed(before, now) if case in before and case in now]
+        if changed:
+            raise InputError(
+                f"{self.path} was made with another image or label of {', '.join(changed)}: give "
+                "the same files, or another --output."
+            )
+        if not now.keys() <= before.keys():
+            self.settings[DATA], whole = {**before, **now}, False
         results = [_restore(record) for record in records[1:]]
         return results if whole else self._replace(results)
+
+
+def _changed(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the values that differ, or that only one of them has."""
+    return [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
 
 
 def check_new(paths: Iterable[Path]) -> None:

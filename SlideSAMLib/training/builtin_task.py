@@ -14,6 +14,7 @@ from ..builtin.weights import deepened, read_network, with_reference, write_weig
 from ..errors import InputError
 from .config import TrainConfig
 from .losses import figures, window_loss
+from .mixture import check_data
 from .slides import open_slides
 
 DECODER = ("trunk.", "decoder.", "branches.", "hyper.", "refinement.", "quality.", "presence.")
@@ -36,6 +37,7 @@ class BuiltinTask:
     matrices = ("stages.", "downs.", "blocks.", "trunk.", "decoder.", "branches.")
 
     def __init__(self, config: TrainConfig) -> None:
+        check_data(config)
         self._config = config
         self.data_seconds = 0.0
         self.network = _network(config).to(memory_format=torch.channels_last)

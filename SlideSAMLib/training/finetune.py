@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..adapters import BASE
 from ..catalogue import CATALOGUE, file_sha256
 from ..errors import InputError
+from ..evaluation.cases import Case, check_structures
 from ..safetensors_files import write_safetensors
 from ..tensor_files import is_builtin, read_tensor_file
 from .config import TrainConfig, read_settings, train_config
@@ -98,6 +99,20 @@ def _base(name: str) -> Path:
     return path
 
 
+def check_measured(config: TrainConfig) -> None:
+    """Raise InputError where a data set, or a case of it that `export` measures, cannot be used.
+
+    At the start, and not after hours of training.
+    """
+    cases = _measured_cases([read_dataset(described) for described in config.datasets], config)
+    if cases:
+        check_structures(cases, LARGEST, 0)
+
+
+def _measured_cases(datasets: Sequence[Dataset], config: TrainConfig) -> list[Case]:
+    return held_out_cases(datasets, config.held_out, MOST_HELD_OUT)
+
+
 def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summary | None]:
     """Write the model file and its card; returns what was measured before and after."""
     note = {
@@ -108,7 +123,7 @@ def export(config: FinetuneConfig, trained: Path) -> tuple[Summary | None, Summa
     file = read_tensor_file(trained)
     write_safetensors(file.tensors, config.weights_path, {**file.metadata, **note})
     datasets = [read_dataset(described) for described in config.train.datasets]
-    cases = held_out_cases(datasets, config.train.held_out, MOST_HELD_OUT)
+    cases = _measured_cases(datasets, config.train)
     before = after = None
     if cases:
         before, after = (

@@ -16,12 +16,10 @@ def run(args: argparse.Namespace) -> int:
     """Train from the configured model on the configured data; writes a model file and its card."""
     command.need_packages()
     from ..cli.outputs import check_writable
-    from .datasets import read_dataset
-    from .finetune import export, read_finetune_config
+    from .finetune import check_measured, export, read_finetune_config
 
     config = read_finetune_config(args.config)
-    for described in config.train.datasets:
-        read_dataset(described)  # says what is wrong before anything is written
+    check_measured(config.train)
     command.check_start(config.train, config.weights_path)
     training = command.train(config.train, args.resume, args.stop_after)
     if training.fabric.global_rank:

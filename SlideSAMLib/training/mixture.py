@@ -127,6 +127,14 @@ class Mixture:
                 source.refresh(self.rng, self.seed * 7919 + self.drawn)
 
 
+def check_data(config: TrainConfig) -> None:
+    """Raise InputError where the data cannot be found; reads no volume."""
+    for described in config.datasets:
+        datasets.read_dataset(described)
+    if config.data:
+        sources.read_manifest(Path(config.data) / "manifest.json")
+
+
 def own_shelves(
     config: TrainConfig, seed: int, states: Sequence[dict] = (), smallest: int = SMALLEST
 ) -> list[datasets.Shelf]:
@@ -164,13 +172,14 @@ def _load(
     cases = sources.read_manifest(Path(config.data) / "manifest.json")
     cases = [case for case in cases if case["id"] not in left_out(config)]
     if share.get("label_maps"):
-        maps = sources.label_maps([c for c in cases if "image" not in c])
+        maps = sources.label_maps([c for c in cases if "label" in c and "image" not in c])
         loaded.append(Source("label_maps", share["label_maps"], maps))
     with_image = [c for c in cases if "image" in c]
     if share.get("regions"):
         large = [c for c in with_image if sources.is_large(c)]
         loaded.append(Source("regions", share["regions"], sources.regions(large, seed)))
-    families = _families(with_image) if share.get("real") or share.get("implants") else {}
+    both = [c for c in with_image if "label" in c]
+    families = _families(both) if share.get("real") or share.get("implants") else {}
     if share.get("implants"):
         loaded.append(Implants(share["implants"], loaded[0], list(families.values())))
     if share.get("real"):

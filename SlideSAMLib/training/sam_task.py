@@ -21,7 +21,7 @@ from ..safetensors_files import write_safetensors
 from ..sam_model import USAGES
 from .config import TrainConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .mixture import TRIES, nothing_to_cut, own_shelves
+from .mixture import TRIES, check_data, nothing_to_cut, own_shelves
 from .sam_losses import sam_figures, sam_loss
 from .sam_rollouts import SamSlides
 from .sam_windows import SMALLEST, Frame, SamSlab, Windows, WindowSample, cut_slab
@@ -78,6 +78,7 @@ class SamTask:
         ):
             if wanted:
                 raise InputError(f"{name} is for the built-in network: leave it out.")
+        check_data(config)
         self._config = config
         self.data_seconds = 0.0
         self._base = Path(config.start_from)

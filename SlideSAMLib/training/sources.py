@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..evaluation.cases import Case
+from ..evaluation.cases import Case, label_names, manifest_entries, verify_file
 from ..intensity import automatic_window
+from ..volumes import read_image
 from . import shapes
 from .generators import StateMismatch
 from .slabs import Labelled, labelled
@@ -136,22 +136,28 @@ def invented(seed: int) -> Labelled:
 
 
 def read_manifest(path: Path) -> list[dict]:
-    """The cases of a data manifest, with absolute `image` and `label` paths."""
-    try:
-        cases = json.loads(path.read_text(encoding="utf-8-sig"))["cases"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"The manifest {path} cannot be read: {error}.") from None
-    for case in cases:
-        for role in ("image", "label"):
-            if role in case:
-                case[role] = path.parent / case[role]
-    return cases
+    """The cases of a data manifest, with paths of those of `image` and `label` that they have.
+
+    Raises InputError where `evaluation.cases.read_manifest` does, but no SHA-256 is looked at.
+    """
+    return [_case(path, entry) for entry in manifest_entries(path)]
+
+
+def _case(manifest: Path, entry: dict) -> dict:
+    case = {key: value for key, value in entry.items() if key not in ("image", "label")}
+    case["id"] = str(entry["id"])
+    names = label_names(manifest, entry)
+    case["labels"] = [{"value": value, "name": name} for value, name in names.items()]
+    for role in ("image", "label"):
+        if entry.get(role):
+            case[role] = manifest.parent / str(entry[role])
+            verify_file(case["id"], case[role])
+    return case
 
 
 def _read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    image = sitk.ReadImage(str(path))
-    spacing = tuple(reversed(image.GetSpacing()))  # ITK's i, j, k -> k, j, i
-    return sitk.GetArrayFromImage(image), spacing
+    image = read_image(path, allow_labels=True)
+    return image.array, image.spacing
 
 
 def scaled(image: np.ndarray, case: str) -> np.ndarray:
@@ -231,14 +237,24 @@ def part_groups(case: dict) -> list[list[int]]:
 
 
 def is_large(case: dict) -> bool:
-    """Whether a volume is large enough for `regions`, by its `shape` (i, j, k) or its file."""
+    """Whether a volume is large enough for `regions`, by its `shape` (i, j, k) or its file.
+
+    Raises InputError where neither says how large it is.
+    """
     shape = case.get("shape")
-    if shape is None:
-        header = sitk.ImageFileReader()
-        header.SetFileName(str(case["image"]))
-        header.ReadImageInformation()
-        shape = header.GetSize()
-    return bool(np.prod(shape) > 400_000 and shape[2] > 15)
+    try:
+        if shape is None:
+            header = sitk.ImageFileReader()
+            header.SetFileName(str(case["image"]))
+            header.ReadImageInformation()
+            shape = header.GetSize()
+        return bool(np.prod(shape) > 400_000 and shape[2] > 15)
+    except RuntimeError:
+        raise InputError(f"Case {case['id']}: {case['image']} is damaged or no image.") from None
+    except (TypeError, ValueError, IndexError, KeyError):
+        raise InputError(
+            f"Case {case['id']}: its shape must be three numbers of voxels, not {shape!r}."
+        ) from None
 
 
 def regions(cases: list[dict], seed: int) -> list[Labelled]:
