@@ -22,7 +22,7 @@ from SlideSAMLib.patches import (
     stability,
 )
 from SlideSAMLib.protocol import WindowPrompt
-from SlideSAMLib.sam_model import _extents
+from SlideSAMLib.sam_candidates import _extents
 from SlideSAMLib.sam_prompts import framed, kind_of
 from SlideSAMLib.slide_types import SlideSettings
 
