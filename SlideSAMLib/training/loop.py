@@ -19,7 +19,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
-from ..evaluation.cases import check_structures
 from ..tensor_files import is_builtin, read_tensor_file
 from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
@@ -110,9 +109,6 @@ class Training:
         self.selection: Selection | None = None  # on rank 0 only: it evaluates, the others wait
         if config.select is not None and self.fabric.global_rank == 0:
             self.selection = Selection(config, self.fabric.device.type)
-            # Here, so that a case that cannot be slid over is found now and not hours later.
-            chosen = config.select
-            check_structures(self.selection._cases, chosen.limit, chosen.min_voxels)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(self.folder, self.fabric)
         self.curve = CurveLog(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..evaluation.cases import Case, read_manifest
+from ..evaluation.cases import Case, check_structures, read_manifest
 from ..evaluation.protocols import FULL
 from ..safetensors_files import read_safetensors
 from .config import SelectConfig, TrainConfig
@@ -54,6 +54,8 @@ class Selection:
         self.best: float | None = None
         self._config, self._device = config.select, device
         self._cases = _cases(config)
+        # Here, so that a case that cannot be slid over is found now and not hours later.
+        check_structures(self._cases, config.select.limit, config.select.min_voxels)
         # What makes the Dice of two evaluations comparable; a hash, since files are passed on.
         chosen = {k: v for k, v in asdict(config.select).items() if k not in ("steps", "minutes")}
         measured = json.dumps({**chosen, **_described(self._cases)}, sort_keys=True)
