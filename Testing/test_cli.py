@@ -267,7 +267,7 @@ def test_python_m_ends_with_one_line_and_code_2() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("cp1252", "結果.nrrd"), ("ascii", "naïf.nrrd"), ("utf-8", "o\udcff.nrrd")],
+    [("cp1252", "結果.nrrd"), ("ascii", "naïf.nrrd")],
 )
 def test_what_an_output_cannot_hold_is_escaped(
     tmp_path: Path, repository_root: Path, encoding: str, name: str
