@@ -33,22 +33,30 @@ def is_adapter(file: TensorFile) -> bool:
     return BASE in file.metadata
 
 
+def base_places(adapter: Path, note: Mapping[str, str]) -> list[Path]:
+    """Where the base model's file may be: by its name in the catalogue, or where it was at the
+    training, beside the adapter, or in the models' folder.
+
+    note : the metadata of the adapter's file.
+    """
+    name, folder = note[BASE], adapter.parent
+    if name in CATALOGUE:
+        return [CATALOGUE[name].path]
+    return [folder / note.get(BASE_PLACE, name), folder / name, models_folder() / name]
+
+
 def base_path(file: TensorFile) -> Path:
-    """The base model's file: by its name in the catalogue, or where it was at the training, beside
-    the adapter, or in the models' folder.
+    """The base model's file, the first that is there of `base_places`.
 
     Raises ModelError where it is not on this computer, or is not the one that was trained on.
     """
     name = file.metadata[BASE]
-    folder = file.path.parent
-    if name in CATALOGUE:
-        places, way = [CATALOGUE[name].path], f"get it by 'slidesam models download {name}'"
-    else:
-        trained = folder / file.metadata.get(BASE_PLACE, name)
-        places = [trained, folder / name, models_folder() / name]
-        way = "put its file beside this one"
+    places = base_places(file.path, file.metadata)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
+        way = "put its file beside this one"
+        if name in CATALOGUE:
+            way = f"get it by 'slidesam models download {name}'"
         raise ModelError(f"it changes the model '{name}', which is not here: {way}.")
     if file.metadata.get(BASE_HASH) not in (None, file_sha256(path)):
         raise ModelError(f"it was trained on another file than '{path}': their SHA-256 differ.")

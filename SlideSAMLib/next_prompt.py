@@ -176,6 +176,12 @@ def enlarged(box: Box, shape: tuple[int, int], settings: SlideSettings) -> Box:
     x0, y0, x1, y1 = box
     dx = settings.enlarge_fraction * (x1 - x0 + 1) + settings.enlarge_voxels
     dy = settings.enlarge_fraction * (y1 - y0 + 1) + settings.enlarge_voxels
+    return grown(box, dx, dy, shape)
+
+
+def grown(box: Box, dx: float, dy: float, shape: tuple[int, int]) -> Box:
+    """The box, larger by dx on either side and by dy above and below, cut to the slice (H, W)."""
+    x0, y0, x1, y1 = box
     height, width = shape
     return (
         max(x0 - dx, 0.0),

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InputError
-from .next_prompt import Box, mask_box
+from .next_prompt import Box, grown, mask_box
 from .prompts import SlicePrompt
 from .protocol import WindowPrompt
 from .slide_types import FinishedSlice
@@ -118,14 +118,7 @@ def shifted_box(box: Box, shape: tuple[int, int]) -> Box | None:
 def enlarged_box(box: Box, shape: tuple[int, int]) -> Box:
     """What the published box is called: the box grown by its margins, cut to the slice (H, W)."""
     x0, y0, x1, y1 = box
-    across, down = SHIFT * (x1 - x0), SHIFT * (y1 - y0)
-    height, width = shape
-    return (
-        max(x0 - across, 0.0),
-        max(y0 - down, 0.0),
-        min(x1 + across, width - 1.0),
-        min(y1 + down, height - 1.0),
-    )
+    return grown(box, SHIFT * (x1 - x0), SHIFT * (y1 - y0), shape)
 
 
 def logit_stability(logits: np.ndarray) -> float:

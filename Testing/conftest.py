@@ -25,6 +25,18 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def mini_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the smallest network, with the weights of the reference; nobody writes it."""
+    import torch
+
+    from Testing.reference import named_weights, tensor_shapes
+
+    path = tmp_path_factory.mktemp("models") / "mini.pth"
+    torch.save(named_weights(tensor_shapes("mini")), path)
+    return path
+
+
 @pytest.fixture
 def threshold_model(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a registered model that segments bright parts and needs no weights."""

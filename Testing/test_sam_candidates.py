@@ -17,18 +17,10 @@ from SlideSAMLib.patches import extent_of
 from SlideSAMLib.protocol import Window, WindowPrompt
 from SlideSAMLib.sam_model import SamModel, load_sam
 from SlideSAMLib.slide_types import SlideSettings
-from Testing.reference import named_weights, tensor_shapes
 
 BOX = (5.0, 6.0, 30.0, 25.0)
 POINT = {"points": ((20.0, 15.0),), "labels": (1,)}
 SHAPES = [(40, 56), (96, 112), (17, 130), (32, 32), (8, 9)]  # the network's own are 32 x 32
-
-
-@pytest.fixture(scope="module")
-def mini_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "mini.pth"
-    torch.save(named_weights(tensor_shapes("mini")), path)
-    return path
 
 
 @pytest.fixture

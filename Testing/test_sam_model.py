@@ -14,9 +14,7 @@ from SlideSAMLib.sam_prompts import box_to_frame, points_to_frame
 from Testing.reference import (
     MINI,
     PROMPTS,
-    named_weights,
     relative_error,
-    tensor_shapes,
     values,
 )
 
@@ -27,13 +25,6 @@ BOX = WindowPrompt(box=(20.0, 30.0, 70.0, 75.0))
 def _window(slices: np.ndarray, key: int = 0) -> Window:
     clipped = np.clip(slices, -200, 400).astype(np.float32)
     return Window(clipped, (1.0, 1.0, 1.0), (-200.0, 400.0), ("test", key))
-
-
-@pytest.fixture(scope="module")
-def mini_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "mini.pth"
-    torch.save(named_weights(tensor_shapes("mini")), path)
-    return path
 
 
 @pytest.fixture

@@ -63,24 +63,17 @@ def files_of(name: str) -> list[Path]:
 
 
 def _places_of_base(path: Path) -> list[Path]:
-    """Where SlideSAMLib.adapters.base_path looks, for an adapter; it also hashes what it finds."""
+    """For an adapter, where its base may be; nothing is hashed, as loading does."""
     if stamp(path) is None:
         return []
     try:
-        from SlideSAMLib.adapters import BASE, BASE_PLACE
-        from SlideSAMLib.catalogue import CATALOGUE, models_folder
+        from SlideSAMLib.adapters import BASE, base_places
         from SlideSAMLib.safetensors_files import read_safetensors
 
         note = read_safetensors(path)[1]
     except (ImportError, OSError, ValueError):
         return []  # another format, or what the loading is going to refuse in its own words
-    name = note.get(BASE)
-    if name is None:
-        return []
-    if name in CATALOGUE:
-        return [_place(CATALOGUE[name].path)]
-    trained = path.parent / note.get(BASE_PLACE, name)
-    return [_place(place) for place in (trained, path.parent / name, models_folder() / name)]
+    return [_place(place) for place in base_places(path, note)] if BASE in note else []
 
 
 def _place(path: str | os.PathLike) -> Path:

@@ -167,9 +167,8 @@ class BuiltinModel:
         inputs = features.assemble(Batch(*tensors), self.settings.memory_share).contiguous(
             memory_format=torch.channels_last
         )
-        if (
-            self._dtype == torch.float32
-        ):  # older PyTorch knows no autocast on Apple GPUs, not even off
+        if self._dtype == torch.float32:
+            # Not autocast that is off: older PyTorch knows none on Apple GPUs.
             return self._network(inputs)
         with torch.autocast(self._device.type, self._dtype, cache_enabled=False):
             return self._network(inputs)

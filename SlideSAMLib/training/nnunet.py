@@ -34,7 +34,7 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
     Raises InputError where something of this is missing.
     """
     try:
-        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
+        content = _json(folder / "dataset.json")
         names, regions, ignored = _label_names(content["labels"])
         ending = str(content.get("file_ending", DEFAULT_ENDING))
         listed = content.get("dataset")
@@ -62,6 +62,10 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
         missing = f"labels *{ending} in labelsTr" if listed is None else "cases in its `dataset`"
         raise InputError(f"The folder {folder} has no {missing}.")
     return cases
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def _label_names(labels: dict) -> tuple[dict[int, str], Regions, int | None]:
@@ -142,7 +146,7 @@ def _spacing(image: Path, label: Path) -> tuple[float, float, float] | None:
             '{"spacing": [Z, Y, X]} in mm.'
         )
     try:
-        slices, rows, columns = (float(s) for s in json.loads(file.read_text())["spacing"])
+        slices, rows, columns = (float(s) for s in _json(file)["spacing"])
     except BROKEN as error:
         raise InputError(f"The spacing in {file} cannot be read ({error}).") from None
     if not all(isfinite(size) and size > 0 for size in (slices, rows, columns)):
