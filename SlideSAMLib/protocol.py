@@ -159,7 +159,7 @@ class ModelTraits:
 class SliceModel(Protocol):
     """The one interface between the sliding and any network.
 
-    A model may also offer what the functions at the end of this file ask for.
+    A model may also offer what the functions at the end of this file, and `rehearsal`, ask for.
     """
 
     traits: ModelTraits
@@ -201,6 +201,14 @@ def encodes_in_background(model: SliceModel) -> bool:
     Such models have a true attribute of this name.
     """
     return bool(getattr(model, "encodes_in_background", False))
+
+
+def encodes_before_prompts(model: SliceModel) -> bool:
+    """Whether a window is worth encoding before anything is marked on it: that takes the time.
+
+    Such models have a true attribute of this name.
+    """
+    return bool(getattr(model, "encodes_before_prompts", False))
 
 
 def prompts_at_once(model: SliceModel) -> int:

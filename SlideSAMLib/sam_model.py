@@ -28,6 +28,7 @@ from .errors import ModelError
 from .memory import out_of_memory
 from .network import NetworkConfig, SlideSam, empty_network
 from .protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
+from .rehearsal import Rehearsal, with_prompts
 from .sam_candidates import OtherCandidates, on_slice
 from .sam_encoding import SamEmbedding, WindowEncoder
 from .sam_prompts import Kind, framed, kind_of, mask_logits
@@ -72,6 +73,7 @@ class SamModel:
     """
 
     remembers = False  # see `protocol.remembers`
+    encodes_before_prompts = True  # see there
 
     def __init__(
         self,
@@ -147,6 +149,13 @@ class SamModel:
         the masks of the first would wait until the window of the second is encoded.
         """
         return MOST_PROMPTS if self._device.type == "cuda" else 1
+
+    def rehearsals(self) -> Sequence[Rehearsal]:
+        """What to do before the first prompt comes, see `rehearsal`.
+
+        Nothing on a CPU, where a window takes as long the first time as later.
+        """
+        return with_prompts(self) if self._device.type == "cuda" else ()
 
     def predict_many(
         self, embeddings: Sequence[SamEmbedding], prompts: Sequence[WindowPrompt]

@@ -126,7 +126,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
         elif library.torch_version() is not None and not toldOfResults:
-            self.interaction.warm_up()
+            self.interaction.readiness.load()
         self.redraw()
 
     def deactivate(self) -> None:
@@ -222,6 +222,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def onMove(self, xy: Any, viewWidget: Any) -> bool:
         if self.gesture.view is None:
             self.hoverAt(xy, viewWidget)
+            self.interaction.readiness.aim_at(views.slice_node(viewWidget))
             return False
         if self.gesture.view != viewWidget:
             return False

@@ -17,11 +17,12 @@ from .options import Message, Options, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
+from .readiness import Readiness
 from .segmenting import CHANGED
 from .source import SourceReader
 from .text import tr as _
 from .waiting import DROPPED, Waiting, unapplied
-from .work import Work, correct_task, load_task, preview_task, run_task
+from .work import Work, correct_task, preview_task, run_task
 from .worker import Worker
 
 
@@ -47,6 +48,7 @@ class Interaction:
         self.book = PromptBook(effect, self.reader, lambda text: self.say(text, "error"))
         self.jobs = Jobs(self, worker, shelf)
         self.waiting = Waiting(self.book)
+        self.readiness = Readiness(self)
         self.on_change = on_change
         self._works: dict[str, Work] = {}
 
@@ -138,11 +140,6 @@ class Interaction:
 
         return not self.sliding and self._guarded(step)
 
-    def warm_up(self) -> None:
-        """Load the model before it is needed: importing PyTorch alone takes seconds."""
-        if self.jobs.job is None:
-            self.jobs.start("load", None, load_task(self.jobs.shelf, self.options.choice))
-
     def cancel(self) -> None:
         """Stop sliding; the slices that are finished stay in the preview."""
         if self.sliding:
@@ -227,6 +224,7 @@ class Interaction:
 
     def _forget(self) -> None:
         self._works.clear()
+        self.readiness.forget()
         self.reader.forget()
         self.preview.clear()
 

@@ -89,7 +89,11 @@ class Jobs:
         if kind == "run":
             work.slices, work.unfinished = {}, True
         self.job = self.worker.submit(kind, task)
-        self._owner.say(_beginning(kind))
+        beginning = _beginning(kind)
+        if beginning is None:
+            self._owner.on_change()
+        else:
+            self._owner.say(beginning)
 
     def cancel(self) -> None:
         """End it soon; what is finished still comes."""
@@ -221,8 +225,10 @@ def _voxels(event: Any) -> int:
     return 0 if mask is None else int(mask.size)
 
 
-def _beginning(kind: str) -> str:
+def _beginning(kind: str) -> str | None:
+    """What to say of a job; None of one that nobody asked for and nobody waits for."""
     return {
+        "aim": None,
         "load": _("Loading the model; you can mark the object meanwhile."),
         "preview": _("Predicting ..."),
         "run": _("Segmenting ..."),

@@ -136,14 +136,30 @@ class Work:
 
 
 def load_task(shelf: ModelShelf, choice: ModelChoice) -> Callable[[Job], None]:
-    """Load a model; emits a Notice."""
+    """Load a model and let it rehearse; emits a Notice as soon as it can be used."""
 
     def perform(job: Job) -> None:
-        try:
-            model = shelf.model(choice)
-        except ImportError as error:
-            raise missing_package(error) from error
+        model = _model(shelf, choice)
+        from SlideSAMLib.rehearsal import rehearse
+
         job.emit(Notice("loaded", _describe(model)))
+        rehearse(model, job.cancelled)
+
+    return on_any_device(shelf, choice, perform)
+
+
+def aim_task(
+    shelf: ModelShelf, choice: ModelChoice, source: Source, axis: int, index: int
+) -> Callable[[Job], None]:
+    """Encode the window of a slice on which nothing is marked yet, where that is worth it."""
+
+    def perform(job: Job) -> None:
+        model = _model(shelf, choice)
+        from SlideSAMLib.protocol import encodes_before_prompts
+        from SlideSAMLib.window import WindowPredictor
+
+        if encodes_before_prompts(model):
+            WindowPredictor(_stack(source, axis), model, shelf.cache()).embedding(index)
 
     return on_any_device(shelf, choice, perform)
 
@@ -207,14 +223,18 @@ def correct_task(
     return on_any_device(shelf, work.choice, perform, work)
 
 
-def _session(shelf: ModelShelf, work: Work) -> Any:
+def _model(shelf: ModelShelf, choice: ModelChoice) -> Any:
     try:
-        from SlideSAMLib import Session
-        from SlideSAMLib.session import Snapshot
-
-        model = shelf.model(work.choice)
+        return shelf.model(choice)
     except ImportError as error:
         raise missing_package(error) from error
+
+
+def _session(shelf: ModelShelf, work: Work) -> Any:
+    model = _model(shelf, work.choice)
+    from SlideSAMLib import Session
+    from SlideSAMLib.session import Snapshot
+
     if work.session is not None and work.session.model is model:
         return work.session
     work.session = Session(_stack(work.source, work.axis), model, cache=shelf.cache())

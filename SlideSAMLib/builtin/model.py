@@ -26,6 +26,7 @@ from ..devices import choose_device, choose_precision, on_host, precision_name
 from ..next_prompt import mask_box
 from ..patches import dice
 from ..protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
+from ..rehearsal import Rehearsal, with_prompts
 from . import features
 from .features import Batch
 from .network import BuiltinNetwork, with_products_in
@@ -103,6 +104,10 @@ class BuiltinModel:
     def prompts_at_once(self) -> int:
         """How many windows to predict in one call, see `protocol.prompts_at_once`."""
         return MOST_PROMPTS
+
+    def rehearsals(self) -> Sequence[Rehearsal]:
+        """What to do before the first prompt comes, see `rehearsal`."""
+        return with_prompts(self)
 
     @torch.inference_mode()
     def predict_many(

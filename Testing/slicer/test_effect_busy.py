@@ -160,6 +160,8 @@ def test_many_marks_are_few_actors(stage_of):
 
 def test_the_work_of_a_mouse_move_does_not_grow_with_the_marks(stage_of, monkeypatch):
     stage, solved = stage_of(), []
+    stage.view.event("MouseMoveEvent", (1, 1))
+    stage.wait()  # the first move over a slice has it encoded
     for count in (2, 100):
         voxels = crowd(stage, count)
         with monkeypatch.context() as patch:

@@ -194,7 +194,7 @@ class Hungry:
         self.stage = stage_of(model="large")
         self.stage.effect.setParameter("Precision", "float32")
         self.stage.effect.setParameter("AutoApply", 0)
-        self.stage.interaction.warm_up()
+        self.stage.interaction.readiness.load()
         self.stage.wait()
         self.loaded = self.loaded[-1:]
         self.told = []
