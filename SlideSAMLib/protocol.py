@@ -203,12 +203,13 @@ def encodes_in_background(model: SliceModel) -> bool:
     return bool(getattr(model, "encodes_in_background", False))
 
 
-def encodes_before_prompts(model: SliceModel) -> bool:
+def encodes_early(model: SliceModel) -> bool:
     """Whether a window is worth encoding before anything is marked on it: that takes the time.
 
-    Such models have a true attribute of this name.
+    Such models have a method `encode_early(window, cancelled)`, which gives what `encode` gives, or
+    None where `cancelled()` was true before it was done.
     """
-    return bool(getattr(model, "encodes_before_prompts", False))
+    return hasattr(model, "encode_early")
 
 
 def prompts_at_once(model: SliceModel) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from .cuda_encoder import quickest_encoder
 from .cuda_graphs import Graphed
 from .devices import free_memory, on_device
-from .errors import ModelError
+from .errors import Cancelled, ModelError
 from .memory import out_of_memory
 from .network import SlideSam
 from .protocol import Window
@@ -105,6 +106,29 @@ class WindowEncoder:
                     ) from error
                 torch.cuda.empty_cache()
         return done
+
+    def encode_unless(self, window: Window, cancelled: Callable[[], bool]) -> SamEmbedding | None:
+        """One window, or None: on a CPU `cancelled` is asked before each block of the encoder.
+
+        A GPU takes some milliseconds, and graphs cannot ask. Raises as `encode`.
+        """
+        if self.stream is not None:
+            return self.encode([window])[0]
+        me = threading.get_ident()
+
+        def ask(*_: Any) -> None:
+            if threading.get_ident() == me and cancelled():
+                raise Cancelled("Somebody waits for another window.")
+
+        blocks = self._network.image_encoder.blocks
+        hooks = [block.register_forward_pre_hook(ask) for block in blocks]
+        try:
+            return self.encode([window])[0]
+        except Cancelled:
+            return None
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def give_up_graphs(self) -> bool:
         """Let go of CUDA graphs and of what they hold, for good; whether there were any."""

@@ -73,7 +73,6 @@ class SamModel:
     """
 
     remembers = False  # see `protocol.remembers`
-    encodes_before_prompts = True  # see there
 
     def __init__(
         self,
@@ -122,6 +121,10 @@ class SamModel:
             The memory of the device does not suffice for one window.
         """
         return self._with_room(lambda: self._encoder.encode(windows))
+
+    def encode_early(self, window: Window, cancelled: Callable[[], bool]) -> SamEmbedding | None:
+        """`encode` while nobody waits for it; None where somebody does before it is done."""
+        return self._with_room(lambda: self._encoder.encode_unless(window, cancelled))
 
     def windows_at_once(self) -> int:
         """How many windows to encode in one call, see `protocol.windows_at_once`."""

@@ -22,6 +22,7 @@ from .protocol import (
     SliceModel,
     WindowPrediction,
     WindowPrompt,
+    encodes_early,
     encodes_in_background,
     predict_many,
     remembers,
@@ -168,6 +169,19 @@ class WindowPredictor:
                 self._ahead[following[0]] = self._encode(following, coming)
         self._asked += 1
         return found
+
+    def encode_early(self, centre: int, cancelled: Callable[[], bool]) -> None:
+        """Encode a window for the cache while nobody waits for it, where that is worth it.
+
+        cancelled : the sooner it is true, the sooner this ends, with or without the window.
+        """
+        key = self._key(centre)
+        if not encodes_early(self.model) or key in self.cache or cancelled():
+            return
+        (window,) = self.stack.windows([centre])
+        encoded = self._with_room(lambda: self.model.encode_early(window, cancelled))
+        if encoded is not None:
+            self.cache.put(key, encoded)
 
     def _encode(self, centres: list[int], coming: list[int]) -> Any:
         """Encode some windows in one batch; the first is returned, the others lie in `_ahead`."""

@@ -1,6 +1,8 @@
-"""What models do once before the first prompt comes."""
+"""What models do before the first prompt comes: a rehearsal, and a window that may be needed."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ import torch
 from SlideSAMLib import load_model, rehearsal
 from SlideSAMLib.benchmark import subjects
 from SlideSAMLib.network import NetworkConfig
-from SlideSAMLib.protocol import encodes_before_prompts
+from SlideSAMLib.protocol import encodes_early
+from SlideSAMLib.stack import Stack
+from SlideSAMLib.window import EmbeddingCache, WindowPredictor
 from Testing.fakes import ThresholdModel
 
 SMALL = NetworkConfig(embed_dim=32, depth=2, heads=2, global_blocks=(1,), image_size=128)
@@ -40,7 +44,7 @@ def test_the_built_in_model_answers_a_box_and_a_point(monkeypatch):
     for _, answer in asked:
         found = answer.full(0)[1] > 0
         assert 2 * np.count_nonzero(found & disc) > 0.9 * (found.sum() + disc.sum())
-    assert not encodes_before_prompts(model)
+    assert not encodes_early(model)
 
 
 def test_it_ends_between_two_pieces(monkeypatch):
@@ -63,10 +67,86 @@ def test_sam_rehearses_where_its_kernels_have_to_be_made(monkeypatch, device, pr
     asked = asked_of(model, monkeypatch)
     for piece in pieces:
         piece()
-    assert len(asked) == prompts and encodes_before_prompts(model)
+    assert len(asked) == prompts and encodes_early(model)
 
 
 def test_other_models_need_not_offer_any():
     model = ThresholdModel()
     rehearsal.rehearse(model)
     assert model.encoded == [] and model.predicted == []
+
+
+@pytest.fixture(scope="module")
+def sam():
+    network = subjects.random_network(SMALL)
+    return subjects.as_model(network, "small", torch.device("cpu"), torch.float32)
+
+
+def counted(answers):
+    """A `cancelled` that gives these answers, and how often it was asked."""
+    asked = []
+
+    def cancelled() -> bool:
+        asked.append(threading.get_ident())
+        return answers[min(len(asked), len(answers)) - 1]
+
+    return cancelled, asked
+
+
+def test_sam_encodes_early_what_it_encodes(sam):
+    cancelled, asked = counted([False])
+    early = sam.encode_early(rehearsal.window(), cancelled)
+    (plain,) = sam.encode([rehearsal.window()])
+    assert torch.equal(early.tensor, plain.tensor) and early.shape == plain.shape
+    assert len(asked) == SMALL.depth
+
+
+@pytest.mark.parametrize("block", range(SMALL.depth))
+def test_sam_gives_up_before_any_block(sam, block):
+    cancelled, asked = counted([False] * block + [True])
+    assert sam.encode_early(rehearsal.window(), cancelled) is None
+    assert len(asked) == block + 1
+    assert sam.encode([rehearsal.window()])[0].tensor.abs().sum() > 0
+    assert len(asked) == block + 1  # nobody is asked any more
+
+
+def test_who_encodes_meanwhile_is_not_disturbed(sam):
+    found = []
+    (plain,) = sam.encode([rehearsal.window()])
+
+    def cancelled() -> bool:
+        other = threading.Thread(target=lambda: found.extend(sam.encode([rehearsal.window()])))
+        other.start()
+        other.join()
+        return True
+
+    assert sam.encode_early(rehearsal.window(), cancelled) is None
+    assert len(found) == 1 and torch.equal(found[0].tensor, plain.tensor)
+
+
+class Early(ThresholdModel):
+    """Encodes early, or not, as `cancelled` wants."""
+
+    def encode_early(self, window, cancelled):
+        return None if cancelled() else self.encode([window])[0]
+
+
+def test_a_window_that_was_encoded_early_is_not_encoded_again():
+    model, cache = Early(), EmbeddingCache()
+    stack = Stack(np.arange(320, dtype=np.float32).reshape(5, 8, 8))
+    predictor = WindowPredictor(stack, model, cache)
+    answers, _ = counted([False, True])  # for the predictor, and for the model
+    predictor.encode_early(2, answers)
+    assert model.encoded == [] and len(cache) == 0
+    for _ in range(2):
+        predictor.encode_early(2, lambda: False)
+    assert model.encoded == [[2]]
+    WindowPredictor(stack, model, cache).embedding(2)
+    assert model.encoded == [[2]]
+
+
+def test_a_model_whose_windows_cost_nothing_encodes_none_early():
+    model = ThresholdModel()
+    stack = Stack(np.arange(320, dtype=np.float32).reshape(5, 8, 8))
+    WindowPredictor(stack, model).encode_early(2, lambda: False)
+    assert model.encoded == []

@@ -25,8 +25,8 @@ class Readiness:
     def aim_at(self, slice_node: Any) -> None:
         """The mouse moves over a view: its slice is what will be marked next.
 
-        Only while nothing else is done, and no error is shown that waits for the user. An encoding
-        cannot be stopped, so whoever scrolls on and clicks at once waits for the rest of it.
+        Only while nothing else is done, and no error is shown that waits for the user. Whatever the
+        user starts meanwhile ends it, done or not.
         """
         owner = self._owner
         if owner.jobs.job is not None or owner.message.kind == "error":

@@ -155,11 +155,12 @@ def aim_task(
 
     def perform(job: Job) -> None:
         model = _model(shelf, choice)
-        from SlideSAMLib.protocol import encodes_before_prompts
+        from SlideSAMLib.protocol import encodes_early
         from SlideSAMLib.window import WindowPredictor
 
-        if encodes_before_prompts(model):
-            WindowPredictor(_stack(source, axis), model, shelf.cache()).embedding(index)
+        if encodes_early(model):  # else not even the stack is worth its time
+            predictor = WindowPredictor(_stack(source, axis), model, shelf.cache())
+            predictor.encode_early(index, job.cancelled)
 
     return on_any_device(shelf, choice, perform)
 

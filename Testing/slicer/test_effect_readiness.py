@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slicer
 @pytest.fixture
 def heavy_model(quick_model):
     """A model whose encoding takes the time, as SAM's does."""
-    quick_model.encodes_before_prompts = True
+    quick_model.encode_early = lambda window, cancelled: quick_model.encode([window])[0]
     return quick_model
 
 
