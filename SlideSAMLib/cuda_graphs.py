@@ -174,16 +174,20 @@ class CudaCapture:
                 work()  # libraries set themselves up on a stream's first use: not to be captured
             current.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
+            # As `torch.cuda.graph` does. Up to PyTorch 2.8 that collects Python's garbage, too, on
+            # this thread; but what Slicer has of it may be deleted on the main thread only.
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             try:
-                # Other threads may use the GPU meanwhile. PyTorch gives no memory back to it until
-                # the capture is over; some versions raise an error where a thread asks for that.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-                ):
-                    answer = work()
+                with torch.cuda.stream(stream):
+                    # Other threads may use the GPU meanwhile. PyTorch gives no memory back to it
+                    # until the capture is over; some versions raise an error where a thread asks.
+                    graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                    try:
+                        answer = work()
+                    finally:
+                        graph.capture_end()
             except BaseException:
-                # Where CUDA cannot even end the capture, PyTorch leaves its stream the current one.
-                torch.cuda.set_stream(current)
                 _end_allocation(self._pool)
                 raise
             return answer, graph.replay
