@@ -318,6 +318,23 @@ def test_a_capture_collects_no_garbage(monkeypatch):
     assert graphs._graphs and not collected
 
 
+def test_graphs_are_captured_on_one_stream(monkeypatch):
+    """PyTorch's allocator shares the memory of a pool among the captures of one stream only."""
+    StandInCuda(monkeypatch)
+    streams = []
+
+    def plain(what, part):
+        streams.append(torch.cuda.current_stream().name)
+        return (part + 1,)
+
+    graphs = Graphed(plain, CPU)
+    for size in range(1, MOST_GRAPHS + 3):  # the first ones go again
+        for _ in range(PLAIN_RUNS + 1):
+            graphs(None, torch.ones(size))
+    assert len(graphs._graphs) == MOST_GRAPHS
+    assert set(streams) == {"default", "capture 0"}
+
+
 def test_graphs_give_their_memory_to_the_work(tmp_path, monkeypatch):
     """There is memory for graphs, or for one window of another size."""
     torch.save(named_weights(tensor_shapes("mini")), tmp_path / "mini.pth")
