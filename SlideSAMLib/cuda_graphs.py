@@ -153,6 +153,8 @@ class CudaCapture:
     """Captures CUDA graphs of one device; they share the memory of their inner results.
 
     That is safe as long as they run one after another and their answers are copied in between.
+    All are captured on one stream: PyTorch gives memory that was made on one stream to no other,
+    not even when its graph is gone, and keeps what cuBLAS works in for each.
 
     priority : of their kernels, as `torch.cuda.Stream` counts it: -1 goes before 0.
     """
@@ -161,29 +163,34 @@ class CudaCapture:
         self._device = device
         self._priority = priority
         self._pool: tuple[int, int] | None = None
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, work: Callable[[], Answer]) -> tuple[Answer, Callable[[], None]]:
         """See `Capture`. Raises RuntimeError where CUDA cannot capture the work."""
         with torch.cuda.device(self._device):
-            if self._pool is None:
+            if self._pool is None or self._stream is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            stream = torch.cuda.Stream(priority=self._priority)
-            current = torch.cuda.current_stream()
+                self._stream = torch.cuda.Stream(priority=self._priority)
+            stream, current = self._stream, torch.cuda.current_stream()
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 work()  # libraries set themselves up on a stream's first use: not to be captured
             current.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
+            # As `torch.cuda.graph` does. Up to PyTorch 2.8 that collects Python's garbage, too, on
+            # this thread; but what Slicer has of it may be deleted on the main thread only.
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             try:
-                # Other threads may use the GPU meanwhile. PyTorch gives no memory back to it until
-                # the capture is over; some versions raise an error where a thread asks for that.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-                ):
-                    answer = work()
+                with torch.cuda.stream(stream):
+                    # Other threads may use the GPU meanwhile. PyTorch gives no memory back to it
+                    # until the capture is over; some versions raise an error where a thread asks.
+                    graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                    try:
+                        answer = work()
+                    finally:
+                        graph.capture_end()
             except BaseException:
-                # Where CUDA cannot even end the capture, PyTorch leaves its stream the current one.
-                torch.cuda.set_stream(current)
                 _end_allocation(self._pool)
                 raise
             return answer, graph.replay

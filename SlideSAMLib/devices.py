@@ -20,7 +20,8 @@ PRECISIONS = {
 def choose_device(device: str = "auto") -> torch.device:
     """The device for 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
 
-    'auto' is the first CUDA GPU where there is one that this PyTorch can compute on, else the CPU.
+    'auto' is CUDA's current GPU, or else the first one that this PyTorch can compute on; where
+    there is none, the CPU.
 
     Raises
     ------
@@ -28,8 +29,11 @@ def choose_device(device: str = "auto") -> torch.device:
         The name is unknown, this computer has no such device, or PyTorch was built without it.
     """
     if device == "auto":
-        usable = torch.cuda.is_available() and _has_kernels_for(torch.device("cuda"))
-        return torch.device("cuda" if usable else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        every = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        gpus = (each for each in (torch.device("cuda"), *every) if _has_kernels_for(each))
+        return next(gpus, torch.device("cpu"))
     kind, _, number = str(device).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise InputError(f"The device '{device}' is unknown: use auto, cpu, cuda or mps.")

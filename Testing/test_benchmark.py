@@ -166,6 +166,14 @@ def test_runs_of_a_model() -> None:
         assert found[name] > 0
 
 
+@pytest.mark.parametrize("slices", [1, 3])
+def test_runs_on_few_slices(slices) -> None:
+    """Fewer than are marked one after the other; the smallest volume is one slice."""
+    made = phantom.column((slices, 32, 40), slices)
+    found = runs.measure(ThresholdModel(threshold=500), made, CPU, rounds=3, limited=True)
+    assert found["slices"] == slices
+
+
 def test_start_up_loads_no_torch() -> None:
     found = startup.measure("cpu", rounds=1)
     assert found["imports_torch"] is False

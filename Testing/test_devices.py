@@ -52,6 +52,15 @@ def test_devices_that_are_there(monkeypatch, gpus):
         devices.choose_device("cuda:2")
 
 
+def test_an_old_card_beside_a_usable_one(monkeypatch, gpus):
+    """CUDA counts the cards by their slots, or another is in the way."""
+    gpus(built=["sm_75", "sm_80"])
+    found = {0: (3, 5), 1: (8, 6)}
+    ask = "get_device_capability"
+    monkeypatch.setattr(torch.cuda, ask, lambda device: found[torch.device(device).index or 0])
+    assert devices.choose_device("auto") == torch.device("cuda", 1)
+
+
 @pytest.mark.parametrize(
     ("capability", "built", "usable"),
     [

@@ -11,6 +11,7 @@ starve. Whoever polls a job has to call `Job.wait` for some milliseconds: it rel
 from __future__ import annotations
 
 import atexit
+import ctypes
 import itertools
 import queue
 import sys
@@ -23,6 +24,7 @@ from . import garbage
 from .text import tr as _
 
 _numbers = itertools.count(1)
+PATIENCE = 0.5  # seconds that a job has to end by itself when the application does
 
 
 class Job:
@@ -121,13 +123,23 @@ class Worker:
         return job
 
     def close(self, seconds: float = 2.0) -> None:
-        """Cancel what is running, and wait a little for the thread to end."""
+        """Cancel what is running, and wait a little for the thread to end.
+
+        A window of a large network takes longer. Were the thread in PyTorch when Python goes, it
+        would abort the application. So it is made to end as soon as it is back in Python: after the
+        next product, say.
+        """
         self._closed = True
         current = self._current
         if current is not None:
             current.cancel()
         self._jobs.put(None)
-        if self._thread is not None:
+        if self._thread is None:
+            return
+        self._thread.join(min(seconds, PATIENCE))
+        if self._thread.is_alive():
+            thread = ctypes.c_ulong(self._thread.ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
             self._thread.join(seconds)
 
     def _work(self) -> None:

@@ -40,7 +40,7 @@ def measure(
     firsts, refined = [], []
     for n in range(rounds + 1):
         session = Session(Stack(phantom.volume), model)
-        index = phantom.middle - n
+        index = max(phantom.middle - n, 0)
         firsts.append(_preview(session, phantom.prompt(index), device))
         refined.append(_preview(session, phantom.points(index), device))
         refined.append(_preview(session, phantom.points(index, extra=True), device))
@@ -68,7 +68,8 @@ def _preview(session: Session, prompt: SlicePrompt, device: torch.device) -> flo
 
 def _decode(model: SliceModel, phantom: Phantom, device: torch.device) -> dict[str, float]:
     stack = Stack(phantom.volume)
-    two = model.encode([stack.window(phantom.middle + n) for n in range(2)])
+    centres = [phantom.middle, min(phantom.middle + 1, stack.slices - 1)]
+    two = model.encode(stack.windows(centres))
     prompts = [WindowPrompt(box=phantom.prompt().box)] * 2
     work = {
         "decode_s": lambda: model.predict(two[0], prompts[0]),
