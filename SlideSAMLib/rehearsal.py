@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .protocol import SliceModel, Window, WindowPrompt
+from .protocol import SliceModel, Window, WindowPrompt, predict_many
 
 SIDE = 256  # pixels of the invented slices
 RADIUS = 60  # of the disc on them
@@ -33,15 +33,22 @@ def rehearse(model: SliceModel, cancelled: Callable[[], bool] = lambda: False) -
         piece()
 
 
-def with_prompts(model: SliceModel) -> Sequence[Rehearsal]:
-    """A window and what a box and a point on it ask for, as pieces of work for `rehearse`."""
+def with_prompts(model: SliceModel, runs: int = 1, fronts: int = 1) -> Sequence[Rehearsal]:
+    """A window and what a box and a point on it ask for, as pieces of work for `rehearse`.
 
-    def asked(prompt: WindowPrompt) -> Rehearsal:
-        return lambda: model.predict(model.encode([window()])[0], prompt)
+    runs : how often each is done. fronts : windows that a slide has predicted in one call; where
+        there are several, they are rehearsed, too.
+    """
+
+    def asked(prompt: WindowPrompt, count: int = 1) -> Rehearsal:
+        return lambda: predict_many(model, model.encode([window()] * count), [prompt] * count)
 
     middle, edges = SIDE // 2, (SIDE // 2 - RADIUS, SIDE // 2 + RADIUS)
     box = WindowPrompt(box=(edges[0], edges[0], edges[1], edges[1]))
-    return [asked(box), asked(WindowPrompt(points=((middle, middle),), labels=(1,)))]
+    pieces = [asked(box), asked(WindowPrompt(points=((middle, middle),), labels=(1,)))]
+    if fronts > 1:
+        pieces.append(asked(box, fronts))
+    return pieces * runs
 
 
 def window() -> Window:

@@ -17,6 +17,7 @@ from SlideSAMLib.benchmark import phantom, subjects
 from SlideSAMLib.cuda_graphs import PLAIN_RUNS
 from SlideSAMLib.network import VIT_B, NetworkConfig
 from SlideSAMLib.protocol import WindowPrompt
+from SlideSAMLib.rehearsal import rehearse
 from SlideSAMLib.stack import Stack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
@@ -74,3 +75,18 @@ def test_the_built_in_model_finds_the_same_object(silent):
     masks = [SlideSAMLib.segment(made.volume, made.prompt(), model=m).mask for m in models]
     both, sizes = np.count_nonzero(masks[0] & masks[1]), [mask.sum() for mask in masks]
     assert sizes[0] > 1000 and 2 * both / sum(sizes) > 0.995
+
+
+def test_a_rehearsal_leaves_graphs_for_one_window_and_for_both_directions(silent):
+    model = SlideSAMLib.load_model("builtin", device="cuda")
+    rehearse(model)
+    batches = {kind[1][0] for kind in model._graphs._graphs}  # after `what`: the inputs' shapes
+    assert batches >= {1, 2}
+
+
+def test_sam_rehearses_on_a_gpu(silent):
+    model = subjects.as_model(subjects.random_network(SMALL), "small", CUDA, torch.bfloat16)
+    rehearse(model)
+    (window,) = windows(1)
+    early, (plain,) = model.encode_early(window, lambda: False), model.encode([window])
+    assert torch.equal(early.ready_tensor(), plain.ready_tensor())

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import SlideSAMLib
 from SlideSAMLib import load_model, rehearsal
 from SlideSAMLib.benchmark import subjects
+from SlideSAMLib.benchmark.phantom import column
+from SlideSAMLib.builtin.requests import POINT_SIDES
+from SlideSAMLib.cuda_graphs import Graphed
 from SlideSAMLib.network import NetworkConfig
 from SlideSAMLib.protocol import encodes_early
 from SlideSAMLib.stack import Stack
@@ -22,13 +26,14 @@ SMALL = NetworkConfig(embed_dim=32, depth=2, heads=2, global_blocks=(1,), image_
 def asked_of(model, monkeypatch) -> list:
     """The prompts that come to a model from now on, each with what is answered."""
     asked = []
-    predict = model.predict
+    predict = model.predict_many
 
-    def noted(embedding, prompt):
-        asked.append((prompt, predict(embedding, prompt)))
-        return asked[-1][1]
+    def noted(embeddings, prompts):
+        answers = predict(embeddings, prompts)
+        asked.extend(zip(prompts, answers, strict=True))
+        return answers
 
-    monkeypatch.setattr(model, "predict", noted)
+    monkeypatch.setattr(model, "predict_many", noted)
     return asked
 
 
@@ -54,6 +59,25 @@ def test_it_ends_between_two_pieces(monkeypatch):
     assert len(asked) == 1
     rehearsal.rehearse(model, lambda: True)
     assert len(asked) == 1
+
+
+def test_a_gpu_has_its_graphs_before_the_first_slide():
+    """One window, both directions of a slide, and the sizes that are tried for a point."""
+    model = load_model("builtin", device="cpu")
+    captured = []
+
+    def capture(work):
+        answer = work()
+        captured.append(len(answer[0]))
+        return answer, lambda: [own.copy_(new) for own, new in zip(answer, work(), strict=True)]
+
+    model._graphs = Graphed(model._forward, torch.device("cpu"), capture)
+    rehearsal.rehearse(model)
+    assert set(captured) >= {1, 2, len(POINT_SIDES)}
+    before = list(captured)
+    made = column((12, 200, 160), 6)
+    SlideSAMLib.segment(made.volume, [made.prompt()], model=model)
+    assert captured == before
 
 
 @pytest.mark.parametrize(("device", "prompts"), [("cpu", 0), ("cuda", 2)])

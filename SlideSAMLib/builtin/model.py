@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from ..cuda_graphs import Graphed
+from ..cuda_graphs import PLAIN_RUNS, Graphed
 from ..devices import choose_device, choose_precision, on_host, precision_name
 from ..next_prompt import mask_box
 from ..patches import dice
@@ -106,8 +106,13 @@ class BuiltinModel:
         return MOST_PROMPTS
 
     def rehearsals(self) -> Sequence[Rehearsal]:
-        """What to do before the first prompt comes, see `rehearsal`."""
-        return with_prompts(self)
+        """What to do before the first prompt comes, see `rehearsal`.
+
+        On a GPU until it knows by heart what any slide asks: its graphs fit slices of every size.
+        """
+        if self._graphs is None:
+            return with_prompts(self)
+        return with_prompts(self, runs=PLAIN_RUNS + 1, fronts=2)
 
     @torch.inference_mode()
     def predict_many(
