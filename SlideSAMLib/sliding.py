@@ -49,7 +49,8 @@ def slide(
     Parameters
     ----------
     first, last : limits of the slide, inclusive; None stands for the end of the volume.
-    cancelled : asked before every window; once it says True the slide ends.
+    cancelled : asked before every window, and by a slow encoder within one; once it says True the
+        slide ends.
 
     Yields
     ------
@@ -325,7 +326,10 @@ class Slider:
             question = front.ask()
             asked = {question.centre, *(earlier.centre for earlier in questions)}
             ahead = [centre for centre in self._ahead(front, fronts) if centre not in asked]
-            embeddings.append(self.predictor.embedding(question.centre, ahead))
+            embedding = self.predictor.embedding(question.centre, ahead, self.cancelled)
+            if embedding is None:
+                break
+            embeddings.append(embedding)
             questions.append(question)
         return questions, embeddings
 

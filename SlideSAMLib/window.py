@@ -150,19 +150,29 @@ class WindowPredictor:
         # Encoded ahead of need. Kept here, since a small cache may drop them before their turn.
         self._ahead: dict[int, Any] = {}
 
-    def embedding(self, centre: int, ahead: Iterable[int] = ()) -> Any:
+    def embedding(
+        self,
+        centre: int,
+        ahead: Iterable[int] = (),
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Any:
         """The embedding of the window at `centre`, from the cache or encoded now.
 
         ahead : centres that will be asked for next, most urgent first; as many of them as the
             batch has room for are encoded in the same call. A model that encodes in the background
             gets the next batch as soon as the last window of the newest one is asked for.
+        cancelled : once it is true, an encoding that takes long may end without a result: None.
         """
         found = self._ahead.pop(centre, None)
         if found is None:
             found = self.cache.get(self._key(centre))
         coming = [c for c in dict.fromkeys(ahead) if 0 <= c < self.stack.slices and c != centre]
         if found is None:
-            found = self._encode([centre, *self._missing(coming, self._room() - 1)], coming)
+            centres = [centre, *self._missing(coming, self._room() - 1)]
+            if cancelled is not None and len(centres) == 1 and encodes_early(self.model):
+                found = self._encode_unless(centre, cancelled)
+            else:
+                found = self._encode(centres, coming)
         elif encodes_in_background(self.model) and self._ahead.keys().isdisjoint(coming):
             following = self._missing(coming, self._room())
             if following:
@@ -170,18 +180,23 @@ class WindowPredictor:
         self._asked += 1
         return found
 
-    def encode_early(self, centre: int, cancelled: Callable[[], bool]) -> None:
+    def prepare(self, centre: int, cancelled: Callable[[], bool]) -> None:
         """Encode a window for the cache while nobody waits for it, where that is worth it.
 
         cancelled : the sooner it is true, the sooner this ends, with or without the window.
         """
-        key = self._key(centre)
-        if not encodes_early(self.model) or key in self.cache or cancelled():
-            return
+        if encodes_early(self.model) and self._key(centre) not in self.cache:
+            self._encode_unless(centre, cancelled)
+
+    def _encode_unless(self, centre: int, cancelled: Callable[[], bool]) -> Any:
+        """Encode one window; None where `cancelled` ends that."""
         (window,) = self.stack.windows([centre])
+        start = time.perf_counter()
         encoded = self._with_room(lambda: self.model.encode_early(window, cancelled))
+        self.seconds["encode"] += time.perf_counter() - start
         if encoded is not None:
-            self.cache.put(key, encoded)
+            self.cache.put(self._key(centre), encoded)
+        return encoded
 
     def _encode(self, centres: list[int], coming: list[int]) -> Any:
         """Encode some windows in one batch; the first is returned, the others lie in `_ahead`."""

@@ -15,10 +15,13 @@ from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin.requests import POINT_SIDES
 from SlideSAMLib.cuda_graphs import Graphed
 from SlideSAMLib.network import NetworkConfig
+from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import encodes_early
+from SlideSAMLib.sliding import Slider, Stop
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.window import EmbeddingCache, WindowPredictor
 from Testing.fakes import ThresholdModel
+from Testing.sliding_helpers import BOX, WINDOW, through_block
 
 SMALL = NetworkConfig(embed_dim=32, depth=2, heads=2, global_blocks=(1,), image_size=128)
 
@@ -159,11 +162,10 @@ def test_a_window_that_was_encoded_early_is_not_encoded_again():
     model, cache = Early(), EmbeddingCache()
     stack = Stack(np.arange(320, dtype=np.float32).reshape(5, 8, 8))
     predictor = WindowPredictor(stack, model, cache)
-    answers, _ = counted([False, True])  # for the predictor, and for the model
-    predictor.encode_early(2, answers)
+    predictor.prepare(2, lambda: True)
     assert model.encoded == [] and len(cache) == 0
     for _ in range(2):
-        predictor.encode_early(2, lambda: False)
+        predictor.prepare(2, lambda: False)
     assert model.encoded == [[2]]
     WindowPredictor(stack, model, cache).embedding(2)
     assert model.encoded == [[2]]
@@ -172,5 +174,32 @@ def test_a_window_that_was_encoded_early_is_not_encoded_again():
 def test_a_model_whose_windows_cost_nothing_encodes_none_early():
     model = ThresholdModel()
     stack = Stack(np.arange(320, dtype=np.float32).reshape(5, 8, 8))
-    WindowPredictor(stack, model).encode_early(2, lambda: False)
+    WindowPredictor(stack, model).prepare(2, lambda: False)
     assert model.encoded == []
+
+
+class Slow(ThresholdModel):
+    """Somebody cancels while it is at the window of slice `at`."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.stopped = at, False
+
+    def encode_early(self, window, cancelled):
+        self.stopped |= window.key[-1] == self.at
+        return None if cancelled() else self.encode([window])[0]
+
+
+def test_a_slide_that_is_cancelled_does_not_wait_for_its_window():
+    volume, _ = through_block((15, 30, 34))
+    stack, model, cache = Stack(volume, window=WINDOW), Slow(at=9), EmbeddingCache()
+    slider = Slider(
+        stack, [SlicePrompt(6, box=BOX)], model, cache=cache, cancelled=lambda: model.stopped
+    )
+    finished = {each.index: each.mask for each in slider.run()}
+    whole = Slider(stack, [SlicePrompt(6, box=BOX)], ThresholdModel())
+    expected = {each.index: each.mask for each in whole.run()}
+    assert set(finished) >= {5, 6, 7, 8} and 10 not in finished
+    assert all(np.array_equal(finished[k], expected[k]) for k in (5, 6, 7, 8))
+    assert slider.stops == dict.fromkeys(("backward", "forward"), Stop.CANCELLED)
+    assert [9] not in model.encoded and [8] in model.encoded

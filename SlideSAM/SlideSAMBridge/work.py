@@ -160,7 +160,7 @@ def aim_task(
 
         if encodes_early(model):  # else not even the stack is worth its time
             predictor = WindowPredictor(_stack(source, axis), model, shelf.cache())
-            predictor.encode_early(index, job.cancelled)
+            predictor.prepare(index, job.cancelled)
 
     return on_any_device(shelf, choice, perform)
 

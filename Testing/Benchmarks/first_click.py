@@ -52,7 +52,7 @@ def first_click(name: str, prompt: str, aimed: bool) -> dict[str, float]:
     if aimed:
         rehearse(model)
         predictor = WindowPredictor(session.stack, model, session.cache)
-        predictor.encode_early(marked.index, lambda: False)
+        predictor.prepare(marked.index, lambda: False)
     ready = time.perf_counter()
     session.set_prompt(marked)
     session.preview(marked.index)
