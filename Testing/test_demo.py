@@ -11,7 +11,7 @@ import pytest
 from SlideSAMLib.demo import data, surface
 from SlideSAMLib.demo.orientation import SliceView
 from SlideSAMLib.volumes import Geometry
-from Testing.cli_tools import assert_refused, noisy_ball, read_mask, run_command, write_image
+from Testing.cli_tools import BOX, assert_refused, noisy_ball, read_mask, run_command, write_image
 
 Capture = pytest.CaptureFixture[str]
 PICTURES = ("prompted-slice.png", "slices.png")
@@ -139,6 +139,23 @@ def test_bad_demo_arguments(capsys: Capture, tmp_path: Path, threshold_model: st
         outcome = run_command(capsys, "demo", *words, "--model", threshold_model)
         assert_refused(outcome, part)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.nii.gz", "plain.txt"]
+
+
+def test_the_demo_writes_over_no_file_that_it_reads(
+    capsys: Capture, tmp_path: Path, threshold_model: str, no_surface: None
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the demo packages")
+    image = write_image(tmp_path / "segment.nii.gz", noisy_ball()[0])
+    prompts = tmp_path / "report.json"
+    prompts.write_text('[{"slice": 10, "box": [12, 10, 32, 30]}]')
+    files = {path: path.read_bytes() for path in (image, prompts)}
+    other = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
+    for words in (["--image", image, *BOX], ["--image", other, "--prompts", prompts]):
+        outcome = run_command(
+            capsys, "demo", "--output", tmp_path, *words, "--model", threshold_model
+        )
+        assert_refused(outcome, "same file")
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_the_template_and_its_brain_mask() -> None:
