@@ -228,6 +228,21 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="not everybody may make links")
+@pytest.mark.parametrize("earlier", [True, False])
+def test_outputs_go_where_links_lead_to(tmp_path: Path, earlier: bool) -> None:
+    place, link = tmp_path / "large disk" / "a.nrrd", tmp_path / "a.nrrd"
+    place.parent.mkdir()
+    if earlier:
+        place.write_text("earlier")
+    link.symlink_to(place)
+    outputs.check_writable(link)
+    outputs.write_together({link: lambda path: path.write_text("whole")})
+    assert link.is_symlink()
+    assert place.read_text() == "whole"
+    assert list(place.parent.iterdir()) == [place]
+
+
 def test_outputs_get_ordinary_permissions(tmp_path: Path) -> None:
     outputs.write_together({tmp_path / "a.txt": lambda path: path.write_text("whole")})
     mask = os.umask(0)

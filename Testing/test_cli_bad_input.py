@@ -222,6 +222,17 @@ def test_a_report_that_cannot_be_written(
     assert_refused(run_command(capsys, "segment", image, output, *words), "The report")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
+def test_a_report_into_a_pipe(
+    capsys: Capture, tmp_path: Path, image: Path, output: Path, threshold_model: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = [*BOX, "--model", threshold_model, "--report", pipe]
+    assert_refused(run_command(capsys, "segment", image, output, *words), "The report", "pipe")
+    assert pipe.is_fifo()
+
+
 def test_report_and_output_are_two_files(capsys: Capture, image: Path, output: Path) -> None:
     words = [*BOX, "--model", "threshold", "--report", output]
     assert_refused(run_command(capsys, "segment", image, output, *words), "same file")
