@@ -134,6 +134,22 @@ def test_negative_points_and_limits(
     assert np.array_equal(found[10], mask[10])
 
 
+@pytest.mark.parametrize("low", ["-1e-5", "-1.5E+01", "-2.", "-.5", "-3"])
+def test_negative_numbers_in_any_notation(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    low: str,
+) -> None:
+    words = [*BOX, "--model", threshold_model, "--window", low, "1e3"]
+    report = tmp_path / "report.json"
+    words += ["--report", report]
+    outcome = run_command(capsys, "segment", ball[0], tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(report.read_text())["intensity"] == [float(low), 1000.0]
+
+
 def test_prompts_from_a_file_and_the_report(
     ball: tuple[Path, np.ndarray],
     tmp_path: Path,

@@ -135,6 +135,7 @@ def test_label_map_as_image(capsys: Capture, tmp_path: Path, output: Path) -> No
         ([*BOX, "--first", 12], "10"),
         ([*BOX, "--window", 100, 100], "LOW < HIGH"),
         ([*BOX, "--window", "nan", 100], "finite"),
+        ([*BOX, "--window", "-inf", "inf"], "finite"),
         ([*BOX, "--axis", "x"], "invalid choice"),
         ([*BOX, "--precision", "int8"], "invalid choice"),
         (["--slice", "ten", "--point", 5, 5], "invalid int"),
