@@ -111,6 +111,19 @@ def test_the_users_own_image(
     assert "Dice" not in outcome.out
 
 
+def test_no_surface_of_an_earlier_run_is_left(
+    capsys: Capture, tmp_path: Path, threshold_model: str, no_surface: None
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the demo packages")
+    image = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
+    (tmp_path / "surface.png").write_bytes(b"of another object")
+    words = ["--output", tmp_path, "--image", image, *BOX, "--model", threshold_model]
+    outcome = run_command(capsys, "demo", *words)
+    assert outcome.code == 0, outcome.err
+    assert "no picture of the 3D surface" in outcome.out
+    assert not (tmp_path / "surface.png").exists()
+
+
 @pytest.mark.parametrize("point", [(43.5, 39.5), (-0.5, -0.5)])
 def test_a_point_on_the_outer_half_of_a_voxel_at_the_rim(
     capsys: Capture, tmp_path: Path, no_surface: None, point: tuple[float, float]

@@ -77,6 +77,7 @@ def run(
         print(line)
     print("files    " + "\n         ".join(str(path) for path in files))
     if missing is not None:
+        (args.output / SURFACE).unlink(missing_ok=True)  # it would show the run before
         print(f"note     no picture of the 3D surface: {missing}")
 
 
