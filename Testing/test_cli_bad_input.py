@@ -175,6 +175,12 @@ def test_bad_prompt_files(
     assert_refused(run_command(capsys, "segment", image, output, *words), part)
 
 
+def test_a_folder_of_prompts(capsys: Capture, tmp_path: Path, image: Path, output: Path) -> None:
+    words = ["--prompts", tmp_path, "--model", "threshold"]
+    outcome = run_command(capsys, "segment", image, output, *words)
+    assert_refused(outcome, f"{tmp_path} cannot be read: ")
+
+
 def test_outputs_that_cannot_be_written(capsys: Capture, tmp_path: Path, image: Path) -> None:
     plain = tmp_path / "plain.txt"
     plain.write_text("a file")
