@@ -145,6 +145,8 @@ def test_bad_demo_arguments(capsys: Capture, tmp_path: Path, threshold_model: st
         (["--output", out, "--image", image], "no prompt"),
         (["--output", out, "--slice", 3, "--point", 1, 1], "--image"),
         (["--output", out, "--image", tmp_path / "none", "--slice", 3, "--point", 1, 1], "no file"),
+        (["--output", out, "--axis", "i"], "--image"),
+        (["--output", out, "--spacing", 1, 1, 2], "--image"),
         (["--output", plain], "cannot be written"),
         (["--output", plain / "sub"], "cannot be written"),
     ]
