@@ -134,6 +134,22 @@ def test_negative_points_and_limits(
     assert np.array_equal(found[10], mask[10])
 
 
+@pytest.mark.parametrize("low", ["-1e-5", "-1.5E+01", "-2.", "-.5", "-3"])
+def test_negative_numbers_in_any_notation(
+    ball: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold_model: str,
+    low: str,
+) -> None:
+    words = [*BOX, "--model", threshold_model, "--window", low, "1e3"]
+    report = tmp_path / "report.json"
+    words += ["--report", report]
+    outcome = run_command(capsys, "segment", ball[0], tmp_path / "out.nrrd", *words)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(report.read_text())["intensity"] == [float(low), 1000.0]
+
+
 def test_prompts_from_a_file_and_the_report(
     ball: tuple[Path, np.ndarray],
     tmp_path: Path,
@@ -226,6 +242,21 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
             {tmp_path / "a.txt": lambda path: path.write_text("whole"), tmp_path / "b.txt": fails}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not everybody may make links")
+@pytest.mark.parametrize("earlier", [True, False])
+def test_outputs_go_where_links_lead_to(tmp_path: Path, earlier: bool) -> None:
+    place, link = tmp_path / "large disk" / "a.nrrd", tmp_path / "a.nrrd"
+    place.parent.mkdir()
+    if earlier:
+        place.write_text("earlier")
+    link.symlink_to(place)
+    outputs.check_writable(link)
+    outputs.write_together({link: lambda path: path.write_text("whole")})
+    assert link.is_symlink()
+    assert place.read_text() == "whole"
+    assert list(place.parent.iterdir()) == [place]
 
 
 def test_outputs_get_ordinary_permissions(tmp_path: Path) -> None:

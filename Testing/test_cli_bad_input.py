@@ -135,6 +135,7 @@ def test_label_map_as_image(capsys: Capture, tmp_path: Path, output: Path) -> No
         ([*BOX, "--first", 12], "10"),
         ([*BOX, "--window", 100, 100], "LOW < HIGH"),
         ([*BOX, "--window", "nan", 100], "finite"),
+        ([*BOX, "--window", "-inf", "inf"], "finite"),
         ([*BOX, "--axis", "x"], "invalid choice"),
         ([*BOX, "--precision", "int8"], "invalid choice"),
         (["--slice", "ten", "--point", 5, 5], "invalid int"),
@@ -172,6 +173,12 @@ def test_bad_prompt_files(
         (tmp_path / "prompts.json").write_text(text)
     words = ["--prompts", tmp_path / "prompts.json", "--model", "threshold"]
     assert_refused(run_command(capsys, "segment", image, output, *words), part)
+
+
+def test_a_folder_of_prompts(capsys: Capture, tmp_path: Path, image: Path, output: Path) -> None:
+    words = ["--prompts", tmp_path, "--model", "threshold"]
+    outcome = run_command(capsys, "segment", image, output, *words)
+    assert_refused(outcome, f"{tmp_path} cannot be read: ")
 
 
 def test_outputs_that_cannot_be_written(capsys: Capture, tmp_path: Path, image: Path) -> None:
@@ -220,6 +227,17 @@ def test_a_report_that_cannot_be_written(
 ) -> None:
     words = [*BOX, "--model", "threshold", "--report", tmp_path / report]
     assert_refused(run_command(capsys, "segment", image, output, *words), "The report")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such pipes here")
+def test_a_report_into_a_pipe(
+    capsys: Capture, tmp_path: Path, image: Path, output: Path, threshold_model: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = [*BOX, "--model", threshold_model, "--report", pipe]
+    assert_refused(run_command(capsys, "segment", image, output, *words), "The report", "pipe")
+    assert pipe.is_fifo()
 
 
 def test_report_and_output_are_two_files(capsys: Capture, image: Path, output: Path) -> None:

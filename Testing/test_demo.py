@@ -11,7 +11,7 @@ import pytest
 from SlideSAMLib.demo import data, surface
 from SlideSAMLib.demo.orientation import SliceView
 from SlideSAMLib.volumes import Geometry
-from Testing.cli_tools import assert_refused, noisy_ball, read_mask, run_command, write_image
+from Testing.cli_tools import BOX, assert_refused, noisy_ball, read_mask, run_command, write_image
 
 Capture = pytest.CaptureFixture[str]
 PICTURES = ("prompted-slice.png", "slices.png")
@@ -111,6 +111,19 @@ def test_the_users_own_image(
     assert "Dice" not in outcome.out
 
 
+def test_no_surface_of_an_earlier_run_is_left(
+    capsys: Capture, tmp_path: Path, threshold_model: str, no_surface: None
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the demo packages")
+    image = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
+    (tmp_path / "surface.png").write_bytes(b"of another object")
+    words = ["--output", tmp_path, "--image", image, *BOX, "--model", threshold_model]
+    outcome = run_command(capsys, "demo", *words)
+    assert outcome.code == 0, outcome.err
+    assert "no picture of the 3D surface" in outcome.out
+    assert not (tmp_path / "surface.png").exists()
+
+
 @pytest.mark.parametrize("point", [(43.5, 39.5), (-0.5, -0.5)])
 def test_a_point_on_the_outer_half_of_a_voxel_at_the_rim(
     capsys: Capture, tmp_path: Path, no_surface: None, point: tuple[float, float]
@@ -132,6 +145,8 @@ def test_bad_demo_arguments(capsys: Capture, tmp_path: Path, threshold_model: st
         (["--output", out, "--image", image], "no prompt"),
         (["--output", out, "--slice", 3, "--point", 1, 1], "--image"),
         (["--output", out, "--image", tmp_path / "none", "--slice", 3, "--point", 1, 1], "no file"),
+        (["--output", out, "--axis", "i"], "--image"),
+        (["--output", out, "--spacing", 1, 1, 2], "--image"),
         (["--output", plain], "cannot be written"),
         (["--output", plain / "sub"], "cannot be written"),
     ]
@@ -139,6 +154,23 @@ def test_bad_demo_arguments(capsys: Capture, tmp_path: Path, threshold_model: st
         outcome = run_command(capsys, "demo", *words, "--model", threshold_model)
         assert_refused(outcome, part)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.nii.gz", "plain.txt"]
+
+
+def test_the_demo_writes_over_no_file_that_it_reads(
+    capsys: Capture, tmp_path: Path, threshold_model: str, no_surface: None
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the demo packages")
+    image = write_image(tmp_path / "segment.nii.gz", noisy_ball()[0])
+    prompts = tmp_path / "report.json"
+    prompts.write_text('[{"slice": 10, "box": [12, 10, 32, 30]}]')
+    files = {path: path.read_bytes() for path in (image, prompts)}
+    other = write_image(tmp_path / "mine.nii.gz", noisy_ball()[0])
+    for words in (["--image", image, *BOX], ["--image", other, "--prompts", prompts]):
+        outcome = run_command(
+            capsys, "demo", "--output", tmp_path, *words, "--model", threshold_model
+        )
+        assert_refused(outcome, "same file")
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_the_template_and_its_brain_mask() -> None:

@@ -132,6 +132,15 @@ def make_plan(args: argparse.Namespace) -> Plan:
     networks = [name for name in args.models or plan.models if name.startswith("vit")]
     if "agreement" in (args.parts or ()) and args.data is None and not networks:
         raise InputError("The agreement of the built-in model's masks needs --data MANIFEST.")
+    idle = [part for part in ("encode", "memory") if part in (args.parts or ())]
+    idle += ["profile"] if args.profile is not None else []
+    if idle and not networks:
+        raise InputError(
+            f"There is nothing to measure of the built-in model for {' and '.join(idle)}: name a "
+            "vit model with --models."
+        )
+    if args.data is not None and "agreement" not in (args.parts or plan.parts):
+        raise InputError("--data is for the part agreement: name it with --parts.")
     names = ("parts", "models", "device", "precisions", "batches", "rounds", "slices", "cases")
     chosen = {name: getattr(args, name) for name in (*names, "limit", "checkpoint")}
     chosen |= {"manifest": args.data, "shape": tuple(args.shape) if args.shape else None}

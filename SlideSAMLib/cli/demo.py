@@ -39,12 +39,18 @@ def run(args: argparse.Namespace) -> int:
     if args.image is not None:
         prompts = gather_prompts(args)
         demo.check_folder(args.output)
+        demo.check_inputs(args, "segment")
         demo.run(args, read_image(args), prompts, name="segment")
         return 0
     if args.slice is not None or args.box or args.point or args.negative_point or args.prompts:
         raise InputError("Prompts need --image FILE: the brain of the demo has its own.")
-    args.axis = data.AXIS
+    reading = (args.spacing, args.series, args.fill_non_finite)
+    if args.axis != data.AXIS or args.allow_labels or any(value is not None for value in reading):
+        raise InputError(
+            "--axis, --spacing, --series, --fill-non-finite and --allow-labels need --image FILE."
+        )
     demo.check_folder(args.output)
+    demo.check_inputs(args, "brain")
     brain = data.load_brain()
     demo.run(args, brain.image, [data.PROMPT], name="brain", reference=brain.mask)
     return 0

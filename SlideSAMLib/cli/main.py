@@ -10,10 +10,11 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import SlideSAMError
 from ..memory import host_shortage, out_of_memory
@@ -28,6 +29,8 @@ HOST_TOO_SMALL = (
     "The memory of this computer is too small{}: close other programs, or take a smaller image "
     "(crop it), a smaller model or, in training, a smaller batch."
 )
+
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 
 COMMANDS = {
     "segment": ("SlideSAMLib.cli.segment", "segment an image from prompts on one or more slices"),
@@ -52,7 +55,15 @@ class UsageError(SlideSAMError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are exceptions, not a usage text and an exit."""
+    """An argument parser whose errors are exceptions, not a usage text and an exit.
+
+    It takes negative numbers as Python writes them: argparse's own pattern takes -1e-05 and -100.
+    for options, so that "--window -1e-05 2e-05" lacks its arguments.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

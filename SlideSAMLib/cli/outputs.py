@@ -13,10 +13,15 @@ from ..formats import OUTPUT_SUFFIXES
 
 
 def check_writable(path: Path, what: str = "The output") -> None:
-    """Raise InputError unless `path` can be written; leaves nothing behind."""
-    folder = path.parent
+    """Raise InputError unless `path` can be written; leaves nothing behind.
+
+    Pipes and devices (/dev/stdout) cannot: a file that appears whole would take their place.
+    """
+    folder = _place(path).parent
     if path.is_dir():
         raise InputError(f"{what} {path} is a folder: give a file name.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{what} {path} is a pipe or a device: give the name of a file.")
     if not folder.is_dir():
         raise InputError(f"{what} {path} cannot be written: there is no folder {folder}.")
     if path.exists() and not os.access(path, os.W_OK):
@@ -47,8 +52,9 @@ def write_together(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     ready: list[tuple[Path, Path]] = []
     try:
         for path, write in writers.items():
-            temporary = _temporary(path)
-            ready.append((temporary, path))
+            place = _place(path)
+            temporary = _temporary(path, place.parent)
+            ready.append((temporary, place))
             write(temporary)
         for temporary, path in ready:
             os.replace(temporary, path)
@@ -57,9 +63,14 @@ def write_together(writers: Mapping[Path, Callable[[Path], None]]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def _place(path: Path) -> Path:
+    """Where a file goes: to what a link leads to, so that the link stays."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _temporary(path: Path, folder: Path) -> Path:
     suffix = next((s for s in OUTPUT_SUFFIXES if path.name.lower().endswith(s)), path.suffix)
-    handle, name = tempfile.mkstemp(prefix=".slidesam-", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".slidesam-", suffix=suffix, dir=folder)
     os.close(handle)
     make_ordinary(Path(name))
     return Path(name)

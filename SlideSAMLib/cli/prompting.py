@@ -76,6 +76,8 @@ def read_prompts(path: Path) -> list[SlicePrompt]:
         return prompts_from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not a text file with JSON prompts.") from None
     except (InputError, OverflowError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from .. import volumes
 from ..api import SlideResult
 from ..cli import segment as segment_command
-from ..cli.outputs import check_writable, write_together
+from ..cli.outputs import check_different, check_writable, write_together
 from ..cli.prompting import AXES
 from ..evaluation.metrics import dice
 from ..prompts import SlicePrompt
@@ -38,6 +38,19 @@ def check_folder(folder: Path) -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     check_writable((folder if existing == folder else existing) / REPORT, "The demo's output")
+
+
+def check_inputs(args: argparse.Namespace, name: str) -> None:
+    """Raise InputError where the demo would write over a file that it reads."""
+    names = (*_label_maps(name), PROMPTED, STRIP, SURFACE, REPORT)
+    files = {f"the demo's {file}": args.output / file for file in names}
+    read = {"--image": args.image, "--prompts": args.prompts}
+    read["--model"] = Path(args.model).expanduser()
+    check_different(files | {what: path for what, path in read.items() if path is not None})
+
+
+def _label_maps(name: str) -> tuple[str, str]:
+    return f"{name}.seg.nrrd", f"{name}.nii.gz"
 
 
 def run(
@@ -64,6 +77,7 @@ def run(
         print(line)
     print("files    " + "\n         ".join(str(path) for path in files))
     if missing is not None:
+        (args.output / SURFACE).unlink(missing_ok=True)  # it would show the run before
         print(f"note     no picture of the 3D surface: {missing}")
 
 
@@ -91,8 +105,7 @@ def _write_files(
     text = json.dumps(report, indent=1) + "\n"
     label_map = partial(volumes.write_mask, result.mask, image.geometry, name=name)
     writers: dict[Path, Callable[[Path], object]] = {
-        args.output / f"{name}.seg.nrrd": label_map,
-        args.output / f"{name}.nii.gz": label_map,
+        **{args.output / file: label_map for file in _label_maps(name)},
         args.output / REPORT: lambda path: path.write_text(text, encoding="utf-8"),
         args.output / PROMPTED: partial(draw_prompted_slice, scene),
         args.output / STRIP: partial(draw_strip, scene),
