@@ -71,7 +71,7 @@ def test_where_nothing_is_written_the_scene_is_as_it_was(panel, prompted, slides
     assert scenes.snapshot() == before
     quick_model.error = RuntimeError("The model is broken.")
     assert not logic.segmentAll(scene.segmentation, scene.volume, quick_model).written
-    node = logic._editor.node.GetID()  # of the call that went through
+    node = slicer.util.getNode("SlideSAM editor").GetID()  # of the call that went through
     assert scenes.snapshot() == {**before, node: "vtkMRMLSegmentEditorNode"}
     find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
     find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
