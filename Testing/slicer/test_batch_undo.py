@@ -292,3 +292,50 @@ def test_a_segmentation_that_was_removed_cannot_be_undone(prompted, slidesam):
     assert not logic.canUndo()
     with pytest.raises(RuntimeError, match="nothing to undo"):
         logic.undo()
+
+
+def test_saving_costs_no_undo(panel, prompted, tmp_path):
+    """Slicer gives labels other values and layers when it saves."""
+    segment_all(panel)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "saved.seg.nrrd"))
+    assert storage.WriteData(prompted.segmentation)
+    panel.enter()
+    assert button(panel).enabled
+    button(panel).click()
+    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert counts(prompted) == (0, 0, 0)
+
+
+def test_an_edit_after_saving_is_not_lost(panel, prompted, editor, tmp_path):
+    segment_all(panel)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "saved.seg.nrrd"))
+    assert storage.WriteData(prompted.segmentation)
+    editor.paint("Empty")
+    after = counts(prompted)
+    panel.batch._undo()
+    assert message(panel).startswith("Not taken back") and counts(prompted) == after
+
+
+def test_steps_that_came_to_nothing_do_not_hide_the_batch(panel, prompted, editor):
+    segment_all(panel)
+    editor.widget.saveStateForUndo()
+    prompted.contents.AddEmptySegment("more", "More")
+    editor.widget.saveStateForUndo()
+    prompted.contents.RemoveSegment("more")
+    button(panel).click()
+    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert counts(prompted) == (0, 0, 0) and prompted.contents.GetSegment("more") is None
+
+
+def test_the_place_of_every_voxel_counts(prompted):
+    from SlideSAMBridge.contents import Contents
+
+    editor = SegmentEditor(prompted)
+    states = []
+    for first in (0, 1):
+        editor.paint("Empty", first)
+        states.append(Contents().of(prompted.segmentation))
+        editor.widget.undo()
+    assert states[0] != states[1]
