@@ -93,7 +93,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         library.make_importable()
         self.logic = SlideSAMLogic()
         self.status = StatusSection(self.layout, lambda: self.models.refresh())
-        self.batch = BatchSection(self.layout, self.logic.editorFor)
+        self.batch = BatchSection(self.layout, self.logic.editorFor, self.status.refresh)
         self.models = ModelsSection(self.layout, self.status.refresh)
         self.examples = ExamplesSection(self.layout)
         self.layout.addStretch(1)

@@ -17,10 +17,16 @@ from .ticker import Ticker
 
 
 class BatchSection:
-    """Choose, start, watch and cancel. editor_for : makes the editor for a segmentation."""
+    """Choose, start, watch and cancel.
 
-    def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
-        self._editor_for = editor_for
+    editor_for : makes the editor for a segmentation. on_end : called when a run has ended, which
+    has found out what PyTorch and the model are good for.
+    """
+
+    def __init__(
+        self, layout: Any, editor_for: Callable[[Any], Any], on_end: Callable[[], None]
+    ) -> None:
+        self._editor_for, self._on_end = editor_for, on_end
         self.batch: batch.Batch | None = None
         self._last: UndoStep | None = None  # of the last batch that has written something
         form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
@@ -141,6 +147,7 @@ class BatchSection:
             self._last = self.batch.undo
         self.batch = None
         self._busy(False)
+        self._on_end()
 
     def _busy(self, busy: bool) -> None:
         self.start.setEnabled(not busy)
