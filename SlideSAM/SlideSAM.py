@@ -261,15 +261,16 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def undo(self) -> None:
         """Take back what the last call without `editorLogic` wrote, a new segment too.
 
-        The steps are kept for the segmentation that was written last. The Segment Editor's own
-        undo does not know of them.
+        The whole segmentation is again as it was before that call: what was edited in it since
+        goes, too, until `redo`. The steps are kept for the segmentation that was written last. The
+        Segment Editor's own undo does not know of them.
         """
         if not self.canUndo():
             raise RuntimeError(_("There is nothing to undo."))
         self._editors.last.undo()
 
     def redo(self) -> None:
-        """Write again what `undo` took back."""
+        """Bring back all that `undo` took."""
         if not self.canRedo():
             raise RuntimeError(_("There is nothing to redo."))
         self._editors.last.redo()

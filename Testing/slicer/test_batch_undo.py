@@ -339,3 +339,16 @@ def test_the_place_of_every_voxel_counts(prompted):
         states.append(Contents().of(prompted.segmentation))
         editor.widget.undo()
     assert states[0] != states[1]
+
+
+def test_what_was_edited_since_goes_with_the_consoles_undo_and_comes_back(prompted, slidesam):
+    from Testing.slicer.scenes import model
+
+    logic, editor = slidesam.SlideSAMLogic(), SegmentEditor(prompted)
+    logic.segmentAll(prompted.segmentation, model=model())
+    editor.paint("Empty")
+    after = counts(prompted)
+    logic.undo()
+    assert counts(prompted) == (0, 0, 0)
+    logic.redo()
+    assert counts(prompted) == after and after[2] == 50
