@@ -7,7 +7,6 @@ done in the package SlideSAMBridge (scene) and in SlideSAMLib (algorithm).
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments, shelf
 from SlideSAMBridge.editing import Editor
+from SlideSAMBridge.editors import Editors
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
 
@@ -93,7 +93,7 @@ class SlideSAMWidget(ScriptedLoadableModuleWidget):
         library.make_importable()
         self.logic = SlideSAMLogic()
         self.status = StatusSection(self.layout, lambda: self.models.refresh())
-        self.batch = BatchSection(self.layout, self.logic.editorFor)
+        self.batch = BatchSection(self.layout, self.logic.editorFor, self.status.refresh)
         self.models = ModelsSection(self.layout, self.status.refresh)
         self.examples = ExamplesSection(self.layout)
         self.layout.addStretch(1)
@@ -140,8 +140,10 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self, parent)
         library.make_importable()
         self.lastResult = None
-        self._editor = None  # the private one, made when it is needed
         self._loaded = None
+        self._editors = Editors()
+        # Their nodes go with this logic; not at exit, when the scene is gone.
+        weakref.finalize(self, self._editors.release).atexit = False
 
     def segment(
         self,
@@ -259,24 +261,25 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def undo(self) -> None:
         """Take back what the last call without `editorLogic` wrote, a new segment too.
 
-        The steps are kept for the segmentation that was written last. The Segment Editor's own
-        undo does not know of them.
+        The whole segmentation is again as it was before that call: what was edited in it since
+        goes, too, until `redo`. The steps are kept for the segmentation that was written last. The
+        Segment Editor's own undo does not know of them.
         """
         if not self.canUndo():
             raise RuntimeError(_("There is nothing to undo."))
-        self._editor.undo()
+        self._editors.last.undo()
 
     def redo(self) -> None:
-        """Write again what `undo` took back."""
+        """Bring back all that `undo` took."""
         if not self.canRedo():
             raise RuntimeError(_("There is nothing to redo."))
-        self._editor.redo()
+        self._editors.last.redo()
 
     def canUndo(self) -> bool:
-        return self._editor is not None and self._editor.can_undo()
+        return self._editors.last is not None and self._editors.last.can_undo()
 
     def canRedo(self) -> bool:
-        return self._editor is not None and self._editor.can_redo()
+        return self._editors.last is not None and self._editors.last.can_redo()
 
     def prompts(self, segmentationNode: Any, segmentId: str) -> Any:
         """The marks that a segment was made with, as SlideSAMBridge.marks.Marks; None if none."""
@@ -301,7 +304,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
     def _editing(
         self, segmentationNode: Any, editorNode: Any, editorLogic: Any
     ) -> Iterator[Editor]:
-        """The editor to write with; one that was made for a call that fails goes again."""
+        """The editor to write with, with the settings that count."""
         if editorLogic is not None:
             if editorNode is not None:
                 raise ValueError(
@@ -309,24 +312,10 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
                 )
             yield Editor.around(editorLogic)
             return
-        isNew = self._editor is None or not self._editor.alive
-        if isNew:
-            self._editor = Editor.private(slicer.mrmlScene, slicer.app.applicationLogic())
-            # Its node goes with this logic; not at exit, when the scene is gone.
-            weakref.finalize(self, _release, self._editor).atexit = False
-        try:
-            self._editor.take_settings(editorNode or _openEditorNode(segmentationNode))
-            yield self._editor
-        except BaseException:
-            if isNew:
-                self._editor.release()
-            raise
-
-
-def _release(editor: Editor) -> None:
-    # Garbage may be collected on the worker, which must not touch the scene: then the node stays.
-    if threading.current_thread() is threading.main_thread():
-        editor.release()
+        made = self._editors.of(segmentationNode, slicer.mrmlScene, slicer.app.applicationLogic())
+        with made as editor:
+            editor.take_settings(editorNode or _openEditorNode(segmentationNode))
+            yield editor
 
 
 def _openEditorNode(segmentationNode: Any) -> Any:

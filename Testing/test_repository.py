@@ -81,6 +81,20 @@ def test_extension_metadata_in_cmake() -> None:
     assert "EXTENSION_CATEGORY" not in read("CMakeLists.txt")  # it stands in the JSON file
 
 
+def test_cmake_need_not_be_newer_than_the_oldest_slicer_asks_for() -> None:
+    first = read("CMakeLists.txt").splitlines()[0]
+    found = re.fullmatch(r"cmake_minimum_required\(VERSION (\d+)\.(\d+)\.(\d+)\.\.\..*\)", first)
+    assert found is not None
+    assert tuple(map(int, found.groups())) <= (3, 20, 6)  # of Slicer 5.10 and its extensions
+
+
+def test_setuptools_must_know_how_the_licence_is_given() -> None:
+    """The name of a licence as a text is refused before setuptools 77."""
+    (need,) = tomllib.loads(read("pyproject.toml"))["build-system"]["requires"]
+    oldest = tuple(map(int, need.removeprefix("setuptools>=").split(".")))
+    assert oldest >= (77, 0, 3)
+
+
 def test_icon_and_screenshots_are_in_the_repository() -> None:
     urls = f"{cmake_value('EXTENSION_ICONURL')} {cmake_value('EXTENSION_SCREENSHOTURLS')}".split()
     missing = [url for url in urls if not (ROOT / url.removeprefix(RAW)).is_file()]

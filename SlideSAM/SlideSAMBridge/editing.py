@@ -19,6 +19,7 @@ What undo means:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,17 +32,22 @@ from .lattice import Lattice
 from .text import tr as _
 
 UNDO_STATES = 10
+_states = itertools.count(1)
 NODE_NAME = "SlideSAM editor"
 GEOMETRY = "Reference image geometry"
 NO_MASK = _("The editable area of the Segment Editor cannot be worked out.")
 
 
 class Editor:
-    """Reads from and writes to one segmentation through a segment editor logic."""
+    """Reads from and writes to one segmentation through a segment editor logic.
+
+    saved : grows with every undo state that any editor saves; 0 where this one has saved none.
+    """
 
     def __init__(self, logic: Any, node: Any, owned: bool) -> None:
         self.logic = logic
         self.node = node
+        self.saved = 0
         self._owned = owned
 
     @classmethod
@@ -77,6 +83,11 @@ class Editor:
     def alive(self) -> bool:
         """Whether the editor node is still in a scene; closing a scene takes it out."""
         return self.node.GetScene() is not None
+
+    @property
+    def _has_segmentation(self) -> bool:
+        """The logic keeps the states of one that was taken out of the scene, and does nothing."""
+        return self.alive and self.node.GetSegmentationNode() is not None
 
     def release(self) -> None:
         """Take a private editor node out of the scene; its undo states go with it."""
@@ -178,6 +189,7 @@ class Editor:
         """Save one undo state, unless undo is off. Call it once per action, after all checks."""
         if self.logic.GetMaximumNumberOfUndoStates() > 0 and not self.logic.SaveStateForUndo():
             raise RuntimeError(_("The state of the segmentation cannot be saved for undo."))
+        self.saved = next(_states)
 
     def write(self, segment_id: str, mask: np.ndarray, lattice: Lattice, replace: bool) -> None:
         """Add a mask (K, J, I) on `lattice` to a segment, or put it in the segment's place."""
@@ -196,10 +208,10 @@ class Editor:
             add(image)
 
     def can_undo(self) -> bool:
-        return self.alive and bool(self.logic.CanUndo())
+        return self._has_segmentation and bool(self.logic.CanUndo())
 
     def can_redo(self) -> bool:
-        return self.alive and bool(self.logic.CanRedo())
+        return self._has_segmentation and bool(self.logic.CanRedo())
 
     def undo(self) -> None:
         self.logic.Undo()

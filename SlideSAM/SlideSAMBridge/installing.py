@@ -102,18 +102,16 @@ def _install_by_extension() -> None:
 def _install_by_pip(names: list[str], ask: Callable[[str], bool]) -> None:
     import slicer
 
+    question = _(
+        "SlideSAM needs the Python packages {names}. Download and install them into Slicer "
+        "now? PyTorch can be several gigabytes large, and Slicer does not answer meanwhile."
+    ).format(names=", ".join(names))
+    if not ask(question):
+        raise Declined(_("Nothing was installed."))
     try:
         from slicer import packaging
     except ImportError:  # Slicer 5.10
-        question = _(
-            "SlideSAM needs the Python packages {names}. Download and install them into Slicer "
-            "now? PyTorch can be several gigabytes large, and Slicer does not answer meanwhile."
-        ).format(names=", ".join(names))
-        if not ask(question):
-            raise Declined(_("Nothing was installed.")) from None
         slicer.util.pip_install(names)
         return
-    try:
-        packaging.pip_ensure(names, requester="SlideSAM")
-    except RuntimeError as error:  # what it raises where the user says no
-        raise Declined(_("Nothing was installed.")) from error
+    # Asked by it, a no would be a RuntimeError like those of an installation that cannot start.
+    packaging.pip_ensure(names, prompt_install=False, requester="SlideSAM")

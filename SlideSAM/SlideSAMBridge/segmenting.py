@@ -19,6 +19,7 @@ import numpy as np
 from . import checks, segments
 from . import lattice as lattices
 from . import marks as marking
+from .contents import Contents
 from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
@@ -271,13 +272,17 @@ class UndoStep:
     ) -> None:
         self._editor, self._node, self._widget_of = editor, segmentation_node, widget_of
         self._widget: Any = None  # that has the state, too
-        self._left: tuple | None = None  # how the last write left the segmentation
+        self._contents = Contents()
+        self._before: tuple | None = None  # the segmentation, see Contents
+        self._left: tuple | None = None  # how the last write left it
         self.written = 0  # how many writes would be taken back
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Around each write. After somebody else's edit a new step begins, or it would go along."""
-        if self._left is None or self._left != _contents(self._node):
+        now = self._contents.of(self._node)
+        if self._left != now:
+            self._before = now
             self._editor.save_state()
             self._widget = self._widget_of(self._node)
             if self._widget is not None:
@@ -287,7 +292,7 @@ class UndoStep:
             yield
             self.written += 1
         finally:
-            self._left = _contents(self._node)
+            self._left = self._contents.of(self._node)
 
     @property
     def possible(self) -> bool:
@@ -296,41 +301,21 @@ class UndoStep:
             self.written > 0
             and self._node.GetScene() is not None
             and self._editor.can_undo()
-            and self._left == _contents(self._node)
+            and self._left == self._contents.of(self._node)
         )
 
     def take_back(self) -> int:
         """Call it where it is `possible`; returns how many writes were taken back."""
         if self._widget is not None and self._widget_of(self._node) is self._widget:
             self._widget.undo()
-        if self._left == _contents(self._node):
+        now = self._contents.of(self._node)
+        if now == self._before:
+            self._editor.forget()
+        else:
+            if now != self._left:  # the widget has steps that came to nothing in the end
+                self._widget.redo()
             # No widget had the state, or it has lost it: undo is off there, or it has shown
             # another segmentation meanwhile.
             self._editor.undo()
-        else:
-            self._editor.forget()
         count, self.written = self.written, 0
         return count
-
-
-def _contents(segmentation_node: Any) -> tuple:
-    """What an undo would bring back; other states of a segmentation have something else here.
-
-    The surfaces that Slicer makes of the labels are not among it.
-    """
-    segmentation, found = segmentation_node.GetSegmentation(), []
-    for number in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(number)
-        segment = segmentation.GetSegment(segment_id)
-        image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
-        found.append(
-            (
-                segment_id,
-                segment.GetName(),
-                segment.GetColor(),
-                segments.saved_text(segmentation_node, segment_id),
-                segment.GetLabelValue(),
-                None if image is None else image.GetMTime(),  # no two images have the same
-            )
-        )
-    return tuple(found)

@@ -17,11 +17,18 @@ from .ticker import Ticker
 
 
 class BatchSection:
-    """Choose, start, watch and cancel. editor_for : makes the editor for a segmentation."""
+    """Choose, start, watch and cancel.
 
-    def __init__(self, layout: Any, editor_for: Callable[[Any], Any]) -> None:
-        self._editor_for = editor_for
+    editor_for : makes the editor for a segmentation. on_end : called when a run has ended, which
+    has found out what PyTorch and the model are good for.
+    """
+
+    def __init__(
+        self, layout: Any, editor_for: Callable[[Any], Any], on_end: Callable[[], None]
+    ) -> None:
+        self._editor_for, self._on_end = editor_for, on_end
         self.batch: batch.Batch | None = None
+        self._found: str | None = None  # id of the volume that belongs to the segmentation
         self._last: UndoStep | None = None  # of the last batch that has written something
         form = widgets.section(layout, _("Segment all"), "SlideSAMBatch")
         self.ticker = Ticker(form.parentWidget())
@@ -76,11 +83,15 @@ class BatchSection:
         return box
 
     def _segmentation_changed(self) -> None:
-        """The volume that belongs to it is most likely the one that is wanted."""
-        node = self.segmentation.currentNode()
+        """The volume that belongs to it is most likely the one that is wanted.
+
+        The one that belonged to the segmentation before is not; one that was chosen by hand stays.
+        """
+        node, shown = self.segmentation.currentNode(), self.volume.currentNode()
         volume = None if node is None else batch.source_volume(node)
-        if volume is not None:
+        if volume is not None or (shown is not None and shown.GetID() == self._found):
             self.volume.setCurrentNode(volume)
+        self._found = None if volume is None else volume.GetID()
 
     def _start(self) -> None:
         if self.ticker.job is not None:
@@ -141,6 +152,7 @@ class BatchSection:
             self._last = self.batch.undo
         self.batch = None
         self._busy(False)
+        self._on_end()
 
     def _busy(self, busy: bool) -> None:
         self.start.setEnabled(not busy)

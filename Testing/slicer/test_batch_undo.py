@@ -224,3 +224,131 @@ def test_what_went_away_is_not_taken_back(panel, prompted, what):
         button(panel).click()
         assert message(panel).startswith("Not taken back")
     assert not button(panel).enabled
+
+
+def elsewhere():
+    """A segmentation without prompts."""
+    return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+
+
+def test_a_try_on_another_segmentation_costs_no_undo(panel, prompted):
+    segment_all(panel)
+    find(panel, "SlideSAMSegmentation").setCurrentNode(elsewhere())
+    find(panel, "SlideSAMSegmentAll").click()
+    assert message(panel).startswith("No segment of this segmentation has prompts")
+    button(panel).click()
+    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert counts(prompted) == (0, 0, 0)
+
+
+def test_a_run_elsewhere_that_writes_nothing_costs_no_undo(panel, prompted, quick_model):
+    from SlideSAMBridge import segments
+    from SlideSAMBridge.marks import TAG
+
+    segment_all(panel)
+    other = prompted.of(elsewhere())
+    text = segments.saved_text(prompted.segmentation, prompted.ids["A"])
+    made = other.contents.AddEmptySegment("", "A")
+    other.contents.GetSegment(made).SetTag(TAG, text)
+    find(panel, "SlideSAMSegmentation").setCurrentNode(other.segmentation)
+    find(panel, "SlideSAMVolume").setCurrentNode(prompted.volume)
+    quick_model.error = RuntimeError("The model is broken.")
+    segment_all(panel)
+    assert message(panel).startswith("0 segments written.")
+    button(panel).click()
+    assert counts(prompted) == (0, 0, 0)
+
+
+def test_a_call_elsewhere_that_fails_costs_no_undo(prompted, slidesam):
+    from Testing.slicer.scenes import model
+
+    logic = slidesam.SlideSAMLogic()
+    logic.segmentAll(prompted.segmentation, model=model())
+    with pytest.raises(ValueError, match="outside the volume"):
+        logic.segment(prompted.volume, elsewhere(), points=[[9e9, 0, 0]], model=model())
+    logic.undo()
+    assert counts(prompted) == (0, 0, 0) and not logic.canUndo()
+    logic.redo()
+    assert counts(prompted)[0] > 0
+
+
+def test_only_the_segmentation_that_was_written_last_keeps_its_steps(prompted, slidesam):
+    from Testing.slicer.scenes import model
+
+    logic, other = slidesam.SlideSAMLogic(), elsewhere()
+    logic.segmentAll(prompted.segmentation, model=model())
+    logic.segment(prompted.volume, other, points=[prompted.ras()], model=model())
+    logic.undo()
+    assert other.GetSegmentation().GetNumberOfSegments() == 0 and counts(prompted)[0] > 0
+    assert not logic.canUndo()
+
+
+def test_a_segmentation_that_was_removed_cannot_be_undone(prompted, slidesam):
+    from Testing.slicer.scenes import model
+
+    logic = slidesam.SlideSAMLogic()
+    logic.segmentAll(prompted.segmentation, model=model())
+    slicer.mrmlScene.RemoveNode(prompted.segmentation)
+    assert not logic.canUndo()
+    with pytest.raises(RuntimeError, match="nothing to undo"):
+        logic.undo()
+
+
+def test_saving_costs_no_undo(panel, prompted, tmp_path):
+    """Slicer gives labels other values and layers when it saves."""
+    segment_all(panel)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "saved.seg.nrrd"))
+    assert storage.WriteData(prompted.segmentation)
+    panel.enter()
+    assert button(panel).enabled
+    button(panel).click()
+    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert counts(prompted) == (0, 0, 0)
+
+
+def test_an_edit_after_saving_is_not_lost(panel, prompted, editor, tmp_path):
+    segment_all(panel)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "saved.seg.nrrd"))
+    assert storage.WriteData(prompted.segmentation)
+    editor.paint("Empty")
+    after = counts(prompted)
+    panel.batch._undo()
+    assert message(panel).startswith("Not taken back") and counts(prompted) == after
+
+
+def test_steps_that_came_to_nothing_do_not_hide_the_batch(panel, prompted, editor):
+    segment_all(panel)
+    editor.widget.saveStateForUndo()
+    prompted.contents.AddEmptySegment("more", "More")
+    editor.widget.saveStateForUndo()
+    prompted.contents.RemoveSegment("more")
+    button(panel).click()
+    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert counts(prompted) == (0, 0, 0) and prompted.contents.GetSegment("more") is None
+
+
+def test_the_place_of_every_voxel_counts(prompted):
+    from SlideSAMBridge.contents import Contents
+
+    editor = SegmentEditor(prompted)
+    states = []
+    for first in (0, 1):
+        editor.paint("Empty", first)
+        states.append(Contents().of(prompted.segmentation))
+        editor.widget.undo()
+    assert states[0] != states[1]
+
+
+def test_what_was_edited_since_goes_with_the_consoles_undo_and_comes_back(prompted, slidesam):
+    from Testing.slicer.scenes import model
+
+    logic, editor = slidesam.SlideSAMLogic(), SegmentEditor(prompted)
+    logic.segmentAll(prompted.segmentation, model=model())
+    editor.paint("Empty")
+    after = counts(prompted)
+    logic.undo()
+    assert counts(prompted) == (0, 0, 0)
+    logic.redo()
+    assert counts(prompted) == after and after[2] == 50

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from Testing.slicer.panel_tools import find
+from Testing.slicer.panel_tools import find, wait
 
 pytestmark = pytest.mark.slicer
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,3 +142,24 @@ def test_what_is_there_in_part_is_uninstalled_first(panel, monkeypatch, yes):
         assert panel.status.label.text.startswith("Installed: torch.\nReady")
     else:
         assert done == [] and panel.status.label.text.startswith("PyTorch was not installed.")
+
+
+def test_what_segment_all_finds_out_can_be_mended_at_once(panel, prompted, monkeypatch):
+    """Nothing has tried to load it before, so the panel said that all was ready."""
+    from SlideSAMBridge import library
+
+    from SlideSAMLib import models
+    from SlideSAMLib.errors import TorchError
+
+    reason = "PyTorch is installed but cannot be loaded (c10.dll): reinstall it."
+
+    def broken(device, precision):
+        raise TorchError(reason)
+
+    monkeypatch.setattr(library, "_unloadable", "")
+    monkeypatch.setitem(models._LOADERS, "threshold", broken)
+    assert panel.status.install.isHidden() and panel.status.label.text.startswith("Ready")
+    find(panel, "SlideSAMSegmentAll").click()
+    wait(lambda: panel.batch.ticker.job is None)
+    assert find(panel, "SlideSAMBatchMessage").text.startswith(reason)
+    assert panel.status.label.text == reason and not panel.status.install.isHidden()

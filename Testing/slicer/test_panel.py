@@ -132,26 +132,41 @@ def test_install_uses_the_pytorch_extension(panel, bare, monkeypatch):
     assert panel.status.install.isHidden()
 
 
-def test_install_uses_slicer_packaging(panel, bare, monkeypatch):
-    def pip_ensure(
-        requirements,
-        constraints=None,
-        skip_packages=None,
-        prompt_install=True,
-        prompt_restart=True,
-        requester=None,
-        skip_in_testing=True,
-        show_progress=True,
-    ):
-        assert prompt_install and requester == "SlideSAM"
-        bare.extend(requirements)
+def slicer_packaging(monkeypatch, install):
+    """The `slicer.packaging` of Slicer 5.12: it says with a RuntimeError that the user said no."""
+
+    def pip_ensure(requirements, constraints=None, prompt_install=True, requester=None):
+        assert requester == "SlideSAM"
+        if prompt_install and not slicer.util.confirmOkCancelDisplay("Packages. Continue?"):
+            raise RuntimeError("User declined package installation")
+        install(requirements)
 
     fake = types.ModuleType("slicer.packaging")
     fake.pip_ensure = pip_ensure
     monkeypatch.setitem(sys.modules, "slicer.packaging", fake)
     monkeypatch.setattr(slicer, "packaging", fake, raising=False)
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_install_uses_slicer_packaging(panel, bare, monkeypatch, yes):
+    asked = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text: bool(asked.append(text)) or yes
+    )
+    slicer_packaging(monkeypatch, bare.extend)
     press_install(panel)
-    assert bare == ["torch"]
+    assert len(asked) == 1 and bare == (["torch"] if yes else [])
+    assert panel.status.label.text.startswith("Installed" if yes else "Nothing was installed.")
+
+
+def test_an_installation_that_cannot_start_is_no_refusal(panel, bare, monkeypatch):
+    def install(requirements):
+        raise RuntimeError("PythonSlicer executable not found")
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    slicer_packaging(monkeypatch, install)
+    press_install(panel)
+    assert panel.status.label.text.startswith("The installation failed (RuntimeError;")
 
 
 @pytest.mark.parametrize("yes", [True, False])

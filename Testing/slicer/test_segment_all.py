@@ -71,7 +71,7 @@ def test_where_nothing_is_written_the_scene_is_as_it_was(panel, prompted, slides
     assert scenes.snapshot() == before
     quick_model.error = RuntimeError("The model is broken.")
     assert not logic.segmentAll(scene.segmentation, scene.volume, quick_model).written
-    node = logic._editor.node.GetID()  # of the call that went through
+    node = slicer.util.getNode("SlideSAM editor").GetID()  # of the call that went through
     assert scenes.snapshot() == {**before, node: "vtkMRMLSegmentEditorNode"}
     find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
     find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
@@ -279,3 +279,18 @@ def test_without_prompts_it_says_what_to_do(panel):
     find(panel, "SlideSAMSegmentAll").click()
     assert "mark the objects" in find(panel, "SlideSAMBatchMessage").text
     assert panel.batch.ticker.job is None
+
+
+def test_the_volume_of_another_segmentation_is_not_taken(panel, prompted, quick_model):
+    """As one that was loaded from a file, the second segmentation does not know its volume."""
+    scene = without_geometry(prompted)
+    volume = find(panel, "SlideSAMVolume")
+    assert volume.currentNode() is prompted.volume
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    assert volume.currentNode() is None
+    find(panel, "SlideSAMSegmentAll").click()
+    assert find(panel, "SlideSAMBatchMessage").text.startswith("Choose the volume")
+    volume.setCurrentNode(prompted.volume)  # chosen by hand it stays
+    find(panel, "SlideSAMSegmentation").setCurrentNode(None)
+    find(panel, "SlideSAMSegmentation").setCurrentNode(scene.segmentation)
+    assert volume.currentNode() is prompted.volume
