@@ -166,7 +166,9 @@ class Batch:
 
     def finish(self) -> None:
         """Call it when the task has ended: where nothing was written, the scene is as it was."""
-        if not self.report.written:
+        if self.report.written:
+            self.undo.settle()
+        else:
             self._preparation.revert()
 
     def take(self, event: Any) -> None:

@@ -22,6 +22,24 @@ _PRIMES = (73856093, 19349663, 83492791)  # for i, j, k
 _MASK = 2**24 - 1  # sums of up to 2**29 numbers are exact then
 
 
+def stamps(segmentation_node: Any) -> tuple:
+    """Equal to those of another moment only where nothing has changed, but not always then.
+
+    Slicer changes them without changing a voxel, see above; to ask for them costs nothing.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    found = []
+    for number in range(segmentation.GetNumberOfSegments()):
+        segment_id = segmentation.GetNthSegmentID(number)
+        segment = segmentation.GetSegment(segment_id)
+        image = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+        time = None if image is None else image.GetMTime()  # no two images have the same
+        text = segments.saved_text(segmentation_node, segment_id)
+        shown = (segment.GetName(), segment.GetColor())
+        found.append((segment_id, *shown, text, segment.GetLabelValue(), time))
+    return tuple(found)
+
+
 class Contents:
     """Makes what can be compared; images that have not changed are not looked at again."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from . import checks, segments
 from . import lattice as lattices
 from . import marks as marking
-from .contents import Contents
+from .contents import Contents, stamps
 from .editing import Editor, Preparation
 from .lattice import Lattice
 from .library import missing_package
@@ -261,6 +261,9 @@ class UndoStep:
     histories then takes the writes back: what one of them brings back is an edit for the other,
     which would keep its step.
 
+    Whether somebody else has changed it is told by its voxels from `settle` on, and before that by
+    times of change: between two writes of one run there is no time to look at every voxel.
+
     widget_of : gives the Segment Editor's widget that shows a segmentation, or None.
     """
 
@@ -274,15 +277,15 @@ class UndoStep:
         self._widget: Any = None  # that has the state, too
         self._contents = Contents()
         self._before: tuple | None = None  # the segmentation, see Contents
-        self._left: tuple | None = None  # how the last write left it
+        self._left: tuple | None = None  # the same after the last write, once it is settled
+        self._stamps: tuple | None = None  # as that write left them
         self.written = 0  # how many writes would be taken back
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Around each write. After somebody else's edit a new step begins, or it would go along."""
-        now = self._contents.of(self._node)
-        if self._left != now:
-            self._before = now
+        if self._stamps != stamps(self._node):
+            self._before = self._contents.of(self._node)
             self._editor.save_state()
             self._widget = self._widget_of(self._node)
             if self._widget is not None:
@@ -292,6 +295,11 @@ class UndoStep:
             yield
             self.written += 1
         finally:
+            self._stamps, self._left = stamps(self._node), None
+
+    def settle(self) -> None:
+        """Nothing more will be written."""
+        if self._stamps == stamps(self._node):
             self._left = self._contents.of(self._node)
 
     @property
@@ -301,8 +309,12 @@ class UndoStep:
             self.written > 0
             and self._node.GetScene() is not None
             and self._editor.can_undo()
-            and self._left == self._contents.of(self._node)
+            and not self._changed(self._contents.of(self._node))
         )
+
+    def _changed(self, now: tuple) -> bool:
+        """Whether the segmentation, of which this is known, is not as the last write left it."""
+        return self._stamps != stamps(self._node) if self._left is None else self._left != now
 
     def take_back(self) -> int:
         """Call it where it is `possible`; returns how many writes were taken back."""
@@ -312,7 +324,7 @@ class UndoStep:
         if now == self._before:
             self._editor.forget()
         else:
-            if now != self._left:  # the widget has steps that came to nothing in the end
+            if self._changed(now):  # the widget has steps that came to nothing in the end
                 self._widget.redo()
             # No widget had the state, or it has lost it: undo is off there, or it has shown
             # another segmentation meanwhile.

@@ -234,6 +234,7 @@ def elsewhere():
 def test_a_try_on_another_segmentation_costs_no_undo(panel, prompted):
     segment_all(panel)
     find(panel, "SlideSAMSegmentation").setCurrentNode(elsewhere())
+    find(panel, "SlideSAMVolume").setCurrentNode(prompted.volume)
     find(panel, "SlideSAMSegmentAll").click()
     assert message(panel).startswith("No segment of this segmentation has prompts")
     button(panel).click()
