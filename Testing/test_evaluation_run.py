@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from SlideSAMLib import InputError
 from SlideSAMLib.cli.main import main
@@ -305,6 +306,28 @@ def test_overlays_show_truth_prediction_and_prompt(registered, tmp_path):
         assert pixels.shape[1] > 2 * pixels.shape[0]
         for colour in ((47, 211, 111), (255, 79, 160), (255, 210, 63)):  # truth, found, prompt
             assert (np.abs(pixels - colour).sum(axis=2) < 60).sum() > 10
+
+
+@pytest.mark.parametrize("slices", [3, 1])
+def test_the_published_scheme_measures_what_it_does_not_refuse(
+    registered, tmp_path, capsys, slices
+):
+    """Among two cases there is one whose block fills the volume, from its first slice on."""
+    manifest, output = write_manifest(tmp_path, sha256={}), tmp_path / "out"
+    for part in ("image", "label"):
+        path = str(tmp_path / f"leaky_{part}.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(path)[:, :, FIRST : FIRST + slices], path)
+    words = ["evaluate", str(manifest), "--model", registered, "--scheme", "reference"]
+    words += ["--baselines", "--no-overlays", "--no-surfaces", "--output", str(output)]
+    assert main([*words, "--cases", "leaky"]) == 2
+    error = capsys.readouterr().err
+    assert "refuses every structure" in error and error.count("\n") == 1
+    assert main([*words, "--resume"]) == 0
+    assert "Left out: 1 of 3 structures" in capsys.readouterr().out
+    with (output / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["case"] for row in rows] == ["block"] * 2 * 5
+    assert "| structures refused | `1` |" in (output / "report.md").read_text()
 
 
 def test_every_case_has_pictures_of_its_own(model, tmp_path):

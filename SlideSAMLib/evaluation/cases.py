@@ -210,12 +210,13 @@ def structures(
     return found[:limit] if limit else found
 
 
-def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None:
-    """Raise InputError unless at least one case has a structure that `structures` would name.
+def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> int:
+    """The number of structures that `structures` names; raises InputError where there is none.
 
     All of these cases are read, so that a damaged one is found now and not hours later.
     """
-    used = [case for case in cases if case.structures(limit, min_voxels)]
+    counts = [len(case.structures(limit, min_voxels)) for case in cases]
+    used = [case for case, count in zip(cases, counts, strict=True) if count]
     if not used:
         raise InputError(
             f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."
@@ -226,6 +227,7 @@ def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None
             Stack(content.volume, content.axis, content.spacing)
         except InputError as error:
             raise InputError(f"Case {case.id}: {error}") from None
+    return sum(counts)
 
 
 def read_manifest(
