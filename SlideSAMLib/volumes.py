@@ -337,8 +337,8 @@ def _finite(
         return array
     if fill is None:
         raise InputError(
-            f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it, or give "
-            "--fill-non-finite VALUE to replace them."
+            f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it ('slidesam "
+            "segment' can replace them, with --fill-non-finite VALUE)."
         )
     if abs(fill) > float(np.finfo(array.dtype).max):
         raise InputError(
