@@ -118,8 +118,12 @@ def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
 def write_safetensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors in float16, atomically: the file appears complete or not at all."""
-    from safetensors.torch import save_file  # not in Slicer, where nothing is trained
+    """Write tensors in float16, atomically: the file appears complete or not at all.
+
+    Raises OSError where the disk does not take it.
+    """
+    from safetensors import SafetensorError  # not in Slicer, where nothing is trained
+    from safetensors.torch import save_file
 
     part = path.with_name(path.name + ".part")
     small = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
@@ -127,5 +131,7 @@ def write_safetensors(
         save_file(small, part, dict(metadata))
         make_ordinary(part)
         os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}.") from None
     finally:
         part.unlink(missing_ok=True)

@@ -137,6 +137,16 @@ def read_image(
     return ImageVolume(array, geometry.spacing[::-1], geometry, path, note or placed)
 
 
+def read_geometry(path: Path) -> Geometry:
+    """The lattice of an image file by its header alone; raises InputError where it is none."""
+    check_name(path)
+    with _quiet_itk(), _alone(path) as file:
+        reader = _read_header(path, file)
+    axes = np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3]
+    sizes = (reader.GetSize(), reader.GetSpacing(), reader.GetOrigin())
+    return Geometry(*(values[:3] for values in sizes), tuple(axes.ravel()))
+
+
 def _placed(image: sitk.Image, path: Path) -> tuple[Geometry, str]:
     """The lattice of an image, and a sentence where its NIfTI file has another one, too."""
     placement = None if path.is_dir() else nifti.read_placement(path)
@@ -283,13 +293,7 @@ def _alone(path: Path) -> Iterator[Path]:
 
 def _read_alone(path: Path, file: Path) -> tuple[sitk.Image, np.ndarray | None]:
     """See `_read_file`; `file` is where the image of `path` is to be read."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
-    _check_kind(path, reader)
+    reader = _read_header(path, file)
     with ThreadPoolExecutor(1) as beside:  # at the same time, for packed files are slow to read
         hidden = beside.submit(nifti.non_finite_voxels, path, reader.GetSize()[2::-1])
         try:
@@ -299,6 +303,18 @@ def _read_alone(path: Path, file: Path) -> tuple[sitk.Image, np.ndarray | None]:
                 f"{path} cannot be read, it may be damaged: {_reason(error)}"
             ) from None
     return image[:, :, :, 0] if image.GetDimension() == 4 else image, hidden.result()
+
+
+def _read_header(path: Path, file: Path) -> sitk.ImageFileReader:
+    """The reader of a 3D scalar image, its header read; see `_read_alone`."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
+    _check_kind(path, reader)
+    return reader
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
@@ -337,8 +353,8 @@ def _finite(
         return array
     if fill is None:
         raise InputError(
-            f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it, or give "
-            "--fill-non-finite VALUE to replace them."
+            f"{path} has NaN or infinite voxels ({count} of {array.size}): repair it ('slidesam "
+            "segment' can replace them, with --fill-non-finite VALUE)."
         )
     if abs(fill) > float(np.finfo(array.dtype).max):
         raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import SimpleITK
 
 from SlideSAMLib.cli.main import main
 from SlideSAMLib.models import register_model
@@ -65,6 +67,17 @@ def test_every_case_is_read_before_anything_is_written(registered, tmp_path, cap
     assert main([*words, "--no-overlays"]) == 2
     assert f"leaky_{part}.nii.gz is damaged" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_another_command_are_named_as_such(registered, tmp_path, capsys):
+    manifest, output = write_manifest(tmp_path, sha256={}), tmp_path / "out"
+    voxels = SimpleITK.GetImageFromArray(np.full((20, 32, 36), np.nan, np.float32))
+    SimpleITK.WriteImage(voxels, str(tmp_path / "leaky_image.nii.gz"))
+    words = ["evaluate", str(manifest), "--model", registered, "--output", str(output)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "NaN or infinite voxels" in error and "'slidesam segment' can replace them" in error
+    assert not output.exists()
 
 
 def test_earlier_results_are_not_replaced(registered, tmp_path, capsys):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from SlideSAMLib import InputError
 from SlideSAMLib.cli.main import main
 from SlideSAMLib.evaluation import command, evaluate, metrics, read_manifest, summarise
+from SlideSAMLib.evaluation.report import as_markdown
 from SlideSAMLib.evaluation.results import ResultFile, read_results
+from SlideSAMLib.evaluation.tables import table
 from SlideSAMLib.models import register_model
 from Testing.evaluation_data import FIRST, LAST, SLICES, memory_case, write_manifest
 from Testing.fakes import ThresholdModel
@@ -279,11 +283,13 @@ def test_command_writes_everything(registered, tmp_path, capsys):
     assert "**0.917**" in report  # mean of 1 and (2/3 + 1) / 2
     assert "NOT above the best baseline" in report
     assert "It is not above all of them on 2 of 2 cases: block, leaky." in report
-    assert "![leaky, large block](overlays/leaky-large-block-1_box_full.png)" in report
+    (leaky,) = (output / "overlays").glob("leaky-large-block-1-*_box_full.png")
+    assert f"![leaky, large block](overlays/{leaky.name})" in report
 
     pictures = sorted(path.name for path in (output / "overlays").iterdir())
     assert len(pictures) == 8
-    assert pictures[0] == "block-large-block-1_box_extent.png"
+    assert pictures[0].startswith("block-large-block-1-")
+    assert pictures[0].endswith("_box_extent.png")
     assert {path.stat().st_size < 200_000 for path in (output / "overlays").iterdir()} == {True}
 
 
@@ -295,11 +301,53 @@ def test_overlays_show_truth_prediction_and_prompt(registered, tmp_path):
     for prompt in ("box", "point"):
         output = tmp_path / prompt
         assert main([*words, "--prompt", prompt, "--output", str(output)]) == 0
-        path = output / "overlays" / f"leaky-large-block-1_{prompt}_full.png"
+        (path,) = (output / "overlays").glob(f"leaky-large-block-1-*_{prompt}_full.png")
         pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
         assert pixels.shape[1] > 2 * pixels.shape[0]
         for colour in ((47, 211, 111), (255, 79, 160), (255, 210, 63)):  # truth, found, prompt
             assert (np.abs(pixels - colour).sum(axis=2) < 60).sum() > 10
+
+
+@pytest.mark.parametrize("slices", [3, 1])
+def test_the_published_scheme_measures_what_it_does_not_refuse(
+    registered, tmp_path, capsys, slices
+):
+    """Among two cases there is one whose block fills the volume, from its first slice on."""
+    manifest, output = write_manifest(tmp_path, sha256={}), tmp_path / "out"
+    for part in ("image", "label"):
+        path = str(tmp_path / f"leaky_{part}.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(path)[:, :, FIRST : FIRST + slices], path)
+    words = ["evaluate", str(manifest), "--model", registered, "--scheme", "reference"]
+    words += ["--baselines", "--no-overlays", "--no-surfaces", "--output", str(output)]
+    assert main([*words, "--cases", "leaky"]) == 2
+    error = capsys.readouterr().err
+    assert "refuses every structure" in error and error.count("\n") == 1
+    assert main([*words, "--resume"]) == 0
+    assert "Left out: 1 of 3 structures" in capsys.readouterr().out
+    with (output / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["case"] for row in rows] == ["block"] * 2 * 5
+    assert "| structures refused | `1` |" in (output / "report.md").read_text()
+
+
+def test_every_case_has_pictures_of_its_own(model, tmp_path):
+    """Whatever the letters of its id are, and however many."""
+    ids = ["M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller", "M\N{GREEK SMALL LETTER MU}ller"]
+    ids += ["m ller", "M-ller", "x" * 300]
+    results = evaluate(
+        [memory_case(case_id=name) for name in ids],
+        model,
+        protocol="full",
+        limit=1,
+        overlays=tmp_path,
+    )
+    assert len(list(tmp_path.iterdir())) == len(ids)
+    report = as_markdown(results, {}, tmp_path)
+    assert len(set(re.findall(r"\]\((.*?)\)", report))) == len(ids)
+
+
+def test_a_name_of_two_lines_stays_in_its_cell():
+    assert table(("case", "dice"), [("a\nb|c", 1)]).splitlines()[2] == "| a b\\|c | 1 |"
 
 
 def test_resume_computes_only_what_is_missing(registered, model, tmp_path, capsys, monkeypatch):

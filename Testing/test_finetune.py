@@ -18,6 +18,7 @@ pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'
 from SlideSAMLib import load_model
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.catalogue import CATALOGUE
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation.cases import Case, CaseVolume
 from SlideSAMLib.training import mixture
@@ -386,3 +387,6 @@ def test_defaults_can_be_set(folder, small, tmp_path):
     assert (read.train.steps, read.train.learning_rate, read.licence) == (7, 2e-4, "not stated")
     assert read.weights_path.name == "my-model-v2.safetensors"
     assert slug("???") == "model"
+    config.write_text(yaml.safe_dump(settings | {"start_from": None, "licence": None}))
+    read = read_finetune_config(config)  # names without values say nothing
+    assert (read.train.start_from, read.licence) == (str(CATALOGUE["builtin"].path), "not stated")

@@ -16,6 +16,7 @@ from SlideSAMLib.training.sam_windows import (
     user_prompt,
     window,
 )
+from SlideSAMLib.training.slabs import labelled
 from Testing.evaluation_data import memory_case
 from Testing.training_data import FRAME, blocks, draw
 
@@ -65,6 +66,20 @@ def test_windows_and_prompts_lie_in_the_frame():
         (True, True, False),
         (False, True, True),
     }
+
+
+def test_slices_beyond_the_volume_teach_nothing():
+    """They are seen as copies of the slice at the end, but nobody has labelled them."""
+    source = blocks()
+    labels = np.broadcast_to(source.labels[5], source.labels.shape).copy()  # from end to end
+    slabs = draw(labelled(labels, source.image, source.spacing))
+    for slab in slabs:
+        assert slab.labelled[1 : slab.slices].all() and not slab.labelled[slab.slices :].any()
+    assert any(slab.slices == 2 for slab in slabs)  # marked on the last slice
+    starts = [slab for slab in slabs if not slab.labelled[0]]  # marked on the first one
+    assert 0 < len(starts) < len(slabs)
+    _, target, known = window(starts[0], 1, FRAME)
+    assert known.tolist() == [0, 1, starts[0].labelled[2]] and float(target[0].max()) > 0
 
 
 def test_slices_without_labels_are_marked():

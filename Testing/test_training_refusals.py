@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import yaml
@@ -14,7 +15,7 @@ pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'
 
 from SlideSAMLib.training import sources
 from SlideSAMLib.training.config import DatasetConfig, read_config
-from SlideSAMLib.training.datasets import read_dataset, split
+from SlideSAMLib.training.datasets import Shelf, read_dataset, split
 from SlideSAMLib.training.loop import Training
 from SlideSAMLib.training.mixture import Mixture
 from Testing.cli_tools import assert_refused, run_command
@@ -108,6 +109,23 @@ def test_a_held_out_case_that_cannot_be_measured_is_found_at_the_start(
     done = run_command(capsys, "finetune", write(tmp_path, **values))
     assert_refused(done, "resample the labels")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_case_that_is_read_later_is_checked_at_the_start(tmp_path, capsys, monkeypatch):
+    """One volume is in memory at a time, and that with wrong labels is not the first of them."""
+    monkeypatch.setattr(Training, "_step", lambda self: pytest.fail("it has begun to learn"))
+    root = write_balls(tmp_path / "Dataset001_Balls", 3)
+    path = write(tmp_path, **tiny_run(tmp_path / "run", root, in_memory=1))
+    first = Shelf(read_dataset(DatasetConfig(str(root))), 1, np.random.default_rng(1000))
+    (there,) = first.state()["volumes"]
+    label = root / "labelsTr" / f"ball_{(there + 1) % 3}.nii.gz"
+    labels = sitk.ReadImage(str(label))
+    shorter = labels[:, :, 1:]
+    labels.SetOrigin((500.0, 0.0, 0.0))
+    for changed, message in ((labels, "resample the labels"), (shorter, "same lattice")):
+        sitk.WriteImage(changed, str(label))
+        assert_refused(run_command(capsys, "train", path), message)
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("manifest", [False, True])

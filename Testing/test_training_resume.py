@@ -23,8 +23,8 @@ import yaml
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.safetensors_files import read_safetensors
-from SlideSAMLib.training import datasets, loop, mixture, sources
+from SlideSAMLib.safetensors_files import read_safetensors, write_safetensors
+from SlideSAMLib.training import checkpoints, datasets, loop, mixture, sources
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig, read_config
 from SlideSAMLib.training.curve_log import CurveLog
@@ -303,6 +303,26 @@ def test_the_script_for_gpus_trains_in_pieces_and_measures(tmp_path, balls, log_
     assert len(list((tmp_path / "run").glob("evaluation-*/*.csv"))) >= 2
     recipe = read_config(ROOT / "Resources" / "Models" / "builtin-training-gpu.yaml")
     assert recipe.data_processes and recipe.optimiser == "muon"
+
+
+@pytest.mark.parametrize("size", [3000, 6001, 60_000])
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, size):
+    """Files of more bytes than this fail as they do on a full disk."""
+    resource = pytest.importorskip("resource")
+    state = {f"t{n}": torch.zeros(1000 * (n + 1)) for n in range(10)}
+    path, weights = tmp_path / "checkpoint.pt", tmp_path / "weights.safetensors"
+    path.write_bytes(b"earlier")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be written: File too large"):
+            checkpoints._write(path, state)
+        with pytest.raises(OSError, match=r"weights\.safetensors cannot be written"):
+            write_safetensors(state, weights, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_another_optimiser_does_not_go_on(tmp_path, balls):

@@ -11,11 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
 from ..stack import Stack
+
+if TYPE_CHECKING:
+    from ..volumes import Geometry
 
 # A volume counts as anisotropic when its coarsest axis is this much coarser than axis k.
 ANISOTROPIC = 1.1
@@ -122,21 +126,36 @@ class Case:
         # The manifest says which file is the image, so it may even be a label map.
         image = read_image(self.image, allow_labels=True, spacing=self.spacing)
         label = read_image(self.label, allow_labels=True, spacing=self.spacing)
-        if image.array.shape != label.array.shape:
-            raise InputError(
-                f"Case {self.id}: the image has the shape {image.array.shape}, its labels have "
-                f"{label.array.shape}; they must lie on the same lattice."
-            )
-        if not image.geometry.alike(label.geometry):
-            raise InputError(
-                f"Case {self.id}: spacing, origin or direction of {self.label} are not those of "
-                "its image; resample the labels onto the lattice of the image."
-            )
+        self._check_lattices(image.geometry, label.geometry)
         spacing = tuple(float(s) for s in image.spacing)
         labels = self._whole(label.array)
         return CaseVolume(
             image.array, self._chosen(labels), spacing, slide_axis(spacing), self._known(labels)
         )
+
+    def check(self) -> None:
+        """Raise InputError where the headers of its files say that `load` would do so."""
+        if self.content is None:
+            from ..volumes import read_geometry
+
+            image, label = read_geometry(self.image), read_geometry(self.label)
+            if self.spacing is not None:
+                own = self.spacing[::-1]  # k, j, i -> ITK's i, j, k
+                image, label = replace(image, spacing=own), replace(label, spacing=own)
+            self._check_lattices(image, label)
+
+    def _check_lattices(self, image: Geometry, label: Geometry) -> None:
+        shape, other = image.size[::-1], label.size[::-1]  # i, j, k -> k, j, i
+        if shape != other:
+            raise InputError(
+                f"Case {self.id}: the image has the shape {shape}, its labels have {other}; they "
+                "must lie on the same lattice."
+            )
+        if not image.alike(label):
+            raise InputError(
+                f"Case {self.id}: spacing, origin or direction of {self.label} are not those of "
+                "its image; resample the labels onto the lattice of the image."
+            )
 
     def load_labels(self) -> np.ndarray:
         """Read the labels alone: integers (K, J, I)."""
@@ -210,12 +229,13 @@ def structures(
     return found[:limit] if limit else found
 
 
-def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None:
-    """Raise InputError unless at least one case has a structure that `structures` would name.
+def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> int:
+    """The number of structures that `structures` names; raises InputError where there is none.
 
     All of these cases are read, so that a damaged one is found now and not hours later.
     """
-    used = [case for case in cases if case.structures(limit, min_voxels)]
+    counts = [len(case.structures(limit, min_voxels)) for case in cases]
+    used = [case for case, count in zip(cases, counts, strict=True) if count]
     if not used:
         raise InputError(
             f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."
@@ -226,6 +246,7 @@ def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> None
             Stack(content.volume, content.axis, content.spacing)
         except InputError as error:
             raise InputError(f"Case {case.id}: {error}") from None
+    return sum(counts)
 
 
 def read_manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ MARGIN = 0.35  # of the longer side of what is shown, around truth and predictio
 PANEL = 2.2  # width of one slice, inches
 TITLE = 7.5  # least width of the picture, inches, so that the title fits
 DPI = 80
+LONGEST = 100  # letters of a file name for case and structure
 
 
 def strip(first: int, index: int, last: int) -> list[int]:
@@ -32,9 +34,14 @@ def strip(first: int, index: int, last: int) -> list[int]:
 
 
 def file_name(result: StructureResult) -> str:
-    """A file name that tells the results of an evaluation apart."""
+    """A file name that tells the results of an evaluation apart.
+
+    Words alone do not: ids may differ in a space, in capitals or in letters that are not ASCII.
+    """
     words = re.sub(r"[^A-Za-z0-9]+", "-", f"{result.case}_{result.structure}").strip("-").lower()
-    return f"{words}-{result.value}_{result.prompt}_{result.protocol}.png"
+    case = hashlib.sha256(result.case.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    name = f"{words[:LONGEST]}-{result.value}-{case}"
+    return f"{name}_{result.prompt}_{result.protocol}.png"
 
 
 def draw(

@@ -120,8 +120,8 @@ def evaluate(
     surfaces : measure the distance of the surfaces, too (needs MONAI, a second or so a structure).
     done : earlier results that need no second run.
     store : called with every new result at once. progress : with finished and all structures.
-    skip_refused : leave out what a run refuses (the published scheme cannot start on the first or
-        last slice of a volume) instead of raising.
+    skip_refused : leave out structures that a run refuses (the published scheme cannot start on
+        the first or last slice of a volume) instead of raising.
 
     Returns all results, earlier ones included, by case, size of the structure and method.
     Raises InputError or ModelError where an argument, a case or the model cannot be used.
@@ -207,7 +207,11 @@ class Worker:
         self._read: tuple[Case, CaseVolume, Stack] | None = None
 
     def run(self, task: Task) -> list[StructureResult]:
-        """The results of one structure, one per method of the task."""
+        """The results of one structure, one per method of the task.
+
+        No result where one of them refuses it and that is allowed, so that all methods are
+        compared on the same structures.
+        """
         plan = self._plan
         subject = self.subject(task.case, task.structure)
         results = []
@@ -221,6 +225,7 @@ class Worker:
             except InputError:
                 if not plan.skip_refused:
                     raise
+                return []
         return results
 
     def subject(self, case: Case, structure: Structure) -> Subject:

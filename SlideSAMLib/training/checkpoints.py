@@ -82,13 +82,26 @@ def mismatch(windows: dict[str, Any] | None, today: dict[str, str]) -> str:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: the file is there as a whole or not at all."""
+    """Write atomically: the file is there as a whole or not at all.
+
+    Raises InputError where the disk does not take it.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        # On a full disk torch complains of the places in its archive, because of an OSError.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or cause
+        raise InputError(f"The checkpoint {path} cannot be written: {reason}.") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

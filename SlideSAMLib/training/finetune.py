@@ -82,12 +82,13 @@ def read_finetune_config(path: Path) -> FinetuneConfig:
             f"The configuration {path} must list `datasets`: nnU-Net folders or manifests."
         )
     settings = {key: value for key, value in values.items() if key not in OWN}
-    settings["start_from"] = str(_base(str(settings.get("start_from", "builtin"))))
+    # A name without a value is as good as none.
+    settings["start_from"] = str(_base(str(settings.get("start_from") or "builtin")))
     sam = not is_builtin(read_tensor_file(settings["start_from"]))
     train = train_config((SAM_DEFAULTS if sam else DEFAULTS) | settings, path)
     if sam and any(train.sources.values()):
         raise InputError(f"In {path}, sources is for the built-in model: leave it out.")
-    return FinetuneConfig(name.strip(), str(values.get("licence", "not stated")), train)
+    return FinetuneConfig(name.strip(), str(values.get("licence") or "not stated"), train)
 
 
 def _base(name: str) -> Path:

@@ -128,9 +128,13 @@ class Mixture:
 
 
 def check_data(config: TrainConfig) -> None:
-    """Raise InputError where the data cannot be found; reads no volume."""
+    """Raise InputError where the data cannot be found, or two files of a case used together.
+
+    By their headers: most volumes of a large data set are read long after the start.
+    """
     for described in config.datasets:
-        datasets.read_dataset(described)
+        for case in datasets.read_dataset(described).cases:
+            case.check()
     if config.data:
         sources.read_manifest(Path(config.data) / "manifest.json")
 

@@ -31,7 +31,8 @@ class WindowSample:
 
     image : (3, S, S), normalised; slices before, centre, after.
     target : (3, g, g) soft masks on the network's output raster, 0..1, or UNLABELLED.
-    labelled : (3,) 1 where somebody has labelled the slice, else 0: only such slices teach.
+    labelled : (3,) 1 where there is such a slice and somebody has labelled it, else 0: only such
+        slices teach.
     points : (N, 2) and signs (N,), or None; box : (4,) or None; masks : logits (3, g, g) or None.
     """
 
@@ -80,9 +81,9 @@ class Frame:
 class SamSlab:
     """image float32 (S, H, W) in 0..1; mask bool (S, H, W); the object is marked on slice 1.
 
-    labelled : (S,) 1 where somebody has labelled some of the slice. slices : how many lie in the
-        volume; the last one of them is repeated behind it. recipe : of the task, see
-        `SamTask._again`.
+    labelled : (S,) 1 where there is such a slice and somebody has labelled some of it.
+    slices : how many lie in the volume; the last one of them is repeated behind it.
+    recipe : of the task, see `SamTask._again`.
     known : bool (S, H, W), False where nobody has labelled; None where that is nowhere.
     """
 
@@ -105,7 +106,7 @@ def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
     if rng.random() < NEAR_AN_END:
         start = int(rng.choice([extent.start, extent.stop - 1]))
     way = start + rng.choice([-1, 1]) * (np.arange(DEPTH) - 1)
-    slices = 1 + int(((way[1:] >= 0) & (way[1:] < len(labels))).sum())
+    exists = (way >= 0) & (way < len(labels))
     way = way.clip(0, len(labels) - 1)
     mask = np.isin(labels[way], meant(source, value, rng))
     if rng.random() > WHOLE:
@@ -115,12 +116,14 @@ def cut_slab(source: Labelled, rng: np.random.Generator) -> SamSlab | None:
     known = np.ones((DEPTH, 1, 1), bool)
     if source.unlabelled is not None:
         known = labels[way] != source.unlabelled
-    there = known.any((1, 2)).astype(np.float32)
+    # A repeated slice is seen, as a slide sees it at the end of a volume, but is no second truth.
+    there = (known.any((1, 2)) & exists).astype(np.float32)
     stacks = [image[way].astype(np.float32), mask, np.broadcast_to(known, mask.shape)]
     if rng.random() < ZOOMED:
         stacks = _zoom(stacks, mask, rng)
     stacks[0] = appearance.disturb(torch.from_numpy(stacks[0]), rng).numpy()
     pixels, mask, known = _turned(stacks, rng)
+    slices = 1 + int(exists[1:].sum())
     return SamSlab(pixels, mask, there, slices, known=None if source.unlabelled is None else known)
 
 
