@@ -1,4 +1,4 @@
-"""What becomes of a result that was not applied when the effect is left."""
+"""What becomes of a result when the effect is left, above all of one that was not applied."""
 
 import gc
 import weakref
@@ -8,6 +8,7 @@ import pytest
 import slicer
 import vtk
 from PySide6 import QtWidgets
+from SlideSAMBridge.prompt_set import PromptSet
 
 from Testing.slicer import scenes
 from Testing.slicer.effect_stage import SAMPLE_EFFECT
@@ -109,7 +110,7 @@ def test_going_on_from_it(left):
     assert nothing_waits(left)
 
 
-@pytest.mark.parametrize("what", ["preview", "applied", "discarded", "cleared"])
+@pytest.mark.parametrize("what", ["preview", "discarded", "cleared"])
 def test_nothing_else_is_kept(stage_of, what):
     stage = stage_of()
     if what == "preview":
@@ -117,10 +118,61 @@ def test_nothing_else_is_kept(stage_of, what):
         stage.wait()
     else:
         unapplied(stage)
-        button = {"applied": "apply", "discarded": "discard", "cleared": "clear"}[what]
+        button = {"discarded": "discard", "cleared": "clear"}[what]
         getattr(stage.panel, button).click()
     stage.shut()
     assert nothing_waits(stage)
+
+
+def erased_by_hand(stage, columns):
+    """Apply, and erase something with another effect, as the Segment Editor does it."""
+    stage.panel.apply.click()
+    stage.editor.setActiveEffectByName(stage.editor.addEffect(SAMPLE_EFFECT).name)
+    stage.editor.logic.SaveStateForUndo()
+    rest = stage.mask()
+    rest[:, :, columns] = False
+    stage.write("A", rest)
+    stage.panel.autoApply.checked = True
+    stage.open()
+    stage.wait()
+    return rest
+
+
+def test_an_applied_result_is_corrected_after_another_effect(stage_of):
+    """And what was erased there stays so, on all slices but the one that was clicked."""
+    stage = unapplied(stage_of())
+    confidence = stage.panel.strip.state.confidence
+    rest = erased_by_hand(stage, slice(5, 8))
+    assert stage.panel.strip.state.confidence == confidence and stage.panel.weakest.isEnabled()
+    assert stage.interaction.preview.node is None and not stage.panel.apply.isEnabled()
+    assert "not applied" not in stage.message
+    stage.click((12, 7, 6))
+    stage.wait()
+    assert stage.interaction.work.has_result and stage.interaction.preview.node is None
+    rest[6] = stage.scene.truth[6]
+    assert np.array_equal(stage.mask(), rest)
+
+
+def test_an_applied_result_goes_without_a_word(stage_of):
+    """Its segment has it: where the volume or the marks are others, a click begins anew."""
+    for change in (other_voxels, lambda stage: stage.interaction.book.save(PromptSet())):
+        stage = unapplied(stage_of())
+        stage.panel.apply.click()
+        stage.shut()
+        change(stage)
+        stage.open()
+        assert nothing_waits(stage) and "not applied" not in stage.message
+        stage.click()
+        stage.wait()
+        assert stage.preview().any() and not stage.interaction.work.has_result
+
+
+def test_what_waits_is_packed(left):
+    (entry,) = left.interaction.waiting._results.values()
+    shape = left.scene.truth[0].shape
+    assert all(bits.nbytes * 8 == np.prod(shape) for bits, _ in entry[0].slices.values())
+    left.open()
+    assert all(mask.shape == shape for mask, _ in left.interaction.work.slices.values())
 
 
 def test_no_image_and_no_session_is_kept(stage_of):
