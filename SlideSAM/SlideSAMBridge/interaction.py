@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import applying
+from . import applying, limits
 from .jobs import Jobs, Progress
 from .options import Message, Options, start_text
 from .preview import Preview
@@ -279,13 +279,16 @@ class Interaction:
                     "or press Clear."
                 )
             )
+        index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
+        if work.has_result and not self.sliding:
+            wanted = prompts.on_slices(work.source.part, work.axis)
+            limits.check_correction(work, wanted, index)
         self.book.save(prompts)
         if self.sliding:
             self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
-        index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
         if work.has_result:
-            task = correct_task(self.jobs.shelf, work, self.wanted(work), index)
+            task = correct_task(self.jobs.shelf, work, wanted, index)
             self.jobs.start("correct", work, task)
             return
         if not any(each.label for each in self.wanted(work).get(index, ())):
@@ -345,35 +348,13 @@ class Interaction:
                 _("Nothing is marked yet: click on the object or drag a box around it.")
             )
         work = self._current(self.book.prompts)
-        wanted = self.wanted(work)
-        first, last = self._limits(work)
-        work.limits = (first, last, self.options.direction)
+        wanted, direction = self.wanted(work), self.options.direction
+        first, last = limits.limits_of(self.options, work)
+        limits.check_run(work, wanted, first, last)
+        work.limits = (first, last, direction)
         task = run_task(self.jobs.shelf, work, wanted)
-        self.jobs.start("run", work, task, self._possible(work, wanted, first, last))
-
-    def _limits(self, work: Work) -> tuple[int | None, int | None]:
-        """The limits, counted from the start of the source."""
-        start = int(work.source.part.first[work.axis])
-        end = int(work.source.part.last[work.axis])
-        limits = [
-            None if value is None else min(max(value, start), end) - start
-            for value in (self.options.first, self.options.last)
-        ]
-        return limits[0], limits[1]
-
-    def _possible(
-        self, work: Work, wanted: dict[int, list[Mark]], first: int | None, last: int | None
-    ) -> int:
-        """How many slices there will be at most."""
-        part = work.source.part
-        count = int(part.last[work.axis] - part.first[work.axis]) + 1
-        low = 0 if first is None else first
-        high = count - 1 if last is None else last
-        if self.options.direction == "forward" and wanted:
-            low = max(low, min(wanted))
-        if self.options.direction == "backward" and wanted:
-            high = min(high, max(wanted))
-        return max(1, high - low + 1)
+        most = limits.possible(direction, work, wanted, first, last)
+        self.jobs.start("run", work, task, most)
 
     def _apply(self, correction: bool) -> None:
         work = self.work
