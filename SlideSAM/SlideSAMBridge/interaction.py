@@ -89,18 +89,14 @@ class Interaction:
         """Remove a mark; the windows of the slices it counted for are predicted again."""
         if number is None or self.sliding or not 0 <= number < len(self.book.prompts):
             return False
-        part, mark = self.reader.part(), self.book.prompts.marks[number]
         self.book.save(self.book.prompts.without(number))
         work, left = self.work, len(self.book.prompts)
         if not left and (work is None or not work.dirty):
             self.clear()  # the next mark is that of another object
             return True
-        if work is not None:
-            index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
-            work.previews.pop(index, None)
-            if not work.has_result:
-                self._preview(work)
-            self.refresh()
+        if not self._guarded(self._follow):
+            return True
+        self.refresh()
         text = _("Removed; {left} prompts left.").format(left=left)
         self.say(
             text if left else _("Removed. Apply or discard the result before the next object.")
@@ -130,9 +126,13 @@ class Interaction:
             work = self.work
             if work is None or not work.previews:
                 raise ValueError(_("There is no preview yet: mark the object first."))
-            if work.has_result:
+            if work.has_result and work.dirty:
                 raise ValueError(
                     _("Candidates are chosen before the slide: discard the result first.")
+                )
+            if work.has_result:
+                raise ValueError(
+                    _("Candidates are chosen before the slide: undo it, and mark the object again.")
                 )
             self._preview(work, work.latest, step=True)
 
@@ -159,6 +159,7 @@ class Interaction:
         work = self.work
         if work is not None:
             self.replace(work, work.renewed({}))
+            self._guarded(self._follow)
         self.refresh()
         self.say(
             _("Discarded; the prompts are still there.") if self.book.prompts else start_text()
@@ -179,8 +180,16 @@ class Interaction:
                 if kept:
                     text += " " + _("{count} finished slices wait at its own.").format(count=kept)
                 self.say(text)
+        self._guarded(self._follow)  # a preview that was under way when it was left, too
         self.refresh()
         self.on_change()
+
+    def marks_changed(self) -> None:
+        """Somebody else may have changed the marks, as undo of another edit does."""
+        if not self.book.saving:
+            self._guarded(self._follow)
+            self.refresh()
+            self.on_change()
 
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
@@ -233,7 +242,8 @@ class Interaction:
     def refresh(self, only: Sequence[int] | None = None) -> None:
         """Bring the preview up to date."""
         work = self.work
-        shown = {} if work is None or not self._shows(work) else work.shown()
+        there = work is None or (work.has_result and not work.dirty)  # in the segment
+        shown = {} if there else work.shown()
         if not shown or self.book.segmentation_node is None:
             self.preview.clear()
             return
@@ -324,17 +334,32 @@ class Interaction:
         if self._works.get(work.segment_id) is work:
             self._works[work.segment_id] = fresh
 
+    def _follow(self) -> None:
+        """Make the previews those of the marks, before there is a result."""
+        work, prompts = self.work, self.book.prompts
+        if work is None or work.has_result or self.sliding:
+            return
+        if not len(prompts):
+            self.jobs.abandon()
+            del self._works[work.segment_id]
+            self.say(start_text())
+            return
+        work = self._current(prompts)  # along another axis, where the box that chose it is gone
+        work.follow(self.wanted(work), prompts.marks)
+        if work.unpreviewed(self.wanted(work)):
+            self._preview(work)
+
     def _preview(self, work: Work, index: int | None = None, step: bool = False) -> None:
-        """Predict the window of a slice, and then all others that have no preview as they are."""
+        """Predict the windows of all slices that have no preview of their marks.
+
+        index : the slice that comes first. step : whether it gets its next candidate.
+        """
         if index is not None:
             work.latest = index
-            work.awaited.add(index)
         wanted = self.wanted(work)
-        asked = [
-            each
-            for each, marks in wanted.items()
-            if (each in work.awaited or each not in work.previews) and any(m.label for m in marks)
-        ]
+        asked = work.unpreviewed(wanted)
+        if step and index not in asked:
+            asked.append(index)
         asked.sort(key=lambda each: each != index)  # the others can wait
         self.jobs.abandon()
         if asked:
@@ -372,7 +397,3 @@ class Interaction:
                 "Clear to start another object."
             ).format(count=len(work.slices), seconds=seconds)
         )
-
-    def _shows(self, work: Work) -> bool:
-        """Whether there is something that the segment does not have yet."""
-        return work.dirty or not work.has_result

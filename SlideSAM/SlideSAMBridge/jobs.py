@@ -163,7 +163,7 @@ class Jobs:
             news.texts.append(notice_text(event))
         elif isinstance(event, Previewed):
             work.previews[event.preview.index] = event.preview
-            work.awaited.discard(event.preview.index)
+            work.previewed[event.preview.index] = event.marks
             news.everything = True
             if event.preview.index == work.latest:
                 news.texts.append(_about(event, work))

@@ -39,6 +39,7 @@ class PromptBook:
         self.reader = reader
         self._on_damage = on_damage
         self._parsed: tuple[Any, PromptSet] = (None, PromptSet())
+        self.saving = False  # observers of the segment need not wonder who has changed its marks
 
     @property
     def segmentation_node(self) -> Any:
@@ -83,7 +84,11 @@ class PromptBook:
 
     def save(self, prompts: PromptSet) -> None:
         """Keep these prompts with the selected segment."""
-        segments.save_prompts(self.segmentation_node, self.segment_id, prompts)
+        self.saving = True
+        try:
+            segments.save_prompts(self.segmentation_node, self.segment_id, prompts)
+        finally:
+            self.saving = False
 
     def check(self) -> None:
         """Raise ValueError with a sentence unless there is something to work on."""

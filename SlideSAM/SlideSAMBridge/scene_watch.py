@@ -60,7 +60,7 @@ class SceneWatch:
         if segmentation_node is not None:
             contents = segmentation_node.GetSegmentation()
             self._nodes.add(contents, contents.SegmentRemoved, self._on_removed)
-            self._nodes.add(contents, contents.SegmentModified, self._on_moved)
+            self._nodes.add(contents, contents.SegmentModified, self._on_segment)
             event = segmentation_node.TransformModifiedEvent
             self._nodes.add(segmentation_node, event, self._on_moved)
         if volume_node is not None:
@@ -80,6 +80,10 @@ class SceneWatch:
 
     def _on_removed(self, caller: Any, event: str) -> None:
         self._interaction.segment_removed()
+
+    def _on_segment(self, caller: Any, event: str) -> None:
+        self._interaction.marks_changed()
+        self._on_redraw()
 
     def _on_moved(self, caller: Any, event: str) -> None:
         self._on_redraw()

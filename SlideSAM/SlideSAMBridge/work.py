@@ -35,9 +35,13 @@ class Notice:
 
 @dataclass(frozen=True, eq=False)
 class Previewed:
-    """What one window says, emitted by `preview_task`; `candidates` is how many there are."""
+    """What one window says, emitted by `preview_task`.
+
+    marks : as `Work.previewed` has them. candidates : how many there are.
+    """
 
     preview: Any
+    marks: frozenset
     candidates: int
     model: str
 
@@ -57,6 +61,7 @@ class Work:
     """What is known of one segment on one source.
 
     previews : slice index -> SlideSAMLib.session.Preview, before anything slides.
+    previewed : slice index -> the Mark.key of all marks that its preview was made from.
     slices : slice index -> (mask, bool (H, W); confidence, 0..1), the result of the slide.
     initial : a result from before, for the session to go on from.
     marks : the marks of the last slide, as (slice index, Mark.key) with how often they are there.
@@ -64,7 +69,7 @@ class Work:
     dirty : whether `slices` has something that was not applied.
     unfinished : whether the run was stopped: `slices` says nothing about other slices then.
     limits : first and last slice and direction of the last run; corrections keep to them.
-    latest : the slice that was prompted last; awaited : those whose preview is to be made anew.
+    latest : the slice that was prompted last.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -73,6 +78,7 @@ class Work:
     source: Source
     choice: ModelChoice
     previews: dict[int, Any] = field(default_factory=dict)
+    previewed: dict[int, frozenset] = field(default_factory=dict)
     slices: dict[int, tuple[Any, float]] = field(default_factory=dict)
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
     marks: Counter = field(default_factory=Counter)
@@ -83,7 +89,6 @@ class Work:
     unfinished: bool = False
     limits: tuple[int | None, int | None, str] = (None, None, "both")
     latest: int = 0
-    awaited: set[int] = field(default_factory=set)
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
 
@@ -99,6 +104,7 @@ class Work:
             self.source,
             self.choice,
             previews=dict(self.previews),
+            previewed=dict(self.previewed),
             slices=dict(slices),
             initial=dict(slices),
             marks=self.marks,
@@ -107,7 +113,6 @@ class Work:
             unfinished=self.unfinished and bool(slices),
             limits=self.limits,
             latest=self.latest,
-            awaited=set(self.awaited),
         )
 
     def forgotten(self) -> Work:
@@ -115,6 +120,26 @@ class Work:
         fresh = self.renewed({})
         fresh.written = None
         return fresh
+
+    def unpreviewed(self, wanted: Wanted) -> list[int]:
+        """The slices on which the object is marked, and that have no preview of these marks."""
+        return [
+            index
+            for index, marks in wanted.items()
+            if any(mark.label for mark in marks) and self.previewed.get(index) != keys_of(marks)
+        ]
+
+    def follow(self, wanted: Wanted, marks: Iterable[Mark]) -> None:
+        """Drop the previews of slices on which the object is not marked any more.
+
+        marks : all of them, as they were given; the last one tells which slice is the latest.
+        """
+        slices = {mark: i for i, found in wanted.items() for mark in found if mark.label}
+        for index in set(self.previews) - set(slices.values()):
+            del self.previews[index], self.previewed[index]
+        if self.latest not in slices.values():
+            given = [slices[mark] for mark in marks if mark in slices]
+            self.latest = given[-1] if given else self.latest
 
     def go_on_from(self, state: Any) -> None:
         """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
@@ -164,7 +189,8 @@ def preview_task(
             ask = session.next_candidate if index == step else session.preview
             preview = ask(index)
             count = session.model.traits.candidates
-            job.emit(Previewed(preview, count, _describe(session.model)))
+            model = _describe(session.model)
+            job.emit(Previewed(preview, keys_of(wanted[index]), count, model))
 
     return on_any_device(shelf, work.choice, perform, work)
 
@@ -289,6 +315,11 @@ def _outcome(session: Any) -> Outcome:
     slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
     stops = {name: str(stop) for name, stop in state.stops.items()}
     return Outcome(slices, stops, session.weakest(), _describe(session.model))
+
+
+def keys_of(marks: Iterable[Mark]) -> frozenset:
+    """Equal for marks of a slice that say the same."""
+    return frozenset(mark.key for mark in marks)
 
 
 def _describe(model: Any) -> str:
