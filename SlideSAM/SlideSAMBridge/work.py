@@ -37,11 +37,13 @@ class Notice:
 class Previewed:
     """What one window says, emitted by `preview_task`.
 
-    marks : as `Work.previewed` has them. candidates : how many there are.
+    marks : as `Work.previewed` has them. chosen : whether it is the candidate that was asked for.
+    candidates : how many there are.
     """
 
     preview: Any
     marks: frozenset
+    chosen: bool
     candidates: int
     model: str
 
@@ -62,6 +64,7 @@ class Work:
 
     previews : slice index -> SlideSAMLib.session.Preview, before anything slides.
     previewed : slice index -> the Mark.key of all marks that its preview was made from.
+    chosen : slice index -> number of the candidate that the user chose there, if he did.
     slices : slice index -> (mask, bool (H, W); confidence, 0..1), the result of the slide.
     initial : a result from before, for the session to go on from.
     marks : the marks of the last slide, as (slice index, Mark.key) with how often they are there.
@@ -79,6 +82,7 @@ class Work:
     choice: ModelChoice
     previews: dict[int, Any] = field(default_factory=dict)
     previewed: dict[int, frozenset] = field(default_factory=dict)
+    chosen: dict[int, int] = field(default_factory=dict)
     slices: dict[int, tuple[Any, float]] = field(default_factory=dict)
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
     marks: Counter = field(default_factory=Counter)
@@ -105,6 +109,7 @@ class Work:
             self.choice,
             previews=dict(self.previews),
             previewed=dict(self.previewed),
+            chosen=dict(self.chosen),
             slices=dict(slices),
             initial=dict(slices),
             marks=self.marks,
@@ -129,6 +134,14 @@ class Work:
             if any(mark.label for mark in marks) and self.previewed.get(index) != keys_of(marks)
         ]
 
+    def choices(self, wanted: Wanted) -> dict[int, int]:
+        """What was chosen among the candidates for these marks, for a session that has to know."""
+        return {
+            index: number
+            for index, number in self.chosen.items()
+            if self.previewed[index] == keys_of(wanted.get(index, ()))
+        }
+
     def follow(self, wanted: Wanted, marks: Iterable[Mark]) -> None:
         """Drop the previews of slices on which the object is not marked any more.
 
@@ -137,6 +150,7 @@ class Work:
         slices = {mark: i for i, found in wanted.items() for mark in found if mark.label}
         for index in set(self.previews) - set(slices.values()):
             del self.previews[index], self.previewed[index]
+            self.chosen.pop(index, None)
         if self.latest not in slices.values():
             given = [slices[mark] for mark in marks if mark in slices]
             self.latest = given[-1] if given else self.latest
@@ -177,10 +191,11 @@ def preview_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: int | None = None
 ) -> Callable[[Job], None]:
     """Predict the windows of prompted slices; of the slice `step` the next best candidate."""
+    choices = work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
-        _sync(session, work, wanted)
+        _sync(session, work, wanted, choices)
         for index in indices:
             if job.cancelled():
                 return
@@ -190,7 +205,8 @@ def preview_task(
             preview = ask(index)
             count = session.model.traits.candidates
             model = _describe(session.model)
-            job.emit(Previewed(preview, keys_of(wanted[index]), count, model))
+            keys = keys_of(wanted[index])
+            job.emit(Previewed(preview, keys, index == step, count, model))
 
     return on_any_device(shelf, work.choice, perform, work)
 
@@ -200,11 +216,11 @@ def run_task(shelf: ModelShelf, work: Work, wanted: Wanted) -> Callable[[Job], N
 
     Emits SlideSAMLib.FinishedSlice and, last, the Outcome.
     """
-    limits = work.limits
+    limits, choices = work.limits, work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
-        _sync(session, work, wanted)
+        _sync(session, work, wanted, choices)
         for finished in session.run(*limits, job.cancelled):
             job.emit(finished)
         job.emit(_outcome(session))
@@ -216,14 +232,15 @@ def correct_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, index: int
 ) -> Callable[[Job], None]:
     """Refine one slice with what is new on it, and slide again where it matters."""
-    limits = work.limits
+    limits, choices = work.limits, work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
         session.keep_to(*limits)  # it may be a new one, which has not seen the run
         marks = wanted.get(index, [])
         used = work.used.get(index, set())
-        _sync(session, work, {i: m for i, m in wanted.items() if i != index}, keep=index)
+        others = {i: m for i, m in wanted.items() if i != index}
+        _sync(session, work, others, choices, keep=index)
         prompt = _correction(session, work, index, marks, used)
         for finished in session.correct(prompt, job.cancelled):
             job.emit(finished)
@@ -267,8 +284,13 @@ def _stack(source: Source, axis: int) -> Any:
     return source.stacks[axis, spacing]
 
 
-def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> None:
-    """Give the session the prompts that changed; a correction's prompt stays while its marks do."""
+def _sync(
+    session: Any, work: Work, wanted: Wanted, choices: dict[int, int], keep: int | None = None
+) -> None:
+    """Give the session the prompts that changed; a correction's prompt stays while its marks do.
+
+    choices : as `Work.choices` gives them; a new session has not seen them being made.
+    """
     from SlideSAMLib import InputError
 
     new = not work.used
@@ -291,6 +313,7 @@ def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> 
         work.used[index] = keys
     if new:
         session.restore(session.snapshot())  # what it goes on from came from these prompts
+        session.keep_choices(choices)
 
 
 def _correction(session: Any, work: Work, index: int, marks: list[Mark], used: set[tuple]) -> Any:

@@ -138,3 +138,42 @@ def test_other_mask_of_an_applied_result_names_a_way_that_there_is(stage_of):
     stage.key("c")
     stage.wait()
     assert stage.interaction.message.kind == "info" and stage.preview().any()
+
+
+@pytest.mark.parametrize("how", ["discard", "undo", "failed", "other segment"])
+def test_the_candidate_that_is_shown_is_the_one_that_is_segmented(stage_of, quick_model, how):
+    """Also by a run after one that came to nothing: it has a session of its own."""
+    stage = stage_of()
+    stage.panel.autoApply.checked = how == "undo"
+    stage.click()
+    stage.wait()
+    stage.key("c")
+    stage.wait()
+    shown = stage.preview()
+    assert 0 < shown[6].sum() < stage.scene.truth[6].sum()
+    if how == "failed":
+        quick_model.error = RuntimeError("for once")
+    if how == "other segment":
+        stage.editor.logic.AddEmptySegment("B")
+        stage.editor.node.SetSelectedSegmentID("A")
+        quick_model.delay = 0.1
+    stage.panel.segment.click()
+    if how == "other segment":
+        stage.editor.node.SetSelectedSegmentID("B")
+        stage.editor.node.SetSelectedSegmentID("A")
+    stage.wait()
+    quick_model.delay, quick_model.error = 0, None
+    if how == "discard":
+        assert np.array_equal(stage.preview()[6], shown[6])
+        stage.panel.discard.click()
+    elif how == "undo":
+        stage.editor.logic.Undo()
+        stage.scroll_to((9, 7, 4))
+        stage.click((9, 7, 4))
+        stage.wait()
+        shown[3:6] = stage.scene.truth[3:6]
+    assert np.array_equal(stage.preview(), shown)
+    stage.panel.autoApply.checked = True
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask()[6], shown[6])
