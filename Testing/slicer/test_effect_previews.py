@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import slicer
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import MIDDLE, SHAPE
@@ -177,3 +178,45 @@ def test_the_candidate_that_is_shown_is_the_one_that_is_segmented(stage_of, quic
     stage.panel.segment.click()
     stage.wait()
     assert np.array_equal(stage.mask()[6], shown[6])
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_mask_of_another_geometry_is_left_out(stage_of, marked):
+    """It stopped every preview and every run, with a sentence about a prompt that marks nothing."""
+    stage = stage_of()
+    drawn = np.zeros(SHAPE, bool)
+    drawn[6] = stage.scene.truth[6]
+    stage.write("A", drawn)
+    stage.panel.existing.click()
+    stage.wait()
+    stage.scene.oversample(2)
+    if marked:
+        stage.scroll_to((9, 7, 4))
+        stage.click((9, 7, 4))
+        stage.wait()
+        assert "Slice" in stage.message and stage.interaction.preview.node is not None
+    stage.panel.segment.click()
+    stage.wait()
+    assert ("Applied" in stage.message) == marked
+    assert marked or "mark the object" in stage.message
+
+
+def test_a_mask_is_not_taken_for_that_of_a_volume_of_the_same_size(stage_of):
+    """The segmentation covers both volumes, and the other one begins three columns before."""
+    scene = scenes.Scene(oversampling=1)
+    moved = scene.ijk_to_ras @ scenes.affine(np.eye(3), (-3, 0, 0))
+    other = slicer.util.addVolumeFromArray(scene.image, ijkToRAS=moved)
+    wide = np.zeros((*SHAPE[:2], SHAPE[2] + 3), np.int16)
+    both = slicer.util.addVolumeFromArray(wide, ijkToRAS=moved)
+    scene.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(both)
+    stage = stage_of(scene=scene)
+    drawn = np.zeros(SHAPE, bool)
+    drawn[6] = scene.truth[6]
+    stage.write("A", drawn)
+    stage.panel.existing.click()
+    stage.wait()
+    assert np.array_equal(stage.preview(), window(scene.truth, 6))
+    stage.editor.node.SetAndObserveSourceVolumeNode(other)
+    stage.panel.segment.click()
+    stage.wait()
+    assert "mark the object" in stage.message and np.array_equal(stage.mask(), drawn)
