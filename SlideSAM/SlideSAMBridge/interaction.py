@@ -13,7 +13,7 @@ from typing import Any
 
 from . import applying, limits
 from .jobs import Jobs, Progress
-from .options import Message, Options, start_text
+from .options import Message, Options, applied_text, slid_text, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
@@ -126,14 +126,8 @@ class Interaction:
             work = self.work
             if work is None or not work.previews:
                 raise ValueError(_("There is no preview yet: mark the object first."))
-            if work.has_result and work.dirty:
-                raise ValueError(
-                    _("Candidates are chosen before the slide: discard the result first.")
-                )
             if work.has_result:
-                raise ValueError(
-                    _("Candidates are chosen before the slide: undo it, and mark the object again.")
-                )
+                raise ValueError(slid_text(work.dirty))
             self._preview(work, work.latest, step=True)
 
         return not self.sliding and self._guarded(step)
@@ -190,6 +184,12 @@ class Interaction:
             self._guarded(self._follow)
             self.refresh()
             self.on_change()
+
+    def check_sources(self) -> None:
+        """The volume may be another, or lie elsewhere, for any of the segments."""
+        sources = {work.source for work in self._works.values()}
+        if not all(self.reader.unchanged(source) for source in sources):
+            self.source_changed()
 
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
@@ -272,6 +272,10 @@ class Interaction:
         return True
 
     def _add(self, mark: Mark) -> None:
+        if self.work is not None and unapplied(self.work):
+            self.check_sources()
+            if self.work is None:
+                return  # or the click would drop the result without a word
         part, earlier = self.reader.read().part, self.book.prompts
         if not len(earlier) and not self.sliding:
             if self.work is not None and unapplied(self.work):
@@ -391,9 +395,4 @@ class Interaction:
         applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()
         seconds = time.perf_counter() - began
-        self.say(
-            _(
-                "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press "
-                "Clear to start another object."
-            ).format(count=len(work.slices), seconds=seconds)
-        )
+        self.say(applied_text(len(work.slices), seconds))

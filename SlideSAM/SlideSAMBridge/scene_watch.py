@@ -90,9 +90,7 @@ class SceneWatch:
 
     def _on_volume(self, caller: Any, event: str) -> None:
         # Sent for a new name, too; and scripts that write voxels send nothing else.
-        work = self._interaction.work
-        if work is not None and not self._interaction.reader.unchanged(work.source):
-            self._interaction.source_changed()
+        self._interaction.check_sources()
 
     def _on_close(self, caller: Any, event: str) -> None:
         self._nodes.clear()

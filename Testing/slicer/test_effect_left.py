@@ -1,4 +1,4 @@
-"""What becomes of a result when the effect is left, above all of one that was not applied."""
+"""What becomes of a result that was not applied when the effect is left."""
 
 import gc
 import weakref
@@ -8,7 +8,6 @@ import pytest
 import slicer
 import vtk
 from PySide6 import QtWidgets
-from SlideSAMBridge.prompt_set import PromptSet
 
 from Testing.slicer import scenes
 from Testing.slicer.effect_stage import SAMPLE_EFFECT
@@ -124,49 +123,6 @@ def test_nothing_else_is_kept(stage_of, what):
     assert nothing_waits(stage)
 
 
-def erased_by_hand(stage, columns):
-    """Apply, and erase something with another effect, as the Segment Editor does it."""
-    stage.panel.apply.click()
-    stage.editor.setActiveEffectByName(stage.editor.addEffect(SAMPLE_EFFECT).name)
-    stage.editor.logic.SaveStateForUndo()
-    rest = stage.mask()
-    rest[:, :, columns] = False
-    stage.write("A", rest)
-    stage.panel.autoApply.checked = True
-    stage.open()
-    stage.wait()
-    return rest
-
-
-def test_an_applied_result_is_corrected_after_another_effect(stage_of):
-    """And what was erased there stays so, on all slices but the one that was clicked."""
-    stage = unapplied(stage_of())
-    confidence = stage.panel.strip.state.confidence
-    rest = erased_by_hand(stage, slice(5, 8))
-    assert stage.panel.strip.state.confidence == confidence and stage.panel.weakest.isEnabled()
-    assert stage.interaction.preview.node is None and not stage.panel.apply.isEnabled()
-    assert "not applied" not in stage.message
-    stage.click((12, 7, 6))
-    stage.wait()
-    assert stage.interaction.work.has_result and stage.interaction.preview.node is None
-    rest[6] = stage.scene.truth[6]
-    assert np.array_equal(stage.mask(), rest)
-
-
-def test_an_applied_result_goes_without_a_word(stage_of):
-    """Its segment has it: where the volume or the marks are others, a click begins anew."""
-    for change in (other_voxels, lambda stage: stage.interaction.book.save(PromptSet())):
-        stage = unapplied(stage_of())
-        stage.panel.apply.click()
-        stage.shut()
-        change(stage)
-        stage.open()
-        assert nothing_waits(stage) and "not applied" not in stage.message
-        stage.click()
-        stage.wait()
-        assert stage.preview().any() and not stage.interaction.work.has_result
-
-
 def test_what_waits_is_packed(left):
     (entry,) = left.interaction.waiting._results.values()
     shape = left.scene.truth[0].shape
@@ -252,6 +208,39 @@ def test_the_same_while_the_effect_is_active(stage_of, change):
     change(stage)
     assert "not applied" in stage.message
     assert nothing_waits(stage) and stage.interaction.preview.node is None
+
+
+def test_the_same_for_the_result_of_another_segment(stage_of):
+    """It was shown again with its segment, and could not be applied."""
+    stage = unapplied(stage_of())
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    other_voxels(stage)
+    assert "not applied" in stage.message
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert nothing_waits(stage) and stage.interaction.preview.node is None
+
+
+def moved_volume(stage):
+    """By a transform that was there before, as dragging it in a view does."""
+    stage.scene.volume.GetParentTransformNode().SetMatrixTransformToParent(
+        slicer.util.vtkMatrixFromArray(scenes.affine(np.eye(3), (-0.8, 0, 0)))
+    )
+
+
+@pytest.mark.parametrize("change", [moved_volume, other_geometry])
+def test_a_click_drops_it_with_a_word_where_nobody_tells_of_the_change(stage_of, change):
+    stage = stage_of()
+    node = scenes.add_transform(np.eye(4))
+    stage.scene.volume.SetAndObserveTransformNodeID(node.GetID())
+    unapplied(stage)
+    change(stage)
+    stage.click((6, 5, 6))
+    assert "not applied" in stage.message and nothing_waits(stage)
+    assert len(stage.interaction.book.prompts) == 1
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert len(stage.interaction.book.prompts) == 2 and stage.interaction.preview.node is not None
 
 
 def test_a_segmentation_that_goes_with_its_effect(stage_of):
