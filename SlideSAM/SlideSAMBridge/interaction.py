@@ -180,10 +180,12 @@ class Interaction:
 
     def marks_changed(self) -> None:
         """Somebody else may have changed the marks, as undo of another edit does."""
-        if not self.book.saving:
+        if self.book.saving:
+            return
+        if self.book.changed():
             self._guarded(self._follow)
-            self.refresh()
-            self.on_change()
+        self.refresh()
+        self.on_change()
 
     def check_sources(self) -> None:
         """The volume may be another, or lie elsewhere, for any of the segments."""
@@ -346,8 +348,7 @@ class Interaction:
         if not len(prompts):
             self.jobs.abandon()
             del self._works[work.segment_id]
-            self.say(start_text())
-            return
+            return self.say(start_text())
         work = self._current(prompts)  # along another axis, where the box that chose it is gone
         work.follow(self.wanted(work), prompts.marks)
         if work.unpreviewed(self.wanted(work)):

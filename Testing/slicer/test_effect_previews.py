@@ -116,6 +116,17 @@ def test_a_preview_comes_when_its_segment_is_chosen_again(stage_of, quick_model)
     assert np.array_equal(stage.preview(), window(stage.scene.truth, 6))
 
 
+def test_another_name_is_no_reason_to_try_again_what_has_failed(stage_of, quick_model):
+    stage = stage_of()
+    quick_model.error = RuntimeError("for once")
+    stage.click()
+    stage.wait()
+    tried = quick_model.predictions
+    stage.scene.contents.GetSegment("A").SetName("Liver")
+    assert stage.interaction.jobs.job is None and quick_model.predictions == tried
+    assert stage.message == "for once"
+
+
 def test_the_preview_has_the_colour_of_its_segment(stage_of):
     stage = stage_of()
     stage.click(MIDDLE)
