@@ -150,6 +150,14 @@ class Session:
         place = numbers.index(self._current(index).number)
         return self.choose(index, numbers[(place + 1) % len(numbers)])
 
+    def keep_choices(self, choices: Mapping[int, int]) -> None:
+        """Take candidates, by slice, that `choose` took in another session from these prompts.
+
+        Predicts nothing; where the model offers no such candidate its best one counts.
+        """
+        self._choices = None
+        self._chosen.update({i: number for i, number in choices.items() if i in self.prompts})
+
     # Run
 
     def run(

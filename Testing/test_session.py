@@ -336,3 +336,15 @@ def test_candidates_that_were_not_kept_are_the_same_again():
 def _choices_in_memory() -> int:
     gc.collect()
     return sum(type(each) is Choice for each in gc.get_objects())
+
+
+def test_choices_of_another_session_are_kept_without_a_prediction():
+    first, second = (new_session(block_volume()[0]) for _ in range(2))
+    for session in (first, second):
+        session.set_prompt(PROMPT)
+    chosen = first.next_candidate(6)
+    second.keep_choices({6: chosen.candidate, 4: 1})  # slice 4 has no prompt
+    assert second.model.predicted == []
+    assert second.preview(6).candidate == chosen.candidate
+    list(second.run(5, 7))
+    assert np.array_equal(second.slice_mask(6), chosen.masks[6])

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import applying
+from . import applying, limits
 from .jobs import Jobs, Progress
-from .options import Message, Options, start_text
+from .options import Message, Options, applied_text, slid_text, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
@@ -91,18 +91,14 @@ class Interaction:
         """Remove a mark; the windows of the slices it counted for are predicted again."""
         if number is None or self.sliding or not 0 <= number < len(self.book.prompts):
             return False
-        part, mark = self.reader.part(), self.book.prompts.marks[number]
         self.book.save(self.book.prompts.without(number))
         work, left = self.work, len(self.book.prompts)
         if not left and (work is None or not work.dirty):
             self.clear()  # the next mark is that of another object
             return True
-        if work is not None:
-            index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
-            work.previews.pop(index, None)
-            if not work.has_result:
-                self._preview(work)
-            self.refresh()
+        if not self._guarded(self._follow):
+            return True
+        self.refresh()
         text = _("Removed; {left} prompts left.").format(left=left)
         self.say(
             text if left else _("Removed. Apply or discard the result before the next object.")
@@ -133,9 +129,7 @@ class Interaction:
             if work is None or not work.previews:
                 raise ValueError(_("There is no preview yet: mark the object first."))
             if work.has_result:
-                raise ValueError(
-                    _("Candidates are chosen before the slide: discard the result first.")
-                )
+                raise ValueError(slid_text(work.dirty))
             self._preview(work, work.latest, step=True)
 
         return not self.sliding and self._guarded(step)
@@ -156,6 +150,7 @@ class Interaction:
         work = self.work
         if work is not None:
             self.replace(work, work.renewed({}))
+            self._guarded(self._follow)
         self.refresh()
         self.say(
             _("Discarded; the prompts are still there.") if self.book.prompts else start_text()
@@ -176,8 +171,24 @@ class Interaction:
                 if kept:
                     text += " " + _("{count} finished slices wait at its own.").format(count=kept)
                 self.say(text)
+        self._guarded(self._follow)  # a preview that was under way when it was left, too
         self.refresh()
         self.on_change()
+
+    def marks_changed(self) -> None:
+        """Somebody else may have changed the marks, as undo of another edit does."""
+        if self.book.saving:
+            return
+        if self.book.changed():
+            self._guarded(self._follow)
+        self.refresh()
+        self.on_change()
+
+    def check_sources(self) -> None:
+        """The volume may be another, or lie elsewhere, for any of the segments."""
+        sources = {work.source for work in self._works.values()}
+        if not all(self.reader.unchanged(source) for source in sources):
+            self.source_changed()
 
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
@@ -231,7 +242,8 @@ class Interaction:
     def refresh(self, only: Sequence[int] | None = None) -> None:
         """Bring the preview up to date."""
         work = self.work
-        shown = {} if work is None or not self._shows(work) else work.shown()
+        there = work is None or (work.has_result and not work.dirty)  # in the segment
+        shown = {} if there else work.shown()
         if not shown or self.book.segmentation_node is None:
             self.preview.clear()
             return
@@ -260,6 +272,10 @@ class Interaction:
         return True
 
     def _add(self, mark: Mark) -> None:
+        if self.work is not None and unapplied(self.work):
+            self.check_sources()
+            if self.work is None:
+                return  # or the click would drop the result without a word
         part, earlier = self.reader.read().part, self.book.prompts
         if not len(earlier) and not self.sliding:
             if self.work is not None and unapplied(self.work):
@@ -277,13 +293,16 @@ class Interaction:
                     "or press Clear."
                 )
             )
+        index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
+        if work.has_result and not self.sliding:
+            wanted = prompts.on_slices(work.source.part, work.axis)
+            limits.check_correction(work, wanted, index)
         self.book.save(prompts)
         if self.sliding:
             self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
-        index = mark.slice_index(part, work.axis) - int(part.first[work.axis])
         if work.has_result:
-            task = correct_task(self.jobs.shelf, work, self.wanted(work), index)
+            task = correct_task(self.jobs.shelf, work, wanted, index)
             self.jobs.start("correct", work, task)
             return
         if not any(each.label for each in self.wanted(work).get(index, ())):
@@ -319,17 +338,31 @@ class Interaction:
         if self._works.get(work.segment_id) is work:
             self._works[work.segment_id] = fresh
 
+    def _follow(self) -> None:
+        """Make the previews those of the marks, before there is a result."""
+        work, prompts = self.work, self.book.prompts
+        if work is None or work.has_result or self.sliding:
+            return
+        if not len(prompts):
+            self.jobs.abandon()
+            del self._works[work.segment_id]
+            return self.say(start_text())
+        work = self._current(prompts)  # along another axis, where the box that chose it is gone
+        work.follow(self.wanted(work), prompts.marks)
+        if work.unpreviewed(self.wanted(work)):
+            self._preview(work)
+
     def _preview(self, work: Work, index: int | None = None, step: bool = False) -> None:
-        """Predict the window of a slice, and then all others that have no preview as they are."""
+        """Predict the windows of all slices that have no preview of their marks.
+
+        index : the slice that comes first. step : whether it gets its next candidate.
+        """
         if index is not None:
             work.latest = index
-            work.awaited.add(index)
         wanted = self.wanted(work)
-        asked = [
-            each
-            for each, marks in wanted.items()
-            if (each in work.awaited or each not in work.previews) and any(m.label for m in marks)
-        ]
+        asked = work.unpreviewed(wanted)
+        if step and index not in asked:
+            asked.append(index)
         asked.sort(key=lambda each: each != index)  # the others can wait
         self.jobs.abandon()
         if asked:
@@ -343,35 +376,13 @@ class Interaction:
                 _("Nothing is marked yet: click on the object or drag a box around it.")
             )
         work = self._current(self.book.prompts)
-        wanted = self.wanted(work)
-        first, last = self._limits(work)
-        work.limits = (first, last, self.options.direction)
+        wanted, direction = self.wanted(work), self.options.direction
+        first, last = limits.limits_of(self.options, work)
+        limits.check_run(work, wanted, first, last)
+        work.limits = (first, last, direction)
         task = run_task(self.jobs.shelf, work, wanted)
-        self.jobs.start("run", work, task, self._possible(work, wanted, first, last))
-
-    def _limits(self, work: Work) -> tuple[int | None, int | None]:
-        """The limits, counted from the start of the source."""
-        start = int(work.source.part.first[work.axis])
-        end = int(work.source.part.last[work.axis])
-        limits = [
-            None if value is None else min(max(value, start), end) - start
-            for value in (self.options.first, self.options.last)
-        ]
-        return limits[0], limits[1]
-
-    def _possible(
-        self, work: Work, wanted: dict[int, list[Mark]], first: int | None, last: int | None
-    ) -> int:
-        """How many slices there will be at most."""
-        part = work.source.part
-        count = int(part.last[work.axis] - part.first[work.axis]) + 1
-        low = 0 if first is None else first
-        high = count - 1 if last is None else last
-        if self.options.direction == "forward" and wanted:
-            low = max(low, min(wanted))
-        if self.options.direction == "backward" and wanted:
-            high = min(high, max(wanted))
-        return max(1, high - low + 1)
+        most = limits.possible(direction, work, wanted, first, last)
+        self.jobs.start("run", work, task, most)
 
     def _apply(self, correction: bool) -> None:
         work = self.work
@@ -383,13 +394,4 @@ class Interaction:
         applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()
         seconds = time.perf_counter() - began
-        self.say(
-            _(
-                "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press "
-                "Clear to start another object."
-            ).format(count=len(work.slices), seconds=seconds)
-        )
-
-    def _shows(self, work: Work) -> bool:
-        """Whether there is something that the segment does not have yet."""
-        return work.dirty or not work.has_result
+        self.say(applied_text(len(work.slices), seconds))

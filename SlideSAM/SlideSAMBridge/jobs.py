@@ -166,10 +166,13 @@ class Jobs:
         if isinstance(event, Notice):
             news.texts.append(notice_text(event))
         elif isinstance(event, Previewed):
-            work.previews[event.preview.index] = event.preview
-            work.awaited.discard(event.preview.index)
+            index = event.preview.index
+            work.previews[index], work.previewed[index] = event.preview, event.marks
+            work.chosen.pop(index, None)
+            if event.chosen:
+                work.chosen[index] = event.preview.candidate
             news.everything = True
-            if event.preview.index == work.latest:
+            if index == work.latest:
                 news.texts.append(_about(event, work))
         elif isinstance(event, Outcome):
             work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest

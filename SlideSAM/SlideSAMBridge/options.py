@@ -32,3 +32,18 @@ class Message:
 def start_text() -> str:
     """What to do first."""
     return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")
+
+
+def applied_text(count: int, seconds: float) -> str:
+    """What was done, and what comes next."""
+    return _(
+        "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press Clear to "
+        "start another object."
+    ).format(count=count, seconds=seconds)
+
+
+def slid_text(dirty: bool) -> str:
+    """Why there are no other candidates; dirty : whether the result was not applied."""
+    if dirty:
+        return _("Candidates are chosen before the slide: discard the result first.")
+    return _("Candidates are chosen before the slide: undo it, and mark the object again.")

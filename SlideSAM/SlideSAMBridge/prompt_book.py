@@ -39,6 +39,8 @@ class PromptBook:
         self.reader = reader
         self._on_damage = on_damage
         self._parsed: tuple[Any, PromptSet] = (None, PromptSet())
+        self._known: PromptSet | None = None
+        self.saving = False  # observers of the segment need not wonder who has changed its marks
 
     @property
     def segmentation_node(self) -> Any:
@@ -83,7 +85,17 @@ class PromptBook:
 
     def save(self, prompts: PromptSet) -> None:
         """Keep these prompts with the selected segment."""
-        segments.save_prompts(self.segmentation_node, self.segment_id, prompts)
+        self.saving = True
+        try:
+            segments.save_prompts(self.segmentation_node, self.segment_id, prompts)
+        finally:
+            self.saving = False
+            self._known = self.prompts
+
+    def changed(self) -> bool:
+        """Whether the prompts are others than they were when they were saved, or asked about."""
+        known, self._known = self._known, self.prompts
+        return known is not self._known
 
     def check(self) -> None:
         """Raise ValueError with a sentence unless there is something to work on."""

@@ -96,11 +96,13 @@ class PromptSet:
 
         Points count whatever orientation they were made in: they say something about a voxel.
         Boxes and masks count on slices of their own orientation only. What lies outside the
-        lattice is left out.
+        lattice is left out, and so are masks that were taken from other voxels than its own.
         """
         found: dict[int, list[Mark]] = {}
         for mark, voxels in zip(self.marks, self.voxels(lattice), strict=True):
             if mark.kind != "point" and mark.axis != axis:
+                continue
+            if mark.mask is not None and not _fits(mark, voxels[0], lattice):
                 continue
             if all(lattice.contains(voxel) for voxel in voxels):
                 found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
@@ -150,7 +152,7 @@ def slice_prompt(index: int, marks: Iterable[Mark], part: Lattice, axis: int) ->
     points, labels = [], []
     for mark in marks:
         if mark.kind == "mask":
-            mask = mark.mask if mark.mask.shape == slice_shape(part, axis) else None
+            mask = mark.mask
         elif mark.kind == "box":
             box = _box(mark, part, axis)
         else:
@@ -177,6 +179,13 @@ def slice_shape(part: Lattice, axis: int) -> tuple[int, int]:
     column, row = IN_PLANE[axis]
     sizes = part.last - part.first + 1
     return (int(sizes[row]), int(sizes[column]))
+
+
+def _fits(mark: Mark, voxel: np.ndarray, lattice: Lattice) -> bool:
+    """Whether a mask, whose first voxel (i, j, k) is given, is that of a slice of the lattice."""
+    in_plane = list(IN_PLANE[mark.axis])
+    starts = np.array_equal(voxel[in_plane], lattice.first[in_plane])
+    return starts and mark.mask.shape == slice_shape(lattice, mark.axis)
 
 
 def _box(mark: Mark, part: Lattice, axis: int) -> tuple[float, float, float, float]:

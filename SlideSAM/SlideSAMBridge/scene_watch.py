@@ -60,7 +60,7 @@ class SceneWatch:
         if segmentation_node is not None:
             contents = segmentation_node.GetSegmentation()
             self._nodes.add(contents, contents.SegmentRemoved, self._on_removed)
-            self._nodes.add(contents, contents.SegmentModified, self._on_moved)
+            self._nodes.add(contents, contents.SegmentModified, self._on_segment)
             event = segmentation_node.TransformModifiedEvent
             self._nodes.add(segmentation_node, event, self._on_moved)
         if volume_node is not None:
@@ -81,14 +81,16 @@ class SceneWatch:
     def _on_removed(self, caller: Any, event: str) -> None:
         self._interaction.segment_removed()
 
+    def _on_segment(self, caller: Any, event: str) -> None:
+        self._interaction.marks_changed()
+        self._on_redraw()
+
     def _on_moved(self, caller: Any, event: str) -> None:
         self._on_redraw()
 
     def _on_volume(self, caller: Any, event: str) -> None:
         # Sent for a new name, too; and scripts that write voxels send nothing else.
-        work = self._interaction.work
-        if work is not None and not self._interaction.reader.unchanged(work.source):
-            self._interaction.source_changed()
+        self._interaction.check_sources()
 
     def _on_close(self, caller: Any, event: str) -> None:
         self._nodes.clear()

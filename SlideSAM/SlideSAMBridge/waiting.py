@@ -1,7 +1,9 @@
-"""Results that were not applied when their effect was left, until it is chosen again. No Qt.
+"""Results, from when their effect is left until it is chosen again. No Qt.
 
-An effect ends without asking: with Esc or Space, by another effect or module. What waits is masks
-only, without observers and without a hold on nodes; whether they still fit is asked on coming back.
+An effect ends without asking: with Esc or Space, by another effect or module. Whoever erases by
+hand and comes back wants to go on correcting, so those that were applied wait, too. What waits is
+masks only, packed to bits, without observers and without a hold on nodes; whether they still fit is
+asked on coming back.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from . import segments
 from .prompt_book import PromptBook
+from .prompt_set import slice_shape
 from .text import tr as _
 from .work import Work
 
@@ -28,16 +32,17 @@ class Waiting:
     def __init__(self, book: PromptBook) -> None:
         self._book = book
         self._node: Any = None  # vtkWeakReference to the segmentation node
-        # Segment id -> (work, vtkWeakReference to the segment): a new segment may get an old id.
-        self._results: dict[str, tuple[Work, Any]] = {}
+        # Segment id -> (work, vtkWeakReference to the segment, its marks as they are saved): a new
+        # segment may get an old id, and scripts segment from marks of their own.
+        self._results: dict[str, tuple[Work, Any, str]] = {}
 
     def __len__(self) -> int:
         return len(self._results)
 
     def keep(self, works: Iterable[Work]) -> None:
-        """Keep those that have something to apply; no job may be under way."""
+        """Keep those that have a result; no job may be under way."""
         node = self._book.segmentation_node
-        found = [work for work in works if unapplied(work)]
+        found = [work for work in works if work.has_result]
         if node is None or not found:
             return
         if self._node is None or self._node.Get() is not node:
@@ -45,28 +50,37 @@ class Waiting:
         for work in found:
             segment = node.GetSegmentation().GetSegment(work.segment_id)
             if segment is not None:
-                self._results[work.segment_id] = (_bare(work), _weak(segment))
+                marks = segments.saved_text(node, work.segment_id)
+                self._results[work.segment_id] = (_bare(work), _weak(segment), marks)
 
     def take_up(self, works: dict[str, Work]) -> str:
         """Add to `works` what still fits, and forget the rest; returns what to tell, or ""."""
         self.prune()
         node = None if self._node is None else self._node.Get()
-        found = [work for work, _segment in self._results.values()]
+        found = [
+            work
+            for work, _segment, marks in self._results.values()
+            if unapplied(work) or marks == segments.saved_text(node, work.segment_id)
+        ]
         self.clear()
         if not found:
             return ""
         reader = self._book.reader
         same = node is self._book.segmentation_node
-        if not same or not all(reader.unchanged(work.source) for work in found):
-            return DROPPED
+        fitting = [work for work in found if same and reader.unchanged(work.source)]
+        text = DROPPED if any(map(unapplied, set(found) - set(fitting))) else ""
+        if not fitting:
+            return text
         try:
             source = reader.read()
         except (ValueError, RuntimeError) as error:
             return str(error)
-        for work in found:
+        for work in fitting:
             work.source = source
+            work.slices = _unpacked(work)
+            work.initial = dict(work.slices)
             works.setdefault(work.segment_id, work)
-        return self._told(works, found)
+        return text or self._told(works, [work for work in fitting if unapplied(work)])
 
     def prune(self) -> None:
         """Drop what belongs to segments that are gone, as after the scene was closed."""
@@ -75,7 +89,7 @@ class Waiting:
             self.clear()
             return
         contents = node.GetSegmentation()
-        for segment_id, (_work, segment) in list(self._results.items()):
+        for segment_id, (_work, segment, _marks) in list(self._results.items()):
             if segment.Get() is None or contents.GetSegment(segment_id) is not segment.Get():
                 del self._results[segment_id]
 
@@ -84,6 +98,9 @@ class Waiting:
         self._node, self._results = None, {}
 
     def _told(self, works: dict[str, Work], found: list[Work]) -> str:
+        """What to say of those that are not applied, or ""."""
+        if not found:
+            return ""
         shown = works.get(self._book.segment_id or "")
         if shown is not None and unapplied(shown):
             return _(
@@ -104,11 +121,22 @@ def unapplied(work: Work) -> bool:
 
 def _bare(work: Work) -> Work:
     """The same result without the session, and without a copy of the volume."""
-    bare = work.renewed(work.slices)
+    packed = {index: (np.packbits(mask), value) for index, (mask, value) in work.slices.items()}
+    bare = work.renewed(packed)
     bare.stops, bare.weakest = dict(work.stops), work.weakest
     nothing = np.empty((0, 0, 0), work.source.voxels.dtype)
     bare.source = dataclasses.replace(work.source, voxels=nothing, stacks={})
     return bare
+
+
+def _unpacked(bare: Work) -> dict[int, tuple[np.ndarray, float]]:
+    """The slices of a work that `_bare` made."""
+    shape = slice_shape(bare.source.part, bare.axis)
+    count = shape[0] * shape[1]
+    return {
+        index: (np.unpackbits(bits, count=count).reshape(shape).view(bool), value)
+        for index, (bits, value) in bare.slices.items()
+    }
 
 
 def _weak(thing: Any) -> Any:

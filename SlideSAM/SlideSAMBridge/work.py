@@ -35,9 +35,15 @@ class Notice:
 
 @dataclass(frozen=True, eq=False)
 class Previewed:
-    """What one window says, emitted by `preview_task`; `candidates` is how many there are."""
+    """What one window says, emitted by `preview_task`.
+
+    marks : as `Work.previewed` has them. chosen : whether it is the candidate that was asked for.
+    candidates : how many there are.
+    """
 
     preview: Any
+    marks: frozenset
+    chosen: bool
     candidates: int
     model: str
 
@@ -57,6 +63,8 @@ class Work:
     """What is known of one segment on one source.
 
     previews : slice index -> SlideSAMLib.session.Preview, before anything slides.
+    previewed : slice index -> the Mark.key of all marks that its preview was made from.
+    chosen : slice index -> number of the candidate that the user chose there, if he did.
     slices : slice index -> (mask, bool (H, W); confidence, 0..1), the result of the slide.
     initial : a result from before, for the session to go on from.
     marks : the marks of the last slide, as (slice index, Mark.key) with how often they are there.
@@ -64,7 +72,7 @@ class Work:
     dirty : whether `slices` has something that was not applied.
     unfinished : whether the run was stopped: `slices` says nothing about other slices then.
     limits : first and last slice and direction of the last run; corrections keep to them.
-    latest : the slice that was prompted last; awaited : those whose preview is to be made anew.
+    latest : the slice that was prompted last.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -73,6 +81,8 @@ class Work:
     source: Source
     choice: ModelChoice
     previews: dict[int, Any] = field(default_factory=dict)
+    previewed: dict[int, frozenset] = field(default_factory=dict)
+    chosen: dict[int, int] = field(default_factory=dict)
     slices: dict[int, tuple[Any, float]] = field(default_factory=dict)
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
     marks: Counter = field(default_factory=Counter)
@@ -83,7 +93,6 @@ class Work:
     unfinished: bool = False
     limits: tuple[int | None, int | None, str] = (None, None, "both")
     latest: int = 0
-    awaited: set[int] = field(default_factory=set)
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
 
@@ -99,6 +108,8 @@ class Work:
             self.source,
             self.choice,
             previews=dict(self.previews),
+            previewed=dict(self.previewed),
+            chosen=dict(self.chosen),
             slices=dict(slices),
             initial=dict(slices),
             marks=self.marks,
@@ -107,7 +118,6 @@ class Work:
             unfinished=self.unfinished and bool(slices),
             limits=self.limits,
             latest=self.latest,
-            awaited=set(self.awaited),
         )
 
     def forgotten(self) -> Work:
@@ -115,6 +125,35 @@ class Work:
         fresh = self.renewed({})
         fresh.written = None
         return fresh
+
+    def unpreviewed(self, wanted: Wanted) -> list[int]:
+        """The slices on which the object is marked, and that have no preview of these marks."""
+        return [
+            index
+            for index, marks in wanted.items()
+            if any(mark.label for mark in marks) and self.previewed.get(index) != keys_of(marks)
+        ]
+
+    def choices(self, wanted: Wanted) -> dict[int, int]:
+        """What was chosen among the candidates for these marks, for a session that has to know."""
+        return {
+            index: number
+            for index, number in self.chosen.items()
+            if self.previewed[index] == keys_of(wanted.get(index, ()))
+        }
+
+    def follow(self, wanted: Wanted, marks: Iterable[Mark]) -> None:
+        """Drop the previews of slices on which the object is not marked any more.
+
+        marks : all of them, as they were given; the last one tells which slice is the latest.
+        """
+        slices = {mark: i for i, found in wanted.items() for mark in found if mark.label}
+        for index in set(self.previews) - set(slices.values()):
+            del self.previews[index], self.previewed[index]
+            self.chosen.pop(index, None)
+        if self.latest not in slices.values():
+            given = [slices[mark] for mark in marks if mark in slices]
+            self.latest = given[-1] if given else self.latest
 
     def go_on_from(self, state: Any) -> None:
         """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
@@ -169,10 +208,11 @@ def preview_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, indices: Iterable[int], step: int | None = None
 ) -> Callable[[Job], None]:
     """Predict the windows of prompted slices; of the slice `step` the next best candidate."""
+    choices = work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
-        _sync(session, work, wanted)
+        _sync(session, work, wanted, choices)
         for index in indices:
             if job.cancelled():
                 return
@@ -181,7 +221,9 @@ def preview_task(
             ask = session.next_candidate if index == step else session.preview
             preview = ask(index)
             count = session.model.traits.candidates
-            job.emit(Previewed(preview, count, _describe(session.model)))
+            model = _describe(session.model)
+            keys = keys_of(wanted[index])
+            job.emit(Previewed(preview, keys, index == step, count, model))
 
     return on_any_device(shelf, work.choice, perform, work)
 
@@ -191,11 +233,11 @@ def run_task(shelf: ModelShelf, work: Work, wanted: Wanted) -> Callable[[Job], N
 
     Emits SlideSAMLib.FinishedSlice and, last, the Outcome.
     """
-    limits = work.limits
+    limits, choices = work.limits, work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
-        _sync(session, work, wanted)
+        _sync(session, work, wanted, choices)
         for finished in session.run(*limits, job.cancelled):
             job.emit(finished)
         job.emit(_outcome(session))
@@ -207,14 +249,15 @@ def correct_task(
     shelf: ModelShelf, work: Work, wanted: Wanted, index: int
 ) -> Callable[[Job], None]:
     """Refine one slice with what is new on it, and slide again where it matters."""
-    limits = work.limits
+    limits, choices = work.limits, work.choices(wanted)
 
     def perform(job: Job) -> None:
         session = _session(shelf, work)
         session.keep_to(*limits)  # it may be a new one, which has not seen the run
         marks = wanted.get(index, [])
         used = work.used.get(index, set())
-        _sync(session, work, {i: m for i, m in wanted.items() if i != index}, keep=index)
+        others = {i: m for i, m in wanted.items() if i != index}
+        _sync(session, work, others, choices, keep=index)
         prompt = _correction(session, work, index, marks, used)
         for finished in session.correct(prompt, job.cancelled):
             job.emit(finished)
@@ -262,8 +305,13 @@ def _stack(source: Source, axis: int) -> Any:
     return source.stacks[axis, spacing]
 
 
-def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> None:
-    """Give the session the prompts that changed; a correction's prompt stays while its marks do."""
+def _sync(
+    session: Any, work: Work, wanted: Wanted, choices: dict[int, int], keep: int | None = None
+) -> None:
+    """Give the session the prompts that changed; a correction's prompt stays while its marks do.
+
+    choices : as `Work.choices` gives them; a new session has not seen them being made.
+    """
     from SlideSAMLib import InputError
 
     new = not work.used
@@ -286,6 +334,7 @@ def _sync(session: Any, work: Work, wanted: Wanted, keep: int | None = None) -> 
         work.used[index] = keys
     if new:
         session.restore(session.snapshot())  # what it goes on from came from these prompts
+        session.keep_choices(choices)
 
 
 def _correction(session: Any, work: Work, index: int, marks: list[Mark], used: set[tuple]) -> Any:
@@ -310,6 +359,11 @@ def _outcome(session: Any) -> Outcome:
     slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
     stops = {name: str(stop) for name, stop in state.stops.items()}
     return Outcome(slices, stops, session.weakest(), _describe(session.model))
+
+
+def keys_of(marks: Iterable[Mark]) -> frozenset:
+    """Equal for marks of a slice that say the same."""
+    return frozenset(mark.key for mark in marks)
 
 
 def _describe(model: Any) -> str:

@@ -256,5 +256,5 @@ def test_a_preview_that_was_overtaken_is_made_anew(stage_of, quick_model):
     stage.click((9, 7, 3))
     stage.wait()
     work = stage.interaction.work
-    assert work.previews[6] is not old and not work.awaited
+    assert work.previews[6] is not old and not work.unpreviewed(stage.interaction.wanted(work))
     assert len(work.session.prompts[6].points) == 2

@@ -109,7 +109,7 @@ def test_going_on_from_it(left):
     assert nothing_waits(left)
 
 
-@pytest.mark.parametrize("what", ["preview", "applied", "discarded", "cleared"])
+@pytest.mark.parametrize("what", ["preview", "discarded", "cleared"])
 def test_nothing_else_is_kept(stage_of, what):
     stage = stage_of()
     if what == "preview":
@@ -117,10 +117,18 @@ def test_nothing_else_is_kept(stage_of, what):
         stage.wait()
     else:
         unapplied(stage)
-        button = {"applied": "apply", "discarded": "discard", "cleared": "clear"}[what]
+        button = {"discarded": "discard", "cleared": "clear"}[what]
         getattr(stage.panel, button).click()
     stage.shut()
     assert nothing_waits(stage)
+
+
+def test_what_waits_is_packed(left):
+    (entry,) = left.interaction.waiting._results.values()
+    shape = left.scene.truth[0].shape
+    assert all(bits.nbytes * 8 == np.prod(shape) for bits, _ in entry[0].slices.values())
+    left.open()
+    assert all(mask.shape == shape for mask, _ in left.interaction.work.slices.values())
 
 
 def test_no_image_and_no_session_is_kept(stage_of):
@@ -200,6 +208,39 @@ def test_the_same_while_the_effect_is_active(stage_of, change):
     change(stage)
     assert "not applied" in stage.message
     assert nothing_waits(stage) and stage.interaction.preview.node is None
+
+
+def test_the_same_for_the_result_of_another_segment(stage_of):
+    """It was shown again with its segment, and could not be applied."""
+    stage = unapplied(stage_of())
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("B")
+    other_voxels(stage)
+    assert "not applied" in stage.message
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert nothing_waits(stage) and stage.interaction.preview.node is None
+
+
+def moved_volume(stage):
+    """By a transform that was there before, as dragging it in a view does."""
+    stage.scene.volume.GetParentTransformNode().SetMatrixTransformToParent(
+        slicer.util.vtkMatrixFromArray(scenes.affine(np.eye(3), (-0.8, 0, 0)))
+    )
+
+
+@pytest.mark.parametrize("change", [moved_volume, other_geometry])
+def test_a_click_drops_it_with_a_word_where_nobody_tells_of_the_change(stage_of, change):
+    stage = stage_of()
+    node = scenes.add_transform(np.eye(4))
+    stage.scene.volume.SetAndObserveTransformNodeID(node.GetID())
+    unapplied(stage)
+    change(stage)
+    stage.click((6, 5, 6))
+    assert "not applied" in stage.message and nothing_waits(stage)
+    assert len(stage.interaction.book.prompts) == 1
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert len(stage.interaction.book.prompts) == 2 and stage.interaction.preview.node is not None
 
 
 def test_a_segmentation_that_goes_with_its_effect(stage_of):

@@ -88,7 +88,7 @@ def hungry(loads: Loads, work: works.Work, error: Exception, times: int):
 
     def perform(job: Job) -> None:
         session = works._session(loads.shelf, work)
-        works._sync(session, work, {10: [BOX]})
+        works._sync(session, work, {10: [BOX]}, {})
         for _ in zip(range(3), session.run(), strict=False):
             pass
         tries.append(session.model.device)
