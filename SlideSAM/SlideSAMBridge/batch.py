@@ -129,7 +129,7 @@ class Batch:
 
         load, cache : give the model, and where its embeddings are kept.
         again : raise where the memory of a GPU is too small. The work is there to be started again
-            then, as `work.on_any_device` does; it goes on with what has no answer yet.
+            then, as `retreat.on_any_device` does; it goes on with what has no answer yet.
         """
         voxels, part = self._volume, self.part
         left, key = dict(enumerate(self.entries)), self._signature

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import applying, limits
-from .jobs import Jobs, Progress
+from .jobs import Jobs, Progress, stops_text
 from .options import Message, Options, applied_text, slid_text, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
@@ -394,4 +394,4 @@ class Interaction:
         applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()
         seconds = time.perf_counter() - began
-        self.say(applied_text(len(work.slices), seconds))
+        self.say(applied_text(len(work.slices), seconds, stops_text(work.stops)))

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .retreat import Notice
 from .shelf import ModelShelf, shared_shelf
 from .text import tr as _
-from .work import Notice, Outcome, Previewed, Work
+from .work import Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
 
 SLIDES = ("run", "correct")
@@ -262,13 +263,18 @@ def _about(event: Previewed, work: Work) -> str:
 def _summary(work: Work, applied: bool) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
         return _("Nothing was found: mark the object with a box, or with more points.")
-    stops = ", ".join(
-        f"{text}: {STOPS.get(work.stops[name], work.stops[name])}"
-        for name, text in DIRECTIONS.items()
-        if name in work.stops
-    )
+    stops = stops_text(work.stops)
     text = _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
     return text if applied else text + " " + _("Press Apply to write them into the segment.")
+
+
+def stops_text(stops: dict[str, str]) -> str:
+    """Why a slide ended, direction by direction; "" where nobody knows."""
+    return ", ".join(
+        f"{text}: {STOPS.get(stops[name], stops[name])}"
+        for name, text in DIRECTIONS.items()
+        if name in stops
+    )
 
 
 def sentence(error: BaseException) -> str:

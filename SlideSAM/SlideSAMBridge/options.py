@@ -34,12 +34,12 @@ def start_text() -> str:
     return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")
 
 
-def applied_text(count: int, seconds: float) -> str:
-    """What was done, and what comes next."""
-    return _(
-        "Applied {count} slices in {seconds:.1f} s. Click to correct a slice, or press Clear to "
-        "start another object."
-    ).format(count=count, seconds=seconds)
+def applied_text(count: int, seconds: float, stops: str) -> str:
+    """What was done, why the slide had ended ("" where nobody knows), and what comes next."""
+    done = _("Applied {count} slices in {seconds:.1f} s").format(count=count, seconds=seconds)
+    why = f" ({stops})" if stops else ""
+    after = _("Click to correct a slice, or press Clear to start another object.")
+    return f"{done}{why}. {after}"
 
 
 def slid_text(dirty: bool) -> str:

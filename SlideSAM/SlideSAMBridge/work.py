@@ -14,23 +14,12 @@ from typing import Any
 
 from .library import missing_package
 from .prompt_set import Mark, in_slice, slice_prompt
+from .retreat import Notice, on_any_device
 from .shelf import ModelChoice, ModelShelf
 from .source import Source
 from .worker import Job
 
 Wanted = dict[int, list[Mark]]
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something to tell the user while a job goes on; the worker does not word it.
-
-    kind : "loaded" with the model as `detail`; "smaller" or "cpu" where the GPU's memory does not
-        suffice and the job starts once more, with less of it or without it.
-    """
-
-    kind: str
-    detail: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,50 +357,3 @@ def keys_of(marks: Iterable[Mark]) -> frozenset:
 
 def _describe(model: Any) -> str:
     return f"{model.traits.name} ({model.device}, {model.precision})"
-
-
-def on_any_device(
-    shelf: ModelShelf,
-    choice: ModelChoice,
-    perform: Callable[[Job], None],
-    work: Work | None = None,
-) -> Callable[[Job], None]:
-    """The same, again with less memory and then on the CPU where the GPU's memory is too small.
-
-    Models have tried smaller batches by then. Every try starts from the result before the first.
-    """
-
-    def careful(job: Job) -> None:
-        before = work.session.snapshot() if work is not None and work.session is not None else None
-        while (failure := _shortage(perform, job)) is not None:
-            step = None if job.cancelled() else shelf.next_step(choice)
-            if step is None:
-                raise failure
-            if before is not None:
-                work.go_on_from(before)
-            elif work is not None:
-                work.session = None  # it holds the model that did not fit
-            shelf.retreat(choice, step)
-            job.emit(Notice(step))
-
-    return careful
-
-
-def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
-    """Do it; returns the exception where memory was too small.
-
-    What its traceback held is let go, or the tensors of the failed try would still fill the GPU.
-    """
-    from SlideSAMLib.memory import out_of_memory
-
-    try:
-        perform(job)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        each: BaseException | None = error
-        while each is not None:
-            each.__traceback__ = None
-            each = each.__cause__ or each.__context__
-        return error
-    return None

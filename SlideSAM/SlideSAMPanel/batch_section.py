@@ -8,7 +8,7 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import batch, jobs, preferences, work, worker
+from SlideSAMBridge import batch, jobs, preferences, retreat, worker
 from SlideSAMBridge.segmenting import UndoStep
 from SlideSAMBridge.shelf import ModelChoice, shared_shelf
 
@@ -113,7 +113,7 @@ class BatchSection:
         choice = ModelChoice(chosen.model, chosen.device, chosen.precision)
 
         task = self.batch.task(lambda: shelf.model(choice), shelf.cache, again=True)
-        task = work.on_any_device(shelf, choice, task)
+        task = retreat.on_any_device(shelf, choice, task)
         self.progress.setRange(0, max(len(self.batch.entries), 1))
         self.progress.value = 0
         self.message.text = _("Loading the model ...")
@@ -122,7 +122,7 @@ class BatchSection:
 
     def _take(self, event: Any) -> None:
         self.batch.take(event)
-        if isinstance(event, work.Notice):
+        if isinstance(event, retreat.Notice):
             self.message.text = jobs.notice_text(event)
         elif isinstance(event, batch.Advance):
             entry = self.batch.entries[event.number]

@@ -308,6 +308,19 @@ def test_saving_costs_no_undo(panel, prompted, tmp_path):
     assert counts(prompted) == (0, 0, 0)
 
 
+def test_every_voxel_is_looked_at_once_before_and_once_after_a_batch(panel, prompted, monkeypatch):
+    """Not after each segment: a layer may hold a hundred of them."""
+    from SlideSAMBridge import contents
+
+    looked, of = [], contents.Contents.of
+    monkeypatch.setattr(
+        contents.Contents, "of", lambda self, node: (looked.append(node), of(self, node))[1]
+    )
+    monkeypatch.setattr(type(panel.batch), "refresh", lambda self: None)  # for the button
+    segment_all(panel)
+    assert counts(prompted)[0] > 0 and counts(prompted)[1] > 0 and len(looked) == 2
+
+
 def test_an_edit_after_saving_is_not_lost(panel, prompted, editor, tmp_path):
     segment_all(panel)
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")

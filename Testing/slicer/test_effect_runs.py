@@ -33,6 +33,17 @@ def test_a_click_previews_three_slices(stage_of, quick_model):
     assert "confidence" in stage.message and "Slice 6" in stage.message
 
 
+def test_why_a_slide_ended_is_told_when_it_is_applied_at_once(stage_of):
+    stage = stage_of()
+    assert stage.interaction.options.auto_apply
+    stage.click()
+    stage.wait()
+    stage.panel.segment.click()
+    stage.wait()
+    assert "Applied 6 slices" in stage.message and "backward: " in stage.message
+    assert "forward: " in stage.message and stage.message.endswith("start another object.")
+
+
 def test_the_preview_node_is_a_guest(stage_of):
     stage = stage_of("oblique", ("segmentation", "volume"))
     stage.click()

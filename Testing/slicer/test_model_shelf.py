@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from SlideSAMBridge import retreat
 from SlideSAMBridge import shelf as shelves
 from SlideSAMBridge import work as works
 from SlideSAMBridge.lattice import Lattice
@@ -95,7 +96,7 @@ def hungry(loads: Loads, work: works.Work, error: Exception, times: int):
         if len(tries) <= times:
             raise error
 
-    job = Job("run", works.on_any_device(loads.shelf, work.choice, perform, work))
+    job = Job("run", retreat.on_any_device(loads.shelf, work.choice, perform, work))
     job.perform()
     assert job.error is None
     return tries
@@ -156,7 +157,7 @@ def test_nothing_left_to_try_leaves_the_session(loads):
     def perform(job: Job) -> None:
         raise FULL
 
-    job = Job("run", works.on_any_device(loads.shelf, work.choice, perform, work))
+    job = Job("run", retreat.on_any_device(loads.shelf, work.choice, perform, work))
     job.perform()
     assert job.error is FULL and work.session is session and not loads.alive_at_retreat
 
