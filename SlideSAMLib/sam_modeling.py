@@ -43,8 +43,8 @@ def _package_folder() -> Path:
         if (Path(folder) / "modeling" / "__init__.py").is_file():
             return Path(folder)
     raise ModelError(
-        "The package segment-anything is not installed: install it with "
-        "'pip install segment-anything==1.0'."
+        "The package segment-anything is not installed: press Install Python packages in the "
+        "SlideSAM module of Slicer, or run 'pip install segment-anything==1.0'."
     )
 
 

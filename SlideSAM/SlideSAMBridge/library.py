@@ -17,8 +17,13 @@ _MODULE_FOLDER = Path(__file__).resolve().parents[1]
 _PLACES = (_MODULE_FOLDER, _MODULE_FOLDER.parent)
 
 TORCH_MISSING = _(
-    "PyTorch is not installed in this Slicer: press Install in the SlideSAM module. For a graphics "
-    "card, get the PyTorch extension from the Extensions Manager first and restart Slicer."
+    "PyTorch is not installed in this Slicer: press Install Python packages in the SlideSAM module. "
+    "For a graphics card, get the PyTorch extension from the Extensions Manager first and restart "
+    "Slicer."
+)
+SAM_PACKAGE_MISSING = _(
+    "The model {name} needs the Python package segment-anything: press Install Python packages in "
+    "the SlideSAM module."
 )
 PACKAGE_MISSING = _(
     "The Python package {name} is missing: run slicer.util.pip_install('{name}') in the Python "
@@ -114,6 +119,8 @@ def status() -> str:
     if missing:
         return missing
     chosen = preferences.read()
+    if _needs_sam(chosen.model) and not has_package("segment_anything"):
+        return SAM_PACKAGE_MISSING.format(name=chosen.model)
     return _("Ready: PyTorch {torch}, {device}. Model: {model}.").format(
         torch=torch_version(), device=_device(chosen.device), model=_weights(chosen.model)
     )
@@ -162,6 +169,13 @@ def _weights(model: str) -> str:
     return _("{name} (its file is missing: download or choose it below)").format(name=name)
 
 
+def _needs_sam(model: str) -> bool:
+    """Whether a model is known to be a Segment Anything network; a file has to be read for that."""
+    from SlideSAMLib.catalogue import CATALOGUE
+
+    return model in CATALOGUE and CATALOGUE[model].source != "builtin"
+
+
 def load_model(model: str | Path, device: str = "auto", precision: str = "auto") -> Any:
     """A model of SlideSAMLib by name or file.
 
@@ -191,6 +205,4 @@ def missing_package(error: ImportError) -> RuntimeError:
     package = (error.name or str(error)).split(".")[0]
     if package == "torch":
         return RuntimeError(TORCH_MISSING)
-    # The import name and the name to install differ for one package only.
-    name = {"segment_anything": "segment-anything"}.get(package, package)
-    return RuntimeError(PACKAGE_MISSING.format(name=name))
+    return RuntimeError(PACKAGE_MISSING.format(name=package))
