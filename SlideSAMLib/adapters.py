@@ -56,7 +56,10 @@ def base_path(file: TensorFile) -> Path:
     if path is None:
         way = "put its file beside this one"
         if name in CATALOGUE:
-            way = f"get it by 'slidesam models download {name}'"
+            way = (
+                "get it in the SlideSAM module of Slicer, or by 'slidesam models download "
+                f"{name}'"
+            )
         raise ModelError(f"it changes the model '{name}', which is not here: {way}.")
     if file.metadata.get(BASE_HASH) not in (None, file_sha256(path)):
         raise ModelError(f"it was trained on another file than '{path}': their SHA-256 differ.")

@@ -301,8 +301,14 @@ def _how_to_get(info: ModelInfo) -> str:
     if info.source == "builtin":
         return f"its file '{info.file}' is missing from Resources/Models, so reinstall SlideSAM"
     if info.url is not None:
-        return f"download it with 'slidesam models download {info.name}'"
-    return f"get its file from {info.page} and give that file, or save it as '{info.path}'"
+        return (
+            "download it in the SlideSAM module of Slicer, or with 'slidesam models download "
+            f"{info.name}'"
+        )
+    return (
+        f"get its file from {info.page} and give that file, in Slicer by Choose file in the "
+        f"SlideSAM module, or save it as '{info.path}'"
+    )
 
 
 def _need_torch() -> None:

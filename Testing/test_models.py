@@ -380,7 +380,9 @@ def test_an_unwritable_record_costs_only_time(folder, monkeypatch):
         ("no-such-model", InputError, "known models are builtin"),
         ("absent/file.pth", InputError, "no model and no file"),
         ("sam-vit-b", ModelError, "slidesam models download sam-vit-b"),
+        ("sam-vit-b", ModelError, "download it in the SlideSAM module of Slicer, or"),
         ("slidesam-h", ModelError, "get its file from https://github.com/Curli-quan/Slide-SAM"),
+        ("slidesam-h", ModelError, "in Slicer by Choose file in the SlideSAM module"),
     ],
 )
 def test_models_that_are_not_there(name, error, words):
