@@ -99,6 +99,7 @@ CATALOGUE: dict[str, ModelInfo] = {
             source="builtin",
             file="slidesam-builtin.safetensors",
             page="https://github.com/SlideSAM/SlicerSlideSAM",
+            sha256="d071a4a0fbc19145093b48018321d63c95a3ca240f7675e1bcee5153b0630d6d",
         ),
         _slidesam("B"),
         _slidesam("H"),

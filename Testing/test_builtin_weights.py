@@ -125,6 +125,19 @@ def test_a_deeper_network_starts_with_the_answers_of_a_shallower_one():
             deepened(network, **wanted)
 
 
+def test_a_damaged_file_is_noticed(tmp_path, monkeypatch):
+    """One bit of a weight changes no shape, so only the SHA-256 tells."""
+    from SlideSAMLib import catalogue, models
+
+    assert models.verify("builtin").matches is True
+    damaged = bytearray(WEIGHTS.read_bytes())
+    damaged[len(damaged) // 2] ^= 16
+    (tmp_path / WEIGHTS.name).write_bytes(damaged)
+    moved = property(lambda info: tmp_path / info.file)
+    monkeypatch.setattr(catalogue.ModelInfo, "path", moved)
+    assert models.verify("builtin").matches is False
+
+
 def test_the_model_card_names_this_file():
     import hashlib
 
