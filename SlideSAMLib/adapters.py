@@ -57,8 +57,7 @@ def base_path(file: TensorFile) -> Path:
         way = "put its file beside this one"
         if name in CATALOGUE:
             way = (
-                "get it in the SlideSAM module of Slicer, or by 'slidesam models download "
-                f"{name}'"
+                f"get it in the SlideSAM module of Slicer, or by 'slidesam models download {name}'"
             )
         raise ModelError(f"it changes the model '{name}', which is not here: {way}.")
     if file.metadata.get(BASE_HASH) not in (None, file_sha256(path)):

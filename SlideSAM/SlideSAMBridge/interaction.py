@@ -169,7 +169,9 @@ class Interaction:
             if sliding:
                 text = _("The slide was stopped: another segment is chosen.")
                 if kept:
-                    text += " " + _("{count} finished slices wait at its own.").format(count=kept)
+                    text += " " + _(
+                        "{count} finished slices are there again when you go back to the other one."
+                    ).format(count=kept)
                 self.say(text)
         self._guarded(self._follow)  # a preview that was under way when it was left, too
         self.refresh()

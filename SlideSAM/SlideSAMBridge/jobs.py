@@ -256,7 +256,7 @@ def _about(event: Previewed, work: Work) -> str:
         index=index, confidence=event.preview.confidence, model=event.model
     )
     if event.candidates > 1:
-        text += " " + _("C shows the next candidate.")
+        text += " " + _("C shows another mask.")
     return text + " " + _("Add points to refine; Enter segments all slices.")
 
 

@@ -17,9 +17,9 @@ _MODULE_FOLDER = Path(__file__).resolve().parents[1]
 _PLACES = (_MODULE_FOLDER, _MODULE_FOLDER.parent)
 
 TORCH_MISSING = _(
-    "PyTorch is not installed in this Slicer: press Install Python packages in the SlideSAM module. "
-    "For a graphics card, get the PyTorch extension from the Extensions Manager first and restart "
-    "Slicer."
+    "PyTorch is not installed in this Slicer: press Install Python packages in the SlideSAM "
+    "module. For a graphics card, get the PyTorch extension from the Extensions Manager first and "
+    "restart Slicer."
 )
 SAM_PACKAGE_MISSING = _(
     "The model {name} needs the Python package segment-anything: press Install Python packages in "

@@ -50,8 +50,8 @@ def check_run(work: Work, wanted: Wanted, first: int | None, last: int | None) -
         if _outside(index, first, last) and any(mark.label for mark in marks):
             raise ValueError(
                 _(
-                    "The mark on slice {index} is outside the slices {first} to {last}: change the "
-                    "range, or remove the mark."
+                    "The prompt on slice {index} is outside the slices {first} to {last}: change "
+                    "the range, or remove the prompt."
                 ).format(index=index + start, **_named(work, first, last))
             )
 

@@ -43,7 +43,7 @@ def applied_text(count: int, seconds: float, stops: str) -> str:
 
 
 def slid_text(dirty: bool) -> str:
-    """Why there are no other candidates; dirty : whether the result was not applied."""
+    """Why there are no other masks; dirty : whether the result was not applied."""
     if dirty:
-        return _("Candidates are chosen before the slide: discard the result first.")
-    return _("Candidates are chosen before the slide: undo it, and mark the object again.")
+        return _("Other masks are chosen before the slide: discard the result first.")
+    return _("Other masks are chosen before the slide: undo it, and mark the object again.")

@@ -88,7 +88,7 @@ class Panel:
         self.direction = _choice(
             DIRECTIONS,
             (_("both ways"), _("forward"), _("backward")),
-            _("Where to slide from the marked slices."),
+            _("Where to slide from the marked slices; forward: to slices of higher numbers."),
         )
         self.mode = _choice(
             MODES,

@@ -62,7 +62,7 @@ def test_keys_that_do_something_are_taken(stage_of, passed_on):
     assert stage.mask().any()
     assert not passed_on(stage, "x")
     assert passed_on(stage, "c")  # there is a result: nothing to choose from
-    assert "before the slide" in stage.message
+    assert "Other masks are chosen before the slide" in stage.message
 
 
 def test_without_a_view_of_that_direction_the_weakest_slice_cannot_be_shown(stage_of, passed_on):

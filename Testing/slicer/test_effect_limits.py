@@ -33,7 +33,7 @@ def test_refused_limits_are_told_in_slices_of_the_panel(padded):
     limit(padded, 17, 19)
     padded.panel.segment.click()
     padded.wait()
-    assert "slice 16 is outside the slices 17 to 19" in padded.message
+    assert "prompt on slice 16 is outside the slices 17 to 19" in padded.message
     limit(padded, 19, 14)
     padded.panel.segment.click()
     padded.wait()

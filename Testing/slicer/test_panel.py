@@ -108,6 +108,7 @@ def test_a_model_that_lacks_its_package_is_not_ready(panel, monkeypatch):
     import importlib.util
 
     from SlideSAMBridge import preferences
+
     from SlideSAMLib.errors import ModelError
     from SlideSAMLib.sam_modeling import _package_folder
 

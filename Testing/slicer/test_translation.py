@@ -30,6 +30,15 @@ def test_slicer_finds_every_sentence(path):
         assert isinstance(given, ast.Constant) and isinstance(given.value, str), call.lineno
 
 
+def test_a_thing_has_one_name():
+    """Buttons and help say mask and prompt, so do the messages."""
+    for path in FILES:
+        for call in filter(is_translated, ast.walk(ast.parse(path.read_text("utf-8")))):
+            text = call.args[0].value
+            assert "candidate" not in text.lower(), text
+            assert "the mark" not in text.replace("the marked", ""), text
+
+
 def is_translated(node):
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_"
 
