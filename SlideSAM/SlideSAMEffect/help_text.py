@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 def help_text() -> str:
     """HTML; what stands before the first <br> is shown, the rest is behind a link."""
-    first = _("Mark an object on one slice; a three-slice window slides through the rest.")
+    first = _("Mark an object on one slice; a window of three slices slides through the rest.")
     keys = _(
         "Click: inside the object. Ctrl+click: outside. Drag: box around it. Ctrl+Alt+click, or "
         "Delete with the mouse on it: remove a prompt. C: another mask. Enter in a slice view: "

@@ -73,7 +73,7 @@ def build_parser(chosen: str | None) -> Parser:
     """The parser of the command; only the chosen sub-command gets its arguments."""
     parser = Parser(
         prog="slidesam",
-        description="Prompt one slice of a CT or MR volume; a three-slice SAM window slides "
+        description="Prompt one slice of a CT or MR volume; a window of three slices slides "
         "through the rest. Not for clinical use.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
