@@ -221,6 +221,39 @@ def test_the_curve_is_smoothed_over_gaps():
     assert np.isnan(smoothed(np.full(3, np.nan))).all()
 
 
+# Linear RGB as people without green cones see it (Machado, Oliveira, Fernandes 2009)
+GREEN_BLIND = np.array(
+    [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ]
+)
+
+
+def test_the_lines_of_a_curve_can_be_told_apart_by_the_green_blind(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from matplotlib.colors import to_rgb
+
+    from SlideSAMLib.training.curve import draw_curve
+
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    for names in (
+        ("box_centre", "point_centre", "slide_centre", "slide_ahead"),
+        ("centre", "outer", "best_centre"),
+    ):
+        rows = [f"step,loss,{','.join(names)}", f"1,0.5{',0.5' * len(names)}"]
+        (tmp_path / "curve.csv").write_text("\n".join(rows))
+        draw_curve(tmp_path / "curve.csv", tmp_path / "curve.png")
+        lines = drawn[-1].axes[1].get_lines()
+        assert len(lines) == len(names)
+        seen = [GREEN_BLIND @ np.array(to_rgb(line.get_color())) ** 2.2 for line in lines]
+        for number, one in enumerate(seen):
+            for other in seen[:number]:
+                assert np.abs(one - other).max() > 0.12
+
+
 def example(count: int = 4) -> Step:
     target = torch.zeros(count, 3, 128, 128)
     target[:, :2, 40:80, 40:80] = 1  # the object ends before the third slice

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+# Label, colour and style: colours that people who see red and green alike can tell apart.
 LINES = {
-    "box_centre": "box, prompted slice",
-    "point_centre": "points, prompted slice",
-    "slide_centre": "slide, centre",
-    "slide_ahead": "slide, slice ahead",
-    "centre": "middle slice",
-    "outer": "outer slices",
-    "best_centre": "middle slice, best candidate",
+    "box_centre": ("box, prompted slice", "#0072b2", "-"),
+    "point_centre": ("points, prompted slice", "#e69f00", "-"),
+    "slide_centre": ("slide, centre", "#56b4e9", "--"),
+    "slide_ahead": ("slide, slice ahead", "#d55e00", "--"),
+    "centre": ("middle slice", "#0072b2", "-"),
+    "outer": ("outer slices", "#d55e00", "--"),
+    "best_centre": ("middle slice, best candidate", "#56b4e9", "-"),
 }
 VOLUMES = "volume_dice"  # of `selection`: few values, of whole volumes
 SMOOTHED = 9  # rows of the log that are averaged
@@ -42,9 +43,10 @@ def draw_curve(path: Path, picture: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
     left.plot(columns["step"], smoothed(columns["loss"]), color="black")
     left.set(xlabel="step", ylabel="loss", title="Loss of the training windows")
-    for name, label in LINES.items():
+    for name, (label, colour, style) in LINES.items():
         if name in columns:
-            right.plot(columns["step"], smoothed(columns[name]), label=label)
+            values = smoothed(columns[name])
+            right.plot(columns["step"], values, label=label, color=colour, linestyle=style)
     title = "Dice of the training windows"
     if VOLUMES in columns:
         there = ~np.isnan(columns[VOLUMES])
