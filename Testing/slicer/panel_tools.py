@@ -14,6 +14,12 @@ def find(panel, name):
     return found[0]
 
 
+def names_the_button(panel):
+    """What the status tells the user to press is what stands on the button."""
+    button = find(panel, "SlideSAMInstall")
+    assert f"press {button.text.removesuffix(' ...')} in" in panel.status.label.text
+
+
 def wait(until, seconds=20):
     application = qt.QApplication.instance()
     end = time.monotonic() + seconds

@@ -1,5 +1,6 @@
-"""A PyTorch that is there only in part: a folder without a package, libraries that do not load."""
+"""A PyTorch that is there only in part, or without what SAM needs: what is said, what to press."""
 
+import importlib.util
 import subprocess
 import sys
 import types
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from Testing.slicer.panel_tools import find, wait
+from Testing.slicer.panel_tools import find, names_the_button, wait
 
 pytestmark = pytest.mark.slicer
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,3 +164,25 @@ def test_what_segment_all_finds_out_can_be_mended_at_once(panel, prompted, monke
     wait(lambda: panel.batch.ticker.job is None)
     assert find(panel, "SlideSAMBatchMessage").text.startswith(reason)
     assert panel.status.label.text == reason and not panel.status.install.isHidden()
+
+
+def test_a_model_that_lacks_its_package_is_not_ready(panel, monkeypatch):
+    """The installed SAM weights alone do not make a model."""
+    from SlideSAMBridge import preferences
+
+    from SlideSAMLib.errors import ModelError
+    from SlideSAMLib.sam_modeling import _package_folder
+
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "segment" in name else known(name)
+    )
+    panel.enter()
+    assert panel.status.label.text.startswith("Ready: PyTorch ")  # the built-in one needs none
+    preferences.change(model="sam-vit-b")
+    panel.enter()
+    assert "segment-anything" in panel.status.label.text
+    names_the_button(panel)
+    assert not panel.status.install.isHidden()
+    with pytest.raises(ModelError, match="press Install Python packages in the SlideSAM module"):
+        _package_folder()

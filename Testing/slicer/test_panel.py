@@ -15,7 +15,7 @@ import pytest
 import slicer
 
 from Testing.host.pythonqt_rules import qt
-from Testing.slicer.panel_tools import find, wait
+from Testing.slicer.panel_tools import find, names_the_button, wait
 
 pytestmark = pytest.mark.slicer
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -95,36 +95,6 @@ def test_missing_torch_is_said_with_what_to_do(panel, monkeypatch):
     panel.enter()
     assert "PyTorch is not installed in this Slicer: press Install" in panel.status.label.text
     names_the_button(panel)
-
-
-def names_the_button(panel):
-    """What the status tells the user to press is what stands on the button."""
-    button = find(panel, "SlideSAMInstall")
-    assert f"press {button.text.removesuffix(' ...')} in" in panel.status.label.text
-
-
-def test_a_model_that_lacks_its_package_is_not_ready(panel, monkeypatch):
-    """The installed SAM weights alone do not make a model."""
-    import importlib.util
-
-    from SlideSAMBridge import preferences
-
-    from SlideSAMLib.errors import ModelError
-    from SlideSAMLib.sam_modeling import _package_folder
-
-    known = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if "segment" in name else known(name)
-    )
-    panel.enter()
-    assert panel.status.label.text.startswith("Ready: PyTorch ")  # the built-in one needs none
-    preferences.change(model="sam-vit-b")
-    panel.enter()
-    assert "segment-anything" in panel.status.label.text
-    names_the_button(panel)
-    assert not panel.status.install.isHidden()
-    with pytest.raises(ModelError, match="press Install Python packages in the SlideSAM module"):
-        _package_folder()
 
 
 @pytest.fixture
