@@ -37,8 +37,8 @@ class SlicePrompt:
     ------
     InputError
         Nothing is marked, the box is empty, inverted or not finite, the labels do not fit the
-        points, a label is neither 0 nor 1, there are only negative points, or something is of
-        another kind than it must be.
+        points, a label is neither 0 nor 1, there is nothing but negative points, or something is
+        of another kind than it must be.
     """
 
     index: int
