@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,17 @@ def test_structures_are_the_largest_label_values():
     assert [s.name for s in found[:2]] == ["slab", "label 2"]
     assert len(structures(labels, {}, limit=0)) == 4
     assert [s.value for s in structures(labels, {}, limit=0, min_voxels=50)] == [7, 2, 9]
+
+
+def test_the_readme_says_what_a_manifest_is(tmp_path):
+    readme = Path(__file__).parents[1] / "README.md"
+    (example,) = re.findall(r"```json\n(.*?)```", readme.read_text(), re.DOTALL)
+    (tmp_path / "manifest.json").write_text(example)
+    for name in ("liver_001_0000.nii.gz", "liver_001.nii.gz"):
+        voxels = np.ones((4, 8, 8), np.int16)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / name))
+    (case,) = read_manifest(tmp_path / "manifest.json")
+    assert [(s.value, s.name) for s in case.structures()] == [(1, "liver")]
 
 
 def test_reads_a_manifest(tmp_path):
