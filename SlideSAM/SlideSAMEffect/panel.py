@@ -148,8 +148,9 @@ class Panel:
         self.strip = ConfidenceStrip(
             on_jump,
             _(
-                "How sure the model is of each slice: a bar per slice, blue ticks at marked "
-                "slices, a white line at the slice that is shown. Click to go to a slice."
+                "How sure the model is of each slice: a bar per slice, orange where it does not "
+                "reach the grey line, blue ticks at marked slices, a white line at the slice that "
+                "is shown. Click to go to a slice."
             ),
         )
         # In a layout: of a widget that is added by itself, Slicer overwrites the size policy, and
