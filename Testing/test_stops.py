@@ -1,6 +1,7 @@
 """Every reason why a direction ends."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,10 @@ def test_large_objects_are_measured_in_mm2():
     assert _judged(5, 1000, 1.0) is None and _judged(4, 1000, 1.0) == Stop.TOO_SMALL
     assert _judged(100, 1000, 1.0, voxels_before=30) == Stop.SUDDEN_GROWTH
     assert _judged(99, 1000, 1.0, voxels_before=30) is None
+
+
+def test_the_readme_explains_every_reason():
+    readme = Path(__file__).parents[1] / "README.md"
+    rows = [line.split("|")[1] for line in readme.read_text().splitlines() if line[:2] == "| "]
+    explained = {words.strip() for row in rows for words in row.split(",")}
+    assert {str(stop) for stop in Stop} <= explained
