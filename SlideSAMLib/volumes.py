@@ -123,7 +123,8 @@ def read_image(
             image, note = dicom.read_series(path, series, spaced=spacing is not None)
         else:
             image, hidden = _read_file(path)
-            note = "" if spacing is not None else tiff.put_spacing(image, path)
+            note = dicom.place_frames(image, path, spaced=spacing is not None)
+            note = note if spacing is not None else note or tiff.put_spacing(image, path)
     geometry, placed = _placed(image, path)
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
