@@ -126,6 +126,13 @@ def test_safetensors_under_another_name(tmp_path, mini):
     assert _same(load_checkpoint(path).tensors, mini)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pytorch_file_under_another_name(tmp_path, mini, zipped):
+    path = tmp_path / "weights.safetensors"
+    torch.save(mini, path, _use_new_zipfile_serialization=zipped)
+    assert _same(load_checkpoint(path).tensors, mini)
+
+
 def test_two_models_in_one_file(tmp_path, mini):
     """Of a model and its moving average, the first is taken."""
     path = tmp_path / "both.pth"
