@@ -118,8 +118,9 @@ def convert(
     target = Path(target)
     if target.suffix.lower() != ".safetensors":
         raise InputError(f"The converted model '{target}' must end in .safetensors.")
-    if not target.parent.is_dir():
-        raise InputError(f"The folder '{target.parent}' does not exist: create it first.")
+    place = target.resolve()  # a link stays, and what it leads to is replaced
+    if not place.parent.is_dir():
+        raise InputError(f"The folder '{place.parent}' does not exist: create it first.")
     checkpoint = load_checkpoint(source, kind)
     tensors = {name: _stored(name, t, half) for name, t in checkpoint.tensors.items()}
     metadata = {
@@ -129,11 +130,11 @@ def convert(
         "source": checkpoint.description,
         **checkpoint.note,
     }
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         save_file(tensors, str(partial), metadata=metadata)
         make_ordinary(partial)
-        os.replace(partial, target)
+        os.replace(partial, place)
     except (OSError, SafetensorError) as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
     finally:

@@ -182,6 +182,17 @@ def test_convert_in_place(tmp_path, mini):
     assert set(load_file(path)) == set(mini)
 
 
+def test_convert_to_a_link(tmp_path, mini):
+    """The link stays, as it does for other outputs: models are linked to from several folders."""
+    source, link, model = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.safetensors"))
+    torch.save(mini, source)
+    link.symlink_to(model.name)
+    for _ in range(2):  # the link leads nowhere, then to a file
+        convert(source, link)
+        assert link.is_symlink()
+        assert set(load_file(model)) == set(mini)
+
+
 def test_convert_refusals_write_nothing(tmp_path, mini):
     source = tmp_path / "mini.pth"
     torch.save(mini, source)
