@@ -29,6 +29,7 @@ from .errors import InputError, ModelError
 from .file_modes import make_ordinary
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
+from .safetensors_files import save
 from .tensor_files import TensorFile, check_finite, is_builtin, read_tensor_file
 
 FORMAT = "slidesam"  # `format` in the metadata of files that `convert` writes
@@ -112,9 +113,6 @@ def convert(
     ModelError
         The source is no usable checkpoint, or has values that float16 cannot hold.
     """
-    from safetensors import SafetensorError  # not in Slicer, where nothing is converted
-    from safetensors.torch import save_file
-
     target = Path(target)
     if target.suffix.lower() != ".safetensors":
         raise InputError(f"The converted model '{target}' must end in .safetensors.")
@@ -132,10 +130,10 @@ def convert(
     }
     partial = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, str(partial), metadata=metadata)
+        save(tensors, partial, metadata)
         make_ordinary(partial)
         os.replace(partial, place)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)

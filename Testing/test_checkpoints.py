@@ -193,6 +193,15 @@ def test_convert_to_a_link(tmp_path, mini):
         assert set(load_file(model)) == set(mini)
 
 
+def test_convert_twice_makes_the_same_file(tmp_path, mini):
+    source = tmp_path / "mini.pth"
+    torch.save(mini, source)
+    targets = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for target in targets:
+        convert(source, target)
+    assert len({target.read_bytes() for target in targets}) == 1
+
+
 def test_convert_refusals_write_nothing(tmp_path, mini):
     source = tmp_path / "mini.pth"
     torch.save(mini, source)
