@@ -21,6 +21,7 @@ GAP, THICKNESS = "0018|0088", "0018|0050"
 SCALE = ("0028|1052", "0028|1053")  # intercept and slope of the values
 MAX_UNEVEN = 0.1  # of the usual gap between two slices
 MAX_TURN = 1e-3  # of the direction of rows and columns, as cosines
+MAX_SIZES = 1e-3  # of the size of pixels
 MAX_ASIDE = 0.5  # pixels that a slice may lie beside the line through the first one
 ADVICE = "load it in Slicer and save it as NRRD"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # what ITK takes where no orientation is given
@@ -61,12 +62,24 @@ def read_series(
     if positions is not None:
         pixels = _numbers(headers[0], PIXELS, 2)
         _check_positions(folder, pixels, positions, None if turns is None else turns[0])
+    sizes = _all_or_none(folder, headers, PIXELS, 2, "pixel size")
+    if sizes is not None and np.ptp(sizes, axis=0).max() > MAX_SIZES * np.min(sizes):
+        raise InputError(
+            f"The DICOM series of {folder} has pixels of several sizes: export the one volume that "
+            "you want to segment."
+        )
     image, notes = _read(folder, headers), []
     if positions is None:
         gap = "" if spaced else _put_gap(image, headers)
         notes.append(
             f"the slices of {folder} do not say where they lie: they are taken in the order of "
             f"their numbers or names{gap}"
+        )
+    if sizes is None and not spaced:
+        column, row, _ = image.GetSpacing()
+        notes.append(
+            f"the slices of {folder} do not say how large their pixels are: {row:.4g} x "
+            f"{column:.4g} mm is taken; --spacing K J I sets it"
         )
     if turns is None:
         notes.append(
