@@ -9,6 +9,7 @@ and its SHA-256, because an adapter fits the file it was trained on and no other
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,23 +47,27 @@ def base_places(adapter: Path, note: Mapping[str, str]) -> list[Path]:
 
 
 def base_path(file: TensorFile) -> Path:
-    """The base model's file, the first that is there of `base_places`.
+    """The base model's file, the first of `base_places` that is the one that was trained on.
 
-    Raises ModelError where it is not on this computer, or is not the one that was trained on.
+    Runs call their files alike (best.safetensors), so that another one may lie beside the adapter.
+    Raises ModelError where it is not on this computer.
     """
     name = file.metadata[BASE]
-    places = base_places(file.path, file.metadata)
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+    # Not Path.is_file, which raises where a folder cannot be looked into.
+    there = [place for place in base_places(file.path, file.metadata) if os.path.isfile(place)]
+    there = [place for place in there if not os.path.samefile(place, file.path)]
+    if not there:
         way = "put its file beside this one"
         if name in CATALOGUE:
             way = (
                 f"get it in the SlideSAM module of Slicer, or by 'slidesam models download {name}'"
             )
         raise ModelError(f"it changes the model '{name}', which is not here: {way}.")
-    if file.metadata.get(BASE_HASH) not in (None, file_sha256(path)):
-        raise ModelError(f"it was trained on another file than '{path}': their SHA-256 differ.")
-    return path
+    wanted = file.metadata.get(BASE_HASH)
+    for path in there:
+        if wanted in (None, file_sha256(path)):
+            return path
+    raise ModelError(f"it was trained on another file than '{there[0]}': their SHA-256 differ.")
 
 
 def merge_adapter(
@@ -82,14 +87,22 @@ def merge_adapter(
             plain[name] = tensor
         else:
             raise ModelError(f"its tensor '{name}' has no place in the model that it changes.")
-    scale = float(file.metadata.get(SCALE, "1"))
+    scale = _scale(file.metadata)
     for layer, parts in low_rank.items():
         name = f"{layer}.weight"
         if set(parts) != {"A", "B"} or name not in plain:
             raise ModelError(f"its adapter of '{layer}' is incomplete or has no such layer.")
         weight, down, up = plain[name].float(), parts["A"].float(), parts["B"].float()
-        if weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+        flat = weight.ndim == down.ndim == up.ndim == 2
+        if not flat or (weight.shape, up.shape[1]) != ((len(up), down.shape[1]), len(down)):
             raise ModelError(f"its adapter of '{layer}' does not fit {tuple(weight.shape)}.")
         plain[name] = torch.addmm(weight, up, down, alpha=scale)
     ranks = sorted({parts["A"].shape[0] for parts in low_rank.values()})
     return plain, tuple(ranks)
+
+
+def _scale(note: Mapping[str, str]) -> float:
+    try:
+        return float(note.get(SCALE, "1"))
+    except ValueError:
+        raise ModelError(f"its {SCALE} is no number: {note[SCALE]!r}.") from None

@@ -29,6 +29,7 @@ from .errors import InputError, ModelError
 from .file_modes import make_ordinary
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
+from .safetensors_files import save
 from .tensor_files import TensorFile, check_finite, is_builtin, read_tensor_file
 
 FORMAT = "slidesam"  # `format` in the metadata of files that `convert` writes
@@ -112,14 +113,12 @@ def convert(
     ModelError
         The source is no usable checkpoint, or has values that float16 cannot hold.
     """
-    from safetensors import SafetensorError  # not in Slicer, where nothing is converted
-    from safetensors.torch import save_file
-
     target = Path(target)
     if target.suffix.lower() != ".safetensors":
         raise InputError(f"The converted model '{target}' must end in .safetensors.")
-    if not target.parent.is_dir():
-        raise InputError(f"The folder '{target.parent}' does not exist: create it first.")
+    place = target.resolve()  # a link stays, and what it leads to is replaced
+    if not place.parent.is_dir():
+        raise InputError(f"The folder '{place.parent}' does not exist: create it first.")
     checkpoint = load_checkpoint(source, kind)
     tensors = {name: _stored(name, t, half) for name, t in checkpoint.tensors.items()}
     metadata = {
@@ -129,12 +128,12 @@ def convert(
         "source": checkpoint.description,
         **checkpoint.note,
     }
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, str(partial), metadata=metadata)
+        save(tensors, partial, metadata)
         make_ordinary(partial)
-        os.replace(partial, target)
-    except (OSError, SafetensorError) as error:
+        os.replace(partial, place)
+    except OSError as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_frames import Frame, numbers, read_frames
 from .errors import InputError
 from .formats import check_name
 
@@ -19,6 +21,7 @@ GAP, THICKNESS = "0018|0088", "0018|0050"
 SCALE = ("0028|1052", "0028|1053")  # intercept and slope of the values
 MAX_UNEVEN = 0.1  # of the usual gap between two slices
 MAX_TURN = 1e-3  # of the direction of rows and columns, as cosines
+MAX_SIZES = 1e-3  # of the size of pixels
 MAX_ASIDE = 0.5  # pixels that a slice may lie beside the line through the first one
 ADVICE = "load it in Slicer and save it as NRRD"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # what ITK takes where no orientation is given
@@ -50,13 +53,21 @@ def read_series(
     headers = [_header(name) for name in names]
     _check_whole(folder, found, headers)
     if len(headers) == 1:  # of one slice, or of many frames
-        return _read(folder, headers), ""
+        image = _read(folder, headers)
+        return image, place_frames(image, Path(headers[0].GetFileName()), spaced)
     positions = _all_or_none(folder, headers, POSITION, 3, "position")
     turns = _all_or_none(folder, headers, ORIENTATION, 6, "orientation")
     if turns is not None:
         _check_turns(folder, turns)
     if positions is not None:
-        _check_positions(folder, headers[0], positions, None if turns is None else turns[0])
+        pixels = _numbers(headers[0], PIXELS, 2)
+        _check_positions(folder, pixels, positions, None if turns is None else turns[0])
+    sizes = _all_or_none(folder, headers, PIXELS, 2, "pixel size")
+    if sizes is not None and np.ptp(sizes, axis=0).max() > MAX_SIZES * np.min(sizes):
+        raise InputError(
+            f"The DICOM series of {folder} has pixels of several sizes: export the one volume that "
+            "you want to segment."
+        )
     image, notes = _read(folder, headers), []
     if positions is None:
         gap = "" if spaced else _put_gap(image, headers)
@@ -64,11 +75,69 @@ def read_series(
             f"the slices of {folder} do not say where they lie: they are taken in the order of "
             f"their numbers or names{gap}"
         )
+    if sizes is None and not spaced:
+        column, row, _ = image.GetSpacing()
+        notes.append(
+            f"the slices of {folder} do not say how large their pixels are: {row:.4g} x "
+            f"{column:.4g} mm is taken; --spacing K J I sets it"
+        )
     if turns is None:
         notes.append(
             f"the slices of {folder} do not say how they are turned: they are taken as axial"
         )
     return image, "; ".join(notes)
+
+
+def place_frames(image: sitk.Image, path: Path, spaced: bool = False) -> str:
+    """Put the image of a DICOM file of many frames where these lie; does nothing to other files.
+
+    ITK stacks them as they are stored, whatever they say, and takes 1 x 1 x 1 mm where their
+    distances differ by some thousandths of a mm, as rounded ones do. A note comes back where they
+    do not say where they lie, unless the spacing is known from elsewhere (`spaced`).
+
+    Raises InputError where the frames are no volume, or are scaled differently.
+    """
+    count = image.GetSize()[2]
+    if count == 1 or _kind(path) is None:
+        return ""
+    frames = read_frames(path)
+    if len(frames) == count and all(frame.position is not None for frame in frames):
+        _stack(image, path, frames)
+        return ""
+    if spaced or image.GetSpacing() != (1.0, 1.0, 1.0):
+        return ""
+    return (
+        f"the frames of {path} do not say where they lie: voxels of 1 x 1 x 1 mm are taken; "
+        "--spacing K J I sets them"
+    )
+
+
+def _stack(image: sitk.Image, path: Path, frames: list[Frame]) -> None:
+    """Place an image of these frames, see `place_frames`."""
+    if len({frame.scale for frame in frames}) > 1:
+        raise InputError(
+            f"The frames of {path} are scaled differently, which cannot be read: make a NIfTI file "
+            "of it, with dcm2niix for instance."
+        )
+    turns = [AXIAL if frame.turn is None else frame.turn for frame in frames]
+    _check_turns(path, turns)
+    positions = np.array([frame.position for frame in frames])
+    pixels = frames[0].pixels
+    across, down = (axis / np.linalg.norm(axis) for axis in np.reshape(turns[0], (2, 3)))
+    normal = np.cross(across, down)
+    along = (positions - positions[0]) @ normal
+    order = np.argsort(along, kind="stable")
+    _check_positions(path, pixels, positions[order], frames[0].turn)
+    way = np.sign(along[-1])
+    if (np.sign(np.diff(along)) != way).any():
+        raise InputError(
+            f"The frames of {path} are stored in another order than they lie: {ADVICE}."
+        )
+    row, column = image.GetSpacing()[1::-1] if pixels is None else pixels
+    image.SetSpacing((column, row, abs(along[-1]) / (len(frames) - 1)))
+    image.SetOrigin(positions[0])
+    # ITK's matrix has the axes as its columns.
+    image.SetDirection(np.stack((across, down, normal * way), axis=1).ravel())
 
 
 def _read(folder: Path, headers: list[sitk.ImageFileReader]) -> sitk.Image:
@@ -180,8 +249,8 @@ def _check_turns(folder: Path, turns: list[np.ndarray]) -> None:
 
 def _check_positions(
     folder: Path,
-    first: sitk.ImageFileReader,
-    positions: list[np.ndarray],
+    pixels: np.ndarray | None,
+    positions: Sequence[np.ndarray],
     turn: np.ndarray | None,
 ) -> None:
     """Refuse slices that ITK would place wrongly: not even, or not straight above each other."""
@@ -191,7 +260,6 @@ def _check_positions(
     along = steps @ normal
     gaps = np.abs(np.diff(along))
     usual = float(np.median(gaps))
-    pixels = _numbers(first, PIXELS, 2)
     aside = np.linalg.norm(steps - along[:, None] * normal, axis=1).max()
     straight = aside <= MAX_ASIDE * (1.0 if pixels is None else pixels.min())
     if turn is None and not straight:
@@ -218,11 +286,7 @@ def _check_positions(
 
 def _numbers(header: sitk.ImageFileReader, tag: str, count: int) -> np.ndarray | None:
     """The numbers of a tag; None where it is not there or holds something else."""
-    try:
-        values = np.array(_text(header, tag).split("\\"), float)
-    except ValueError:
-        return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    return numbers(_text(header, tag), count)
 
 
 def _text(header: sitk.ImageFileReader, tag: str) -> str:

@@ -1,7 +1,8 @@
-"""Reading safetensors files with torch alone.
+"""Reading and writing safetensors files with torch alone.
 
 Slicer does not bring the safetensors package, and the built-in model has to run there with torch
-and nothing else. Writing (conversion, training) is done with the package, where there is one.
+and nothing else. What the package writes is another file each time, for its notes come in any
+order, and models are told apart by the hash of their file.
 
 Format, https://github.com/huggingface/safetensors: eight bytes with the length of the header
 (little endian), the header as JSON (name -> dtype, shape, first and last byte), the tensors.
@@ -115,6 +116,23 @@ def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
     return torch.frombuffer(content, dtype=dtype, count=count, offset=offset).reshape(shape)
 
 
+def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors of one type as they are: the same ones and notes make the same bytes."""
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    reached = 0
+    for name, tensor in tensors.items():
+        span = [reached, reached + tensor.numel() * tensor.element_size()]
+        entry = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
+        header[name], reached = entry, span[1]
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin where they can be mapped
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+
+
 def write_safetensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
 ) -> None:
@@ -122,16 +140,13 @@ def write_safetensors(
 
     Raises OSError where the disk does not take it.
     """
-    from safetensors import SafetensorError  # not in Slicer, where nothing is trained
-    from safetensors.torch import save_file
-
     part = path.with_name(path.name + ".part")
     small = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
     try:
-        save_file(small, part, dict(metadata))
+        save(small, part, metadata)
         make_ordinary(part)
         os.replace(part, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}.") from None
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
         part.unlink(missing_ok=True)

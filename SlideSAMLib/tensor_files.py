@@ -95,11 +95,15 @@ def _first_bytes(path: Path) -> tuple[bytes, int]:
 
 
 def _read_torch(path: Path, mapped: bool) -> object:
+    # By such a name newer PyTorch takes a file for another format. It maps none without a name.
+    misnamed = path.name.endswith(".safetensors")
+    mapped = mapped and not misnamed
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             # What PyTorch finds odd in a file that it then reads or refuses is not for the user.
             warnings.simplefilter("ignore")
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+            source = file if misnamed else str(path)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything

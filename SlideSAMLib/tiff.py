@@ -14,7 +14,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .errors import InputError
-from .tiff_tags import read_tags
+from .tiff_tags import is_cut_off, read_tags
 
 WIDTH, DESCRIPTION, COLUMN_RESOLUTION, ROW_RESOLUTION, UNIT = TAGS = (256, 270, 282, 283, 296)
 SAMPLES, TILE = 277, 322
@@ -50,6 +50,14 @@ class Pages:
     channels: int = 1
     frames: int = 1
     spacing: Sizes = (None, None, None)
+
+
+def check_whole(path: Path) -> None:
+    """Raise InputError where a TIFF file lacks pages: ITK takes those before for all."""
+    if is_cut_off(path):
+        raise InputError(
+            f"{path} is damaged or was cut off before its end: copy or download it again."
+        )
 
 
 def check_strips(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Container
 from pathlib import Path
@@ -29,6 +30,30 @@ def read_tags(path: Path, wanted: Container[int]) -> dict[int, str | float]:
             return _page(file, order, head, wanted)
         except (struct.error, OverflowError, ValueError, OSError):  # offsets that lead nowhere
             return {}
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a page of a TIFF file lies behind its end: ITK leaves it out and says nothing."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = ORDERS.get(head[:2])
+        version = struct.unpack_from(order + "H", head, 2)[0] if order and len(head) == 16 else 0
+        if version not in (CLASSIC, BIG):
+            return False
+        offset, count = ("Q", "Q") if version == BIG else ("I", "H")
+        width = struct.calcsize(offset)
+        seen = set()
+        (place,) = struct.unpack_from(order + offset, head, width)
+        try:
+            while place and place not in seen:
+                seen.add(place)
+                file.seek(place)
+                (tags,) = struct.unpack(order + count, file.read(struct.calcsize(count)))
+                file.seek(tags * (4 + 2 * width), os.SEEK_CUR)
+                (place,) = struct.unpack(order + offset, file.read(width))
+        except (struct.error, OverflowError, ValueError, OSError):  # offsets that lead nowhere
+            return True
+    return False
 
 
 def _page(

@@ -123,7 +123,8 @@ def read_image(
             image, note = dicom.read_series(path, series, spaced=spacing is not None)
         else:
             image, hidden = _read_file(path)
-            note = "" if spacing is not None else tiff.put_spacing(image, path)
+            note = dicom.place_frames(image, path, spaced=spacing is not None)
+            note = note if spacing is not None else note or tiff.put_spacing(image, path)
     geometry, placed = _placed(image, path)
     if spacing is not None:
         image.SetSpacing(spacing[::-1])
@@ -328,6 +329,7 @@ def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
         )
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise InputError(f"{path} has complex voxels: a volume of real numbers is needed.")
+    tiff.check_whole(path)
     if len(size) == 2:
         raise InputError(f"{path} is a 2D image ({size[0]} x {size[1]}): a volume is needed.")
     if len(size) > 4 or (len(size) == 4 and size[3] != 1):

@@ -85,6 +85,24 @@ def test_not_a_model_file(tmp_path, content, words):
     assert words in _refused(path)
 
 
+@pytest.mark.parametrize(
+    ("scale", "down", "words"),
+    [
+        ("twice", torch.zeros(4, 64), "lora_scale is no number: 'twice'"),
+        ("1", torch.zeros(4), "does not fit (192, 64)"),
+        ("1", torch.zeros(()), "does not fit (192, 64)"),
+        ("1", torch.zeros(3, 64), "does not fit (192, 64)"),
+    ],
+)
+def test_a_damaged_adapter(tmp_path, mini, scale, down, words):
+    torch.save(mini, tmp_path / "mini.pth")
+    layer, path = "image_encoder.blocks.0.attn.qkv", tmp_path / "adapter.safetensors"
+    parts = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": torch.zeros(192, 4)}
+    note = {"format": "slidesam", "adapter_of": "mini.pth", "lora_scale": scale}
+    save_file(parts, path, metadata=note)
+    assert words in _refused(path)
+
+
 def test_a_pickle_without_tensors(tmp_path):
     path = tmp_path / "list.pth"
     torch.save({"names": ["a", "b"], "value": 3}, path)

@@ -126,6 +126,13 @@ def test_safetensors_under_another_name(tmp_path, mini):
     assert _same(load_checkpoint(path).tensors, mini)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pytorch_file_under_another_name(tmp_path, mini, zipped):
+    path = tmp_path / "weights.safetensors"
+    torch.save(mini, path, _use_new_zipfile_serialization=zipped)
+    assert _same(load_checkpoint(path).tensors, mini)
+
+
 def test_two_models_in_one_file(tmp_path, mini):
     """Of a model and its moving average, the first is taken."""
     path = tmp_path / "both.pth"
@@ -173,6 +180,26 @@ def test_convert_in_place(tmp_path, mini):
     save_file({f"module.{n}": t for n, t in mini.items()}, path)
     convert(path, path)
     assert set(load_file(path)) == set(mini)
+
+
+def test_convert_to_a_link(tmp_path, mini):
+    """The link stays, as it does for other outputs: models are linked to from several folders."""
+    source, link, model = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.safetensors"))
+    torch.save(mini, source)
+    link.symlink_to(model.name)
+    for _ in range(2):  # the link leads nowhere, then to a file
+        convert(source, link)
+        assert link.is_symlink()
+        assert set(load_file(model)) == set(mini)
+
+
+def test_convert_twice_makes_the_same_file(tmp_path, mini):
+    source = tmp_path / "mini.pth"
+    torch.save(mini, source)
+    targets = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for target in targets:
+        convert(source, target)
+    assert len({target.read_bytes() for target in targets}) == 1
 
 
 def test_convert_refusals_write_nothing(tmp_path, mini):

@@ -16,6 +16,7 @@ from SlideSAMLib.errors import InputError
 ACROSS = "1\\0\\0\\0\\1\\0"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
 NUMBER, GAP, THICKNESS = "0020|0013", "0018|0088", "0018|0050"
+PIXELS = "0028|0030"
 SIGNED, INTERCEPT, SLOPE = "0028|0103", "0028|1052", "0028|1053"
 Positions = Sequence[float | tuple[float, float, float]]
 
@@ -314,3 +315,20 @@ def test_a_folder_with_one_slice(tmp_path: Path) -> None:
     volume = volumes.read_image(tmp_path)
     assert np.array_equal(volume.array, written_slices(1))
     assert volume.geometry == volumes.read_image(files_of(tmp_path)[0]).geometry
+
+
+def test_slices_of_several_pixel_sizes_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.4", (0, 2, 4, 6))
+    set_element(files_of(tmp_path)[2], PIXELS, "0.9\\0.9")
+    with pytest.raises(InputError, match="pixels of several sizes"):
+        volumes.read_image(tmp_path)
+
+
+def test_slices_that_do_not_say_how_large_their_pixels_are(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.4", (0, 2, 4, 6))
+    for path in files_of(tmp_path):
+        set_element(path, PIXELS, None)
+    image = volumes.read_image(tmp_path)
+    assert image.spacing == (2, 1, 1)
+    assert "how large their pixels are: 1 x 1 mm is taken; --spacing K J I" in image.note
+    assert not volumes.read_image(tmp_path, spacing=(2, 0.8, 0.7)).note

@@ -379,6 +379,17 @@ def test_a_run_does_not_replace_what_it_starts_from(folder, small, tmp_path, cap
     assert list(output.iterdir()) == [start]
 
 
+@pytest.mark.parametrize("name", ["Weights", "best", "candidate!"])
+def test_a_model_is_not_named_like_a_file_of_the_run(folder, small, tmp_path, capsys, name):
+    """Its file would take the place of the run's newest or best weights, or be deleted as one."""
+    config, output = tmp_path / "run.yaml", tmp_path / "run"
+    settings = tiny(small) | {"output": str(output), "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | {"name": name}))
+    outcome = run_command(capsys, "finetune", config)
+    assert_refused(outcome, "The run itself writes", "give the model another name")
+    assert not output.exists()
+
+
 def test_defaults_can_be_set(folder, small, tmp_path):
     config = tmp_path / "run.yaml"
     settings = {"name": "My Model, v2", "output": "run", "datasets": [{"path": str(folder)}]}

@@ -248,6 +248,26 @@ def test_an_adapter_needs_its_base(tmp_path, base, data):
     assert load_model(moved, "cpu").traits.candidates == 4
 
 
+def test_another_file_of_the_base_s_name_may_lie_beside_an_adapter(
+    tmp_path, base, data, monkeypatch
+):
+    """The files of several runs have the same name."""
+    monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
+    start = tmp_path / "first" / "best.pth"
+    start.parent.mkdir()
+    start.write_bytes(base.read_bytes())
+    path = trained_file(tmp_path, start, data, trainable="decoder")
+    start.parent.rename(tmp_path / "models")
+    own = path.rename(path.with_name("best.pth"))
+    copy = own.with_name("copy.safetensors")
+    copy.write_bytes(own.read_bytes())
+    assert load_model(copy, "cpu").traits.candidates == 4
+    assert load_model(own, "cpu").traits.candidates == 4
+    (tmp_path / "models" / "best.pth").unlink()
+    with pytest.raises(ModelError, match="'best\\.pth', which is not here"):
+        load_model(own, "cpu")
+
+
 def test_a_merged_file_stands_alone(tmp_path, base, data, capsys):
     """`slidesam models convert` writes the whole network, which needs neither base nor adapter."""
     run = tmp_path / "run.yaml"

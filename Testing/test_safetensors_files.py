@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from SlideSAMLib.safetensors_files import read_safetensors
+from SlideSAMLib.safetensors_files import read_safetensors, save, write_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")
@@ -32,6 +33,30 @@ def test_reads_what_the_package_writes(tmp_path):
     for name, expected in tensors().items():
         assert found[name].dtype == expected.dtype and found[name].shape == expected.shape
         assert torch.equal(found[name], expected), name
+
+
+@pytest.mark.parametrize("name", [*DTYPES, "bool", "scalar", "empty"])
+def test_the_package_reads_what_is_written(tmp_path, name):
+    path, note = tmp_path / "one.safetensors", {"format": "test", "note": "ä", "more": "\\"}
+    tensor = tensors()[name]
+    turned = {"a": tensor.movedim(0, -1) if tensor.ndim > 1 else tensor, "ä": tensor}
+    save(turned, path, note)
+    found = load_file(path)
+    assert set(found) == set(turned)
+    assert all(torch.equal(found[key], value) for key, value in turned.items())
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == note
+
+
+def test_equal_tensors_and_notes_make_equal_files(tmp_path):
+    """Adapters know their base by its hash, also where it is converted or trained once more."""
+    note = {f"note {n}": str(n) for n in range(8)}
+    written = set()
+    for number, order in enumerate((1, -1, 1, 1)):
+        path = tmp_path / f"{number}.safetensors"
+        write_safetensors({"a": torch.ones(3, 2)}, path, dict(list(note.items())[::order]))
+        written.add(path.read_bytes())
+    assert len(written) == 1
 
 
 def test_changing_a_tensor_leaves_the_file_alone(tmp_path):

@@ -187,6 +187,17 @@ def test_colours_are_refused_as_such(tmp_path: Path, tiles: bool) -> None:
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
+def test_files_that_were_cut_off(tmp_path: Path, order: str, big: bool, kept: float) -> None:
+    path = write_tiff(tmp_path / "a.tif", noise(), order=order, big=big)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InputError, match=r"a\.tif is damaged or was cut off"):
+        volumes.read_image(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
 def test_tags_of_every_kind_of_tiff(tmp_path: Path, order: str, big: bool) -> None:
     path = write_tiff(tmp_path / "a.tif", noise(), "what it is", 4.5, CM, order, big)
     assert np.array_equal(volumes.read_image(path).array, noise())

@@ -65,7 +65,10 @@ def need_packages() -> None:
 
 
 def check_start(config: TrainConfig, *others: Path) -> None:
-    """Raise InputError where the run, or one of the other files, would replace its start_from."""
+    """Raise InputError where the run, or one of the other files, would replace its start_from.
+
+    So, too, where one of the other files is one that the run writes and replaces itself.
+    """
     from .selection import BEST, CANDIDATE
 
     written = [Path(config.output) / name for name in ("weights.safetensors", BEST, CANDIDATE)]
@@ -75,6 +78,8 @@ def check_start(config: TrainConfig, *others: Path) -> None:
             f"The run would overwrite {config.start_from}, which it starts from: name another "
             "output folder."
         )
+    if own := [path for path in others if path in written]:
+        raise InputError(f"The run itself writes {own[0]}: give the model another name.")
 
 
 def train(config: TrainConfig, resume: bool, stop_after: float | None = None) -> Training:
