@@ -1,8 +1,8 @@
-"""Reading and writing safetensors files with torch alone.
+"""Reading safetensors files with torch alone, and writing them with the safetensors package.
 
-Slicer does not bring the safetensors package, and the built-in model has to run there with torch
-and nothing else. What the package writes is another file each time, for its notes come in any
-order, and models are told apart by the hash of their file.
+Slicer does not bring the package, and the built-in model has to run there with torch and nothing
+else. What the package writes is another file each time, for its notes come in any order, but models
+are told apart by the hash of their file: so the notes are sorted afterwards.
 
 Format, https://github.com/huggingface/safetensors: eight bytes with the length of the header
 (little endian), the header as JSON (name -> dtype, shape, first and last byte), the tensors.
@@ -117,20 +117,31 @@ def _tensor(content: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors of one type as they are: the same ones and notes make the same bytes."""
-    names = {dtype: name for name, dtype in _DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    reached = 0
-    for name, tensor in tensors.items():
-        span = [reached, reached + tensor.numel() * tensor.element_size()]
-        entry = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
-        header[name], reached = entry, span[1]
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors begin where they can be mapped
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    """Write tensors as they are: the same ones and notes make the same bytes.
+
+    Raises OSError where the disk does not take it.
+    """
+    from safetensors import SafetensorError  # not in Slicer, where nothing is written
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, dict(metadata))
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}.") from None
+    _order_notes(path)
+
+
+def _order_notes(path: Path) -> None:
+    """Sort the notes of a file that the package has written: it writes them in any order."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # always, as long as the package writes no spaces either
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def write_safetensors(
