@@ -45,16 +45,22 @@ def test_a_correction_touches_its_stretch_only():
     assert set(session.stops) == {"backward", "forward", "4-8", "8-12"}
 
 
-def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached():
+@pytest.mark.parametrize(
+    ("side", "prompted", "corrected", "beyond", "rest"),
+    [("forward", 4, 12, 13, slice(12)), ("backward", 13, 5, 4, slice(6, None))],
+)
+def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached(
+    side, prompted, corrected, beyond, rest
+):
     volume, left, right = two_parts()
     session = new_session(volume)
-    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    session.set_prompt(SlicePrompt(prompted, box=(4, 8, 34, 19)))
     list(session.run())
-    assert session.slice_mask(15) is not None
-    list(session.correct(SlicePrompt(12, box=(30, 0, 38, 4))))  # there is nothing there
-    assert session.stops["forward"] == Stop.NOTHING_LEFT
-    assert session.slice_mask(13) is None
-    assert np.array_equal(session.mask[:12], (left | right)[:12])
+    assert session.slice_mask(beyond) is not None
+    list(session.correct(SlicePrompt(corrected, box=(30, 0, 38, 4))))  # there is nothing there
+    assert session.stops[side] == Stop.NOTHING_LEFT
+    assert session.slice_mask(beyond) is None
+    assert np.array_equal(session.mask[rest], (left | right)[rest])
 
 
 @pytest.mark.parametrize(
