@@ -120,6 +120,14 @@ def _three(columns):
     return mask
 
 
+def test_views_that_all_know_of_nothing_make_an_empty_slice():
+    record = SliceRecord(SlideSettings())
+    for corner in ((0, 0), (2, 3)):
+        record.add(_patch(corner, (6, 6), -9.0), 1.0)
+    assert record.fused().voxels == 0 and record.confidence() == 0.0
+    assert not record.fused().mask((10, 12)).any()
+
+
 def test_the_first_candidate_wins_between_equals():
     prediction = _prediction([_three(5)] * 3, [0.8, 0.8, 0.8])
     assert [choice.number for choice in rank(prediction, {}, SlideSettings())] == [0, 1, 2]

@@ -155,6 +155,9 @@ def test_limits_are_inclusive_and_counted():
     assert stops == {"backward": Stop.LIMIT_REACHED, "forward": Stop.LIMIT_REACHED}
     assert {f.total for f in finished} == {4}
     assert finished[-1].done == 4
+    for half in ({"first": 5}, {"last": 8}):  # nobody knows where the other side ends
+        finished = slide_all(volume, [SlicePrompt(6, box=BOX)], **half)[0]
+        assert {f.total for f in finished} == {None}
 
 
 @pytest.mark.parametrize(
