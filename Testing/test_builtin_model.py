@@ -361,50 +361,6 @@ def test_the_precision_that_auto_means(network, tmp_path, monkeypatch):
         assert load_builtin(path, "cuda") == on_cuda
 
 
-def region_of(request, region):
-    """Middle (x, y) in voxels and side in mm of a region, which is square in mm."""
-    row, column = request.embedding.spacing
-    assert region.rows * row == pytest.approx(region.columns * column)
-    middle = (region.column + region.columns / 2, region.row + region.rows / 2)
-    return *middle, pytest.approx(region.rows * row)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ({"box": (20, 20, 50, 40)}, (35, 30, 1.6 * 42)),
-        # Points outside their box still count, negative ones do not.
-        (
-            {"box": (20, 20, 50, 40), "points": ((60, 30), (10, 41), (70, 5)), "labels": (1, 1, 0)},
-            (35, 30.5, 1.6 * 51),
-        ),
-        # Beyond a box that nearly fills the slice there is nothing to see.
-        ({"box": (10, 2, 40, 51)}, (25, 26.5, 1.1 * 120)),
-        ({"box": (0, 0, 79, 59)}, (39.5, 29.5, 1.15 * 120)),
-    ],
-)
-def test_the_region_of_a_box(model, prompt, expected):
-    (embedding,) = model.encode([window(spacing=(3.0, 2.0, 1.0))])  # slices of 80 x 120 mm
-    request = Request(embedding, WindowPrompt(**prompt), False)
-    assert region_of(request, request.region()) == expected
-
-
-@pytest.mark.parametrize(
-    ("points", "middle", "sides"),
-    [
-        (((20, 12),), (20, 12), (16, 21.6, 38.4, 67.2, 120)),
-        (((20, 12), (40, 32), (26, 22)), (30, 22), (60, 67.2, 120)),
-    ],
-)
-def test_the_regions_of_points_hold_them_all(model, points, middle, sides):
-    (embedding,) = model.encode([window(spacing=(3.0, 2.0, 1.0))])
-    labels = (1,) * len(points)
-    prompt = WindowPrompt(points=(*points, (70, 50)), labels=(*labels, 0))
-    request = Request(embedding, prompt, False)
-    found = [region_of(request, region) for region in request.point_regions()]
-    assert found == [(*middle, side) for side in sides]
-
-
 def test_settings_change_what_the_network_sees(model):
     wide = model.with_settings(BuiltinSettings(factor=3.2))
     whole = model.with_settings(BuiltinSettings(factor=float("inf")))
