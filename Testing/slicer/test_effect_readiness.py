@@ -64,6 +64,20 @@ def test_the_built_in_model_costs_no_copy_of_the_volume(stage_of, quick_model):
     assert stage.interaction.jobs.job is None and stage.interaction.reader._last is None
 
 
+def test_the_mouse_disturbs_no_slide(stage_of, heavy_model):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    heavy_model.delay = 0.05
+    stage.panel.segment.click()
+    for ijk in ((9, 7, 6), (3, 2, 6)):
+        point_at(stage, ijk)
+        assert stage.interaction.jobs.job.kind == "run"
+    heavy_model.delay = 0
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_a_slide_that_starts_meanwhile_uses_it(stage_of, heavy_model):
     stage = stage_of()
     stage.click()
