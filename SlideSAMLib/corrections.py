@@ -77,10 +77,23 @@ class _Slice:
         return ndimage.distance_transform_edt(padded, sampling=self.spacing)[1:-1, 1:-1]
 
     def flood(self, markers: np.ndarray) -> np.ndarray:
-        """The markers (H, W), grown until they meet on the edges of the image."""
+        """The markers (H, W), grown until they meet on the edges of the image.
+
+        Where no edge is between what is clicked and what is kept, as in lungs and bones, whose
+        values an intensity window makes one, these meet halfway.
+        """
         from scipy import ndimage
 
-        return ndimage.watershed_ift(self.edges, markers, np.ones((3, 3), int))
+        nearer = self._away(markers == _KEPT) < self._away(markers == _CLICKED)
+        # What counts are differences of neighbours: this step is less than the faintest edge.
+        levels = 4 * self.edges.astype(np.uint16) + nearer
+        return ndimage.watershed_ift(levels, markers, np.ones((3, 3), int))
+
+    def _away(self, voxels: np.ndarray) -> np.ndarray:
+        """Distance of every voxel from the nearest of some in mm, (H, W)."""
+        from scipy import ndimage
+
+        return ndimage.distance_transform_edt(~voxels, sampling=self.spacing)
 
 
 def corrected(
@@ -147,7 +160,7 @@ def rejected(prompt: SlicePrompt, result: Patch) -> Patch | None:
 
     It shows what the object is not: see `front.Front`.
     """
-    if prompt.mask is None or not prompt.mask.any() or result.voxels:
+    if prompt.mask is None or result.voxels:
         return None
     return patch_of_mask(prompt.mask, SURE)
 

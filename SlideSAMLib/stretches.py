@@ -75,9 +75,7 @@ def takes_back(
         return False
     if stop is not Stop.LOW_QUALITY:
         return True
-    last = max(
-        (i for i in reached if (i - index) * side > 0), key=lambda i: i * side, default=index
-    )
+    last = max({index, *reached}, key=lambda i: i * side)
     return end is None and not _alike(earlier.get(last), now.get(last))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from SlideSAMLib.builtin import features
@@ -11,6 +12,33 @@ from SlideSAMLib.builtin.regions import GRID
 RATIO = slice(6, 9)  # channels of the log-likelihood ratio
 FILL, POSITIVE, NEGATIVE = 18, 19, 20
 REFERENCE = slice(21, 24)
+# Mean of every channel, before, centre and after, in the three windows of `shown`.
+MEANS = [
+    (-0.4259, 0.4259, -0.4259),
+    (-0.2938, 0.2938, -0.2938),
+    (-0.6900, 0.6900, -0.6900),
+    (-0.6652, 2.5924, -0.5004),
+    (-0.5376, 2.3753, -0.3479),
+    (-0.9205, 2.8901, -0.8054),
+    (-0.3359, -0.9919, -0.5613),
+    (-0.2491, -0.9159, -0.3978),
+    (-0.4704, -0.9687, -0.7437),
+    (0.3144, 0.0109, 0.2206),
+    (0.3650, 0.0271, 0.3093),
+    (0.1973, 0.0007, 0.0790),
+    (0.0, 0.0, -0.8035),
+    (0.0, 0.0, -0.8035),
+    (0.0, 0.0, 0.0),
+    (0.0, 0.0, 1.0000),
+    (0.0, 0.0, 1.0000),
+    (0.0, 0.0, 0.0),
+    (0.1945, 0.0, 0.0),
+    (0.0, 0.0025, 0.0),
+    (0.0, 0.0025, 0.0),
+    (0.0, 0.0, -0.2938),
+    (0.0, 0.0, -0.7816),
+    (0.0, 0.0, 0.6065),
+]
 
 
 def disc(batch: Batch, bright: float = 0.8, dark: float = 0.3) -> torch.Tensor:
@@ -29,6 +57,34 @@ def with_box(batch: Batch) -> Batch:
 
 def test_the_number_of_channels_is_what_the_network_expects():
     assert features.assemble(with_box(Batch.empty(2))).shape == (2, CHANNELS, GRID, GRID)
+
+
+def shown() -> Batch:
+    """Three windows: with a box, with points, and with masks and what is remembered."""
+    batch = Batch.empty(3)
+    x, y = torch.arange(GRID)[None, :], torch.arange(GRID)[:, None]
+    waves = 0.45 + 0.25 * torch.sin(x / 7) * torch.cos(y / 11)
+    disc = (x - 60) ** 2 + (y - 70) ** 2 < 24**2
+    image = waves + 0.3 * disc
+    batch.image[:] = torch.stack([torch.stack([c * image for c in (0.9, 1.0, 0.7)]) for _ in "abc"])
+    batch.image[1] = 1 - batch.image[1]
+    batch.box[0], batch.has_box[0] = torch.tensor([30.0, 44.0, 88.0, 97.0]), 1
+    batch.points[1, :2] = torch.tensor([[60.0, 70.0], [20.0, 100.0]])
+    batch.signs[1, :2] = torch.tensor([1.0, 0.0])
+    batch.masks[2, :2] = 0.9 * disc
+    batch.known[2, :2] = 1
+    batch.memory[2] = torch.arange(2 * BINS).view(2, BINS) / sum(range(2 * BINS))
+    batch.has_memory[2] = 1
+    batch.reference[2] = torch.stack([image.flip(0), disc.flip(1)])
+    batch.nearness[2] = features.nearness(4)
+    return batch
+
+
+def test_the_input_is_what_the_weights_were_trained_with():
+    """Trained weights know no other: with these numbers the shipped ones must be trained anew."""
+    means = features.assemble(shown()).mean((2, 3)).T
+    for channel, (found, expected) in enumerate(zip(means.tolist(), MEANS, strict=True)):
+        assert found == pytest.approx(expected, abs=1e-3), channel
 
 
 def test_a_box_tells_the_object_from_its_surroundings_on_all_three_slices():

@@ -89,6 +89,13 @@ def test_a_region_is_square_in_millimetres():
     assert region.columns * 0.5 == pytest.approx(100.0)
 
 
+def test_a_region_lies_about_the_middle_of_its_box():
+    region = region_around((10, 20, 49, 29), (2.0, 1.0), 2.0)  # a box of 40 x 20 mm
+    assert (region.rows, region.columns) == (40, 80)
+    middle = (region.row + region.rows / 2, region.column + region.columns / 2)
+    assert middle == (24.5, 29.5)
+
+
 def test_tiny_boxes_keep_some_surroundings():
     region = region_around((10, 10, 11, 11), (1.0, 1.0), 1.8)
     assert region.rows == SMALLEST_SIDE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SlideSAMLib.corrections import SURE, box_beside, corrected, is_elsewhere, obeying
+from SlideSAMLib.corrections import SURE, Points, box_beside, corrected, is_elsewhere, obeying
 from SlideSAMLib.patches import Patch, patch_of_mask
 from SlideSAMLib.prompts import SlicePrompt
 
@@ -56,11 +56,44 @@ def test_a_missing_part_is_added_up_to_the_edge_of_the_image():
     assert (out & ~body).sum() < 0.1 * body.sum()
 
 
-def test_a_click_into_the_core_rejects_the_whole_piece():
+def test_an_added_part_is_not_much_larger_than_the_mask():
+    """Where no edge of the image says how large it is."""
+    mask = disc(15, 30, 4)
+    out = obeying(mask, click(mask, (62, 30, 1)), EVEN, (1.0, 1.0))
+    assert out[30, 62]
+    assert not (out & ~mask & ~disc(62, 30, 12)).any()
+
+
+@pytest.mark.parametrize("flip", [1, -1], ids=["to the right", "to the left"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (3.0, 1.0)])
+def test_where_the_image_is_even_a_cut_is_halfway_to_what_is_kept(flip, spacing):
+    """As in lungs, whose values the intensity window makes one."""
+
+    def cut(mask, *points):
+        there = [((x if flip > 0 else 79 - x), y, label) for x, y, label in points]
+        return obeying(mask[:, ::flip], click(mask[:, ::flip], *there), EVEN, spacing)[:, ::flip]
+
+    lungs = rectangle(10, 20, 69, 39)
+    assert np.array_equal(cut(lungs, (20, 30, 1), (59, 30, 0)), rectangle(10, 20, 39, 39))
+    body, leak = disc(25, 30, 14), rectangle(38, 26, 66, 34)
+    out = cut(body | leak, (58, 30, 0))  # what lies deepest is kept
+    assert out[body].all() and not out[:, 55:].any()
+
+
+def test_each_of_several_points_counts():
+    """Those that the mask obeys say nothing about the others."""
+    mask = disc(30, 30, 14)
+    out = obeying(mask, click(mask, (30, 30, 1), (60, 30, 0), (40, 30, 0)), EVEN, (1.0, 1.0))
+    assert out[30, 30] and not out[30, 40]
+
+
+@pytest.mark.parametrize("hole", [None, 5], ids=["ignored", "followed a little"])
+def test_a_click_into_the_core_rejects_the_whole_piece(hole):
     one, other = disc(20, 30, 9), disc(55, 30, 9)
-    mask = one | other
     grown = disc(20, 30, 10) | other  # what the network made of it
-    out = obeying(grown, click(mask, (20, 31, 0)), EVEN, (1.0, 1.0))
+    if hole is not None:
+        grown &= ~disc(20, 30, hole)
+    out = obeying(grown, click(one | other, (20, 30, 0)), EVEN, (1.0, 1.0))
     assert np.array_equal(out, other)
 
 
@@ -104,6 +137,13 @@ def test_later_additions_do_not_take_back_what_was_cut():
     assert not out[30, 40] and out[30, 58] and out[30, 24]
 
 
+def test_points_count_for_the_voxel_that_they_lie_in():
+    inside, outside = [(-0.4, 3.4), (79.4, 2.6)], [(4.5, -0.4), (3.6, 59.4)]
+    prompt = SlicePrompt(3, points=[*inside, *outside], labels=[1, 1, 0, 0])
+    points = Points.of(prompt, SHAPE)
+    assert points == Points([(0, 3), (79, 3)], [(5, 0), (4, 59)])
+
+
 def test_points_on_the_rim_and_masks_that_are_empty():
     empty = np.zeros(SHAPE, bool)
     out = obeying(empty, click(disc(30, 30, 5), (79.4, 59.4, 1)), EVEN, (1.0, 1.0))
@@ -143,5 +183,7 @@ def test_a_box_beside_comes_from_another_slice():
     masks = {2: rectangle(10, 10, 19, 29), 7: rectangle(40, 10, 44, 14), 8: np.zeros(SHAPE, bool)}
     assert box_beside(masks, 4, [(12, 12)]) == (10, 10, 19, 29)
     assert box_beside(masks, 7, [(25, 12)]) == (16, 10, 25, 29)
+    assert box_beside(masks, 6, [(42, 12)]) == (40, 10, 44, 14)  # of the nearest slice
+    assert box_beside(masks, 4, [(5, 40), (8, 38)]) == (5, 21, 14, 40)  # not larger
     assert box_beside(masks, 7, []) is None
     assert box_beside({7: masks[7]}, 7, [(1, 1)]) is None

@@ -101,6 +101,10 @@ def test_blending_weighs_the_nearer_front_more():
     assert np.allclose(near_first.fused().logits, 2.5)
     assert near_first.quality == pytest.approx(0.8)
     assert near_first.presence is None
+    records[1].presence = 0.4
+    assert blend(*records, 3, 1).presence == pytest.approx(0.4)
+    records[0].presence = 0.8
+    assert blend(*records, 3, 1).presence == pytest.approx(0.7)
     assert np.allclose(blend(*records, 1, 3).fused().logits, -0.5)
 
 
@@ -114,6 +118,14 @@ def _three(columns):
     mask = np.zeros((3, 10, 10), bool)
     mask[:, :, :columns] = True
     return mask
+
+
+def test_views_that_all_know_of_nothing_make_an_empty_slice():
+    record = SliceRecord(SlideSettings())
+    for corner in ((0, 0), (2, 3)):
+        record.add(_patch(corner, (6, 6), -9.0), 1.0)
+    assert record.fused().voxels == 0 and record.confidence() == 0.0
+    assert not record.fused().mask((10, 12)).any()
 
 
 def test_the_first_candidate_wins_between_equals():
@@ -131,6 +143,20 @@ def test_quality_decides_without_history_and_agreement_with_it():
     assert first.agreement == pytest.approx(1.0)
     others = {choice.number: choice.agreement for choice in rank(prediction, known, settings)}
     assert others[1] == pytest.approx(4 / 9)
+
+
+def test_what_a_network_predicts_beyond_a_perfect_iou_counts_as_one():
+    prediction = _prediction([_three(5)] * 3, [0.9, 1.1, 1.3])
+    choices = rank(prediction, {}, SlideSettings(first_bonus=0.0))
+    assert [(choice.number, choice.quality) for choice in choices[:2]] == [(1, 1.0), (2, 1.0)]
+
+
+def test_a_stable_mask_on_the_centre_slice_wins():
+    prediction = _prediction([_three(5)] * 3, [0.8, 0.8, 0.8])
+    for number, place in ((0, 1), (1, 0), (1, 2)):  # candidate 2 is stable everywhere
+        prediction.logits[number, place, :, :2] = 0.5
+    choices = rank(prediction, {}, SlideSettings(first_bonus=0.0))
+    assert [choice.number for choice in choices] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("history", [False, True])

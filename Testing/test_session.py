@@ -12,6 +12,7 @@ from SlideSAMLib.session import Session
 from SlideSAMLib.slide_types import SlideSettings
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.stops import Stop
+from SlideSAMLib.stretches import run_stretch, sides_of
 from SlideSAMLib.window import EmbeddingCache
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sessions import BOX, PROMPT, new_session
@@ -138,6 +139,15 @@ def test_one_direction_keeps_what_lies_in_the_other():
     list(session.run(direction="forward"))
     assert sorted(session.confidence) == list(range(3, 12))
     assert session.stops == {"backward": Stop.NOTHING_LEFT, "forward": Stop.NOTHING_LEFT}
+
+
+@pytest.mark.parametrize(
+    ("direction", "slices"), [("both", (0, 19)), ("backward", (0, 8)), ("forward", (4, 19))]
+)
+def test_a_run_replaces_what_lies_between_its_prompts_and_where_it_leads(direction, slices):
+    stretch = run_stretch([8, 4], sides_of(direction))
+    first, last = slices
+    assert [i for i in range(20) if i in stretch] == list(range(first, last + 1))
 
 
 def test_run_again_replaces_the_result():

@@ -64,10 +64,11 @@ def test_the_window_of_an_added_slice_remembers_the_nearest_prompted_slice():
     assert prompt.memory == ("memory of slice", 13) and prompt.distance == 3
 
 
-def test_without_a_prompted_mask_it_remembers_the_nearest_mask():
+@pytest.mark.parametrize("point", [(9, 14), (31, 14)], ids=["in line with it", "far from it"])
+def test_without_a_prompted_mask_it_remembers_the_nearest_mask(point):
     session, _ = interrupted()
     session.remove_prompt(4)
-    list(session.correct(session.correction(13, [(9, 14)])))
+    list(session.correct(session.correction(13, [point])))
     assert asked(session, 13)[0].memory == ("memory of slice", 8)
 
 
@@ -132,6 +133,47 @@ def test_an_added_slice_on_which_nothing_is_found_takes_nothing_back():
         assert session.slice_mask(index) is mask
 
 
+def test_a_slice_that_had_been_emptied_is_added_again():
+    session, left = interrupted()
+    list(session.correct(SlicePrompt(7, box=(18, 0, 20, 4))))  # there is nothing there
+    assert not session.slice_mask(7).any()
+    before = session.snapshot()
+    list(session.correct(SlicePrompt(7, points=[(9, 14)])))
+    assert np.array_equal(session.slice_mask(7), left[7])
+    assert all(session.slice_mask(i) is before.masks[i] for i in before.masks if i != 7)
+
+
+def test_an_added_slice_far_from_all_masks_changes_none_of_them():
+    """Nothing speaks against them: on its own slice nothing had been found."""
+    session, _ = interrupted()
+    before = session.snapshot()
+    finished = [f.index for f in session.correct(session.correction(9, [(31, 14)]))]
+    assert min(finished) == 9 and max(finished) == 15
+    assert all(session.slice_mask(index) is mask for index, mask in before.masks.items())
+
+
+def test_a_drawn_mask_tells_more_than_what_was_found():
+    """It shows what the object looks like, so it does not only fill slices without a mask."""
+    session, left = interrupted()
+    finished = {f.index for f in session.correct(SlicePrompt(10, mask=left[10]))}
+    assert finished >= {5, 6, 7, 8, 10}
+
+
+def test_what_lies_between_an_added_slice_and_a_prompted_one_is_filled():
+    session, left = interrupted()
+    for index in (5, 6):
+        session.restore(without(session.snapshot(), index))
+    list(session.correct(session.correction(6, [(9, 14)])))
+    assert np.array_equal(session.mask[2:9], left[2:9])
+
+
+def test_a_prompt_that_was_not_run_yet_right_beside_an_added_slice_is_run():
+    session, left = interrupted()
+    session.set_prompt(SlicePrompt(12, box=LEFT))
+    list(session.correct(session.correction(13, [(9, 14)])))
+    assert np.array_equal(session.mask[12:], left[12:])
+
+
 def drifted():
     """A session whose slide has changed over from the left block to the right one on slice 8."""
     volume, left, right = two_parts()
@@ -150,6 +192,14 @@ def test_a_slice_that_was_another_object_takes_the_slices_like_it_along():
     assert np.array_equal(session.mask, left)
     for index in (2, 3, 4, 5, 6, 7, 13, 14, 15):
         assert session.slice_mask(index) is before.masks[index]
+
+
+def test_a_result_that_was_another_object_throughout_is_slid_anew():
+    session, left, right = drifted()
+    masks = {i: right[i] for i in range(2, 16)}
+    session.restore(Snapshot(masks, dict.fromkeys(masks, 0.9), {}))
+    list(session.correct(session.correction(10, [(5, 14)])))
+    assert np.array_equal(session.mask[5:], left[5:])
 
 
 def test_what_was_another_object_is_no_reference():

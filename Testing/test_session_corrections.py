@@ -45,16 +45,22 @@ def test_a_correction_touches_its_stretch_only():
     assert set(session.stops) == {"backward", "forward", "4-8", "8-12"}
 
 
-def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached():
+@pytest.mark.parametrize(
+    ("side", "prompted", "corrected", "beyond", "rest"),
+    [("forward", 4, 12, 13, slice(12)), ("backward", 13, 5, 4, slice(6, None))],
+)
+def test_a_correction_beyond_the_prompts_removes_what_is_no_longer_reached(
+    side, prompted, corrected, beyond, rest
+):
     volume, left, right = two_parts()
     session = new_session(volume)
-    session.set_prompt(SlicePrompt(4, box=(4, 8, 34, 19)))
+    session.set_prompt(SlicePrompt(prompted, box=(4, 8, 34, 19)))
     list(session.run())
-    assert session.slice_mask(15) is not None
-    list(session.correct(SlicePrompt(12, box=(30, 0, 38, 4))))  # there is nothing there
-    assert session.stops["forward"] == Stop.NOTHING_LEFT
-    assert session.slice_mask(13) is None
-    assert np.array_equal(session.mask[:12], (left | right)[:12])
+    assert session.slice_mask(beyond) is not None
+    list(session.correct(SlicePrompt(corrected, box=(30, 0, 38, 4))))  # there is nothing there
+    assert session.stops[side] == Stop.NOTHING_LEFT
+    assert session.slice_mask(beyond) is None
+    assert np.array_equal(session.mask[rest], (left | right)[rest])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,10 @@ def test_a_doubt_between_two_prompts_takes_nothing_back():
     for end, now_there, expected in ((12, now, False), (None, now, True), (None, earlier, False)):
         taken = takes_back(Stop.LOW_QUALITY, 4, end, 1, reached, earlier, now_there)
         assert taken == expected
+    farther = {5, 6, 13}, earlier, earlier | {13: earlier[12]}  # than what an earlier slide found
+    assert takes_back(Stop.LOW_QUALITY, 4, None, 1, *farther)
+    assert takes_back(Stop.LOW_QUALITY, 7, None, -1, reached, earlier, now | {5: now[6]})
+    assert not takes_back(Stop.LOW_QUALITY, 7, None, -1, reached, earlier, now)  # 5 is as it was
     assert takes_back(Stop.NOTHING_LEFT, 4, 12, 1, reached, earlier, earlier)
     assert not takes_back(Stop.CANCELLED, 4, None, 1, reached, earlier, now)
 
@@ -117,6 +127,17 @@ def test_corrections_keep_to_limits_and_direction():
     with pytest.raises(InputError, match="limits"):
         list(session.correct(SlicePrompt(10, box=BOX)))
     assert sorted(session.prompts) == [6, 8]
+
+
+def test_a_side_that_the_last_run_did_not_lead_to_stays():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    list(session.run(direction="backward"))
+    list(session.run(direction="forward"))
+    before = session.snapshot()
+    list(session.correct(SlicePrompt(6, box=BOX, points=[(12, 12)])))
+    assert sorted(session.confidence) == list(range(3, 12))
+    assert all(session.slice_mask(i) is before.masks[i] for i in (3, 4, 5))
 
 
 def test_a_new_session_keeps_to_what_it_is_told():

@@ -80,10 +80,10 @@ def test_every_slice_is_seen_by_three_windows():
             found.logits[:, [0, 2], :, :12] = -8.0
             return found
 
-    settings = SlideSettings(use_masks=False, outer_weight=1.0, min_agreement=0.0)
+    settings = SlideSettings(use_masks=False, outer_weight=0.6, min_agreement=0.0)
     _, mask, _ = slide_all(volume, [SlicePrompt(4, box=BOX)], Doubting(), settings=settings)
     assert mask[4, 10, 11]  # the prompted slice is fixed
-    assert not mask[3, 10, 11]  # outvoted two to one
+    assert not mask[3, 10, 11]  # outvoted two to one: 6 for, 0.6 x 8 against and once more
     settings = SlideSettings(use_masks=False, outer_weight=0.1, min_agreement=0.0)
     _, mask, _ = slide_all(volume, [SlicePrompt(4, box=BOX)], Doubting(), settings=settings)
     assert mask[3, 10, 11]
@@ -155,6 +155,9 @@ def test_limits_are_inclusive_and_counted():
     assert stops == {"backward": Stop.LIMIT_REACHED, "forward": Stop.LIMIT_REACHED}
     assert {f.total for f in finished} == {4}
     assert finished[-1].done == 4
+    for half in ({"first": 5}, {"last": 8}):  # nobody knows where the other side ends
+        finished = slide_all(volume, [SlicePrompt(6, box=BOX)], **half)[0]
+        assert {f.total for f in finished} == {None}
 
 
 @pytest.mark.parametrize(

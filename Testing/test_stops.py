@@ -82,6 +82,10 @@ def test_stop_nothing_left_by_presence():
     assert (stop, reached) == (Stop.NOTHING_LEFT, 8)
     stop, reached = _stop_at_9(lambda found: _with(found, presence=np.array([1, 1, 0.2])))
     assert (stop, reached) == (Stop.NOTHING_LEFT, 9)
+    volume, _ = through_block((15, 30, 34))
+    absent = _scripted(lambda centre, found: _with(found, presence=np.array([0.2, 1, 0.2])))
+    slide_all(volume, [SlicePrompt(6, box=BOX)], absent)
+    assert [centre for centre, _ in absent.predicted] == [6]  # it knows of the slices beside it
     never = SlideSettings(min_presence=0.0)
     stop, _ = _stop_at_9(lambda found: _with(found, presence=np.array([1, 0.2, 0.2])), never)
     assert stop == Stop.END_OF_VOLUME
@@ -187,6 +191,8 @@ def test_judge_follows_its_thresholds():
     assert _judged(3, 1000, 100.0, settings) == Stop.TOO_SMALL
     assert _judged(0, 1000, 1.0, settings) == Stop.NOTHING_LEFT
     assert _judged(900, 0, 1.0, settings, voxels_before=10) == Stop.SUDDEN_GROWTH
+    assert _judged(9000, 100, 1.0, settings, voxels_before=9000) == Stop.SUDDEN_GROWTH
+    assert _judged(9000, 100, 1.0, settings) is None  # before it was looked at by itself
 
 
 @pytest.mark.parametrize("area", [1.0, 1e-2, 1e-8])

@@ -239,6 +239,17 @@ def test_a_replacing_correction_takes_back_what_it_lets_go_of(stage_of):
     assert np.array_equal(stage.mask(), found | drawn)
 
 
+def test_what_was_let_go_of_and_drawn_by_hand_stays(stage_of):
+    stage = leaky(stage_of)
+    leak(stage)
+    correct(stage, (18, 13, 6), ctrl=1)
+    drawn = (stage.scene.image > 0) & ~stage.mask()
+    assert drawn[6, 12:15, 16:20].all()
+    paint(stage, "A", drawn)
+    correct(stage, (9, 7, 8))
+    assert stage.mask()[drawn].all()
+
+
 def test_what_is_remembered_is_as_small_as_the_result(stage_of):
     """After a leak was corrected, too."""
     stage = leaky(stage_of)

@@ -64,6 +64,21 @@ def test_the_built_in_model_costs_no_copy_of_the_volume(stage_of, quick_model):
     assert stage.interaction.jobs.job is None and stage.interaction.reader._last is None
 
 
+def test_the_mouse_disturbs_no_slide(stage_of, heavy_model):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    heavy_model.delay = 0.05
+    stage.panel.segment.click()
+    for k in (6, 4):
+        stage.scroll_to((9, 7, k))
+        point_at(stage, (9, 7, k))
+        assert stage.interaction.jobs.job.kind == "run"
+    heavy_model.delay = 0
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_a_slide_that_starts_meanwhile_uses_it(stage_of, heavy_model):
     stage = stage_of()
     stage.click()

@@ -355,3 +355,17 @@ def test_rounding_and_inside(session):
         found = grid.voxel(scene.ras((position, MIDDLE[1], MIDDLE[2])))
         assert found.tolist() == [voxel, MIDDLE[1], MIDDLE[2]]
         assert grid.contains(found) is inside
+
+
+def test_half_way_between_two_voxels_is_in_the_upper_one(session):
+    """Also where a matrix and its inverse miss the half by a rounding error."""
+    from SlideSAMBridge import lattice
+
+    grid = lattice.of_volume(Scene(GEOMETRIES["oblique"]).volume)
+    for axis, below in itertools.product(range(3), range(-3, 12)):
+        ijk = np.array([9.0, 7.0, 6.0])
+        ijk[axis] = below + 0.5
+        upper = np.floor(ijk + 0.5).astype(int).tolist()
+        local = grid.local(ijk)
+        assert grid.voxel(local).tolist() == upper  # under no transform, local is RAS
+        assert grid.voxel_of_local(local).tolist() == upper

@@ -7,7 +7,7 @@ import pytest
 import slicer
 from SlideSAMBridge.dashes import outlines
 from SlideSAMBridge.editing import on_lattice
-from SlideSAMBridge.lattice import Lattice
+from SlideSAMBridge.lattice import Lattice, of_image
 from SlideSAMBridge.preview import Preview
 
 pytestmark = pytest.mark.slicer
@@ -97,6 +97,19 @@ def test_what_is_shown_already_is_not_written_again(segmentation):
     assert (preview.version, image_of(preview).GetMTime()) == (version, changed)
     preview.show(segmentation, lattice((6, 9, 9)), 2, {3: (mask, 0.9)}, RED, 0.95)
     assert preview.version > version  # it is a weak one now
+    preview.clear()
+
+
+def test_another_lattice_gets_a_preview_of_its_own(segmentation):
+    """As after a change of the segmentation's geometry."""
+    preview, mask = Preview(), spot((9, 9), (2, 5), (2, 5))
+    here = lattice((6, 9, 9))
+    coarse = Lattice(here.extent, np.diag([2.0, 2.0, 2.0, 1.0]), np.eye(4))
+    for part in (here, lattice((6, 9, 9), (0, 4, -3)), here, coarse):
+        preview.show(segmentation, part, 2, {3: (mask, 0.9)}, RED, 0.5)
+        image = image_of(preview)
+        assert of_image(image, preview.node).same_grid(part)
+        assert np.array_equal(on_lattice(image, part)[3] != 0, mask)
     preview.clear()
 
 
