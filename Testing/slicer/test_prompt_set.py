@@ -85,8 +85,8 @@ def test_the_prompt_of_a_slice_counts_columns_and_rows_from_its_start():
     assert prompt.index == 4 and prompt.box == (2, 1, 6, 6)
     assert prompt.points == ((3, 3), (0, 7)) and prompt.labels == (1, 0)
     assert np.array_equal(prompt.mask, whole)
-    marks[-1] = drawn(ALONG_K, (2, -1, 4), whole.T)  # of another geometry of the segmentation
-    assert slice_prompt(4, marks, GRID, ALONG_K).mask is None
+    other = drawn(ALONG_K, (2, -1, 4), whole.T)  # of another geometry of the segmentation
+    assert PromptSet((other,)).on_slices(GRID, ALONG_K) == {}
 
 
 def test_the_text_keeps_everything():
