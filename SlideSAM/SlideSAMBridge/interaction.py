@@ -18,10 +18,9 @@ from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .readiness import Readiness
-from .segmenting import CHANGED
 from .source import SourceReader
 from .text import tr as _
-from .waiting import DROPPED, Waiting, unapplied
+from .waiting import DROPPED, UNFIT, Waiting, unapplied
 from .work import Work, correct_task, preview_task, run_task
 from .worker import Worker
 
@@ -389,7 +388,7 @@ class Interaction:
         if self.sliding or work is None or not work.has_result:
             raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
-            raise RuntimeError(CHANGED)
+            raise RuntimeError(UNFIT)
         began = time.perf_counter()
         applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()

@@ -56,3 +56,14 @@ def test_a_result_counts_again_once_all_is_back_in_its_place(slid, applied):
     assert len(stage.panel.strip.state.confidence) == 6
     stage.panel.apply.click()
     assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_result_that_does_not_fit_is_not_applied_and_the_sentence_says_why(slid):
+    stage = slid
+    stage.move(AWAY)
+    stage.panel.apply.click()
+    assert stage.interaction.message.kind == "error" and not stage.mask().any()
+    assert "place" in stage.message and "ran" not in stage.message
+    stage.move(np.eye(4))
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
