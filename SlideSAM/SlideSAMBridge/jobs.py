@@ -159,7 +159,8 @@ class Jobs:
             self._owner.refresh(None if news.everything else sorted(news.changed))
             self._owner.on_change()
         for text in news.texts:
-            if self.job is job:  # or it would hide what was said about the end
+            # Or it would hide what was said about the end, or about a click that was refused.
+            if self.job is job and self._owner.message.kind == "info":
                 self._owner.say(text)
 
     def _take(self, event: Any, news: News) -> None:
