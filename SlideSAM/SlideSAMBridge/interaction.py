@@ -191,9 +191,11 @@ class Interaction:
 
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
-        running = self.jobs.work is not None
+        running, loading = self.jobs.work is not None, self.jobs.loading
         lost = any(unapplied(work) for work in self._works.values())
         self.reset()
+        if loading:
+            self.readiness.load()  # the same model will do
         if running:
             self.say(_("The source volume changed, so the work was stopped."))
         elif lost:

@@ -75,6 +75,10 @@ class Jobs:
     def sliding(self) -> bool:
         return self.job is not None and self.job.kind in SLIDES
 
+    @property
+    def loading(self) -> bool:
+        return self.job is not None and self.job.kind == "load"
+
     def start(
         self, kind: str, work: Work | None, task: Callable[[Job], None], possible: int | None = None
     ) -> None:

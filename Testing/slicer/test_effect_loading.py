@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import slicer
 import vtk
 
 from Testing.slicer.scenes import MIDDLE
@@ -32,6 +33,16 @@ def loading(stage_of, quick_model):
     stage_loaded.set()
 
 
+def other_volume(stage):
+    """Choose another source volume."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    node.CopyOrientation(stage.scene.volume)
+    image = vtk.vtkImageData()
+    image.DeepCopy(stage.scene.volume.GetImageData())
+    node.SetAndObserveImageData(image)
+    stage.editor.node.SetAndObserveSourceVolumeNode(node)
+
+
 @pytest.mark.parametrize("wrong", ["outside", "oblique"])
 def test_what_is_wrong_with_a_click_stays_to_be_read(loading, wrong):
     """The model comes a moment later, and has nothing to say against it."""
@@ -53,3 +64,11 @@ def test_what_is_wrong_with_a_click_stays_to_be_read(loading, wrong):
     stage.wait()
     assert (stage.message, stage.interaction.message.kind) == (told, kind)
     assert not stage.panel.rotate.isHidden() or wrong == "outside"
+
+
+def test_a_model_goes_on_being_loaded_for_another_volume(loading):
+    stage = loading
+    other_volume(stage)
+    stage.loaded.set()
+    stage.wait()
+    assert "Ready" in stage.message
