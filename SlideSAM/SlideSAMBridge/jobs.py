@@ -93,7 +93,7 @@ class Jobs:
             self.progress = Progress(0, possible, None)
         if kind == "run":
             work.slices, work.unfinished = {}, True
-        self.job = self.worker.submit(kind, task)
+        self.job = self.worker.submit(kind, task, early=kind == "aim")
         beginning = _beginning(kind)
         if beginning is None:
             self._owner.on_change()

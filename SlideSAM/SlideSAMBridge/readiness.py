@@ -15,6 +15,7 @@ class Readiness:
     def __init__(self, owner: Any) -> None:
         self._owner = owner
         self._aimed: tuple | None = None  # (model choice, axis, index) of the window last encoded
+        self._job: Any = None  # that encodes it, or has done so unless it was cancelled
 
     def load(self) -> None:
         """Load the model before it is needed: importing PyTorch alone takes seconds."""
@@ -33,7 +34,9 @@ class Readiness:
             return
         choice, part = owner.options.choice, owner.reader.part()
         shown = None if part is None else slice_views.shown_slice(slice_node, part)
-        if choice.name == ModelChoice.name or shown is None or (choice, *shown) == self._aimed:
+        if choice.name == ModelChoice.name or shown is None:
+            return
+        if (choice, *shown) == self._aimed and not self._job.cancelled():
             return
         work = owner.work
         if work is not None and work.has_result and work.axis != shown[0]:
@@ -43,9 +46,9 @@ class Readiness:
             source = owner.reader.read()
         except (ValueError, RuntimeError):  # what is wrong is said to those who click
             return
-        self._aimed = (choice, axis, index)
         task = aim_task(owner.jobs.shelf, choice, source, axis, index - int(part.first[axis]))
         owner.jobs.start("aim", None, task)
+        self._aimed, self._job = (choice, axis, index), owner.jobs.job
 
     def forget(self) -> None:
         """The source may be another one."""

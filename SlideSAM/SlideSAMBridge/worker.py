@@ -108,13 +108,24 @@ class Worker:
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._current: Job | None = None
+        self._early: list[Job] = []  # those that were submitted early, for the main thread
         self._closed = False
 
-    def submit(self, kind: str, function: Callable[[Job], Any]) -> Job:
-        """Do `function(job)` after all earlier jobs."""
+    def submit(self, kind: str, function: Callable[[Job], Any], early: bool = False) -> Job:
+        """Do `function(job)` after all earlier jobs.
+
+        early : nobody waits for it. It is asked to end once somebody waits for another one, who
+            may know nothing of it: all editor widgets share the worker.
+        """
         if self._closed:
             raise RuntimeError(_("The application is closing, so nothing new can be started."))
         job = Job(kind, function)
+        self._early = [each for each in self._early if not each.finished]
+        if early:
+            self._early.append(job)
+        else:
+            for each in self._early:
+                each.cancel()
         if self._thread is None:
             # A daemon: an encoder that takes seconds must not hold up the end of the application.
             self._thread = threading.Thread(target=self._work, name="SlideSAM", daemon=True)

@@ -1,9 +1,14 @@
 """Before the first mark: the model rehearses, and the window under the mouse is encoded."""
 
+import threading
+
 import numpy as np
 import pytest
+import slicer
 import vtk
 
+from Testing.host.pythonqt_host import Editor
+from Testing.slicer.effect_stage import EFFECT
 from Testing.slicer.scenes import MIDDLE
 
 pytestmark = pytest.mark.slicer
@@ -14,6 +19,51 @@ def heavy_model(quick_model):
     """A model whose encoding takes the time, as SAM's does."""
     quick_model.encode_early = lambda window, cancelled: quick_model.encode([window])[0]
     return quick_model
+
+
+@pytest.fixture
+def slow_encoder(quick_model):
+    """A model that encodes until `done` is set, or somebody waits for another window."""
+
+    def encode_early(window, cancelled):
+        quick_model.begun.append(window.key[-1])
+        while not quick_model.done.wait(0.002):
+            if cancelled():
+                return None
+        return quick_model.encode([window])[0]
+
+    quick_model.begun, quick_model.done = [], threading.Event()
+    quick_model.encode_early = encode_early
+    yield quick_model
+    quick_model.done.set()
+
+
+@pytest.fixture
+def other_editor(session):
+    """Makes a second Segment Editor widget with an active effect on a segmentation of its own."""
+    editors = []
+
+    def make(stage):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Other")
+        geometry = slicer.vtkSlicerSegmentationGeometryLogic()
+        geometry.SetInputSegmentationNode(node)
+        geometry.SetSourceGeometryNode(stage.scene.volume)
+        geometry.SetOversamplingFactor(2)
+        assert geometry.CalculateOutputGeometry() == ""
+        geometry.SetReferenceImageGeometryInSegmentationNode()
+        editor = Editor(session, node, stage.scene.volume, list(stage.views.values()))
+        editor.logic.AddEmptySegment("B")
+        effect = editor.addEffect(EFFECT)
+        effect.setParameter("Model", "threshold")
+        editor.setActiveEffectByName("Slide-SAM")
+        editors.append(editor)
+        stage.wait(lambda: effect.self().interaction.jobs.job is None)
+        return effect.self().interaction
+
+    yield make
+    for editor in editors:
+        editor.close()
+        assert editor.errors == []
 
 
 def point_at(stage, ijk=MIDDLE, view=None):
@@ -149,3 +199,23 @@ def test_a_click_ends_the_rehearsal(stage_of, quick_model):
     stage.click()
     stage.wait()
     assert done == ["box"] and stage.preview().any()
+
+
+def test_a_click_does_not_wait_for_what_another_editor_encodes(
+    stage_of, slow_encoder, other_editor
+):
+    """Both see the mouse move over the same view, and only one of them gets the click."""
+    stage = stage_of()
+    other = other_editor(stage)
+    point_at(stage)
+    assert stage.interaction.jobs.job.kind == other.jobs.job.kind == "aim"
+    stage.click()
+    assert len(stage.interaction.book.prompts) == 1 and not other.book.prompts
+    stage.wait(seconds=3)
+    assert stage.preview().any()
+    stage.wait(lambda: other.jobs.job is None)
+    slow_encoder.done.set()
+    point_at(stage, (8, 7, 6))  # the mouse goes on, and nobody waits for anything now
+    assert other.jobs.job.kind == "aim"
+    stage.wait(lambda: other.jobs.job is None)
+    assert [13] in slow_encoder.encoded
