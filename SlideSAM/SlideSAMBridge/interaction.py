@@ -304,7 +304,7 @@ class Interaction:
             return
         if work.has_result:
             task = correct_task(self.jobs.shelf, work, wanted, index)
-            self.jobs.start("correct", work, task)
+            self.jobs.start("correct", work, task, needs=self.readiness.under_way(work, index))
             return
         if not any(each.label for each in self.wanted(work).get(index, ())):
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
@@ -322,7 +322,7 @@ class Interaction:
         fits = work is not None and work.source is source and work.choice == choice
         if fits and work.axis == axis:
             return work
-        self.jobs.abandon()
+        self.jobs.make_room()
         fresh = Work(self.book.segment_id, axis, source, choice)
         if work is not None and work.source is source:
             fresh.written = work.written
@@ -365,10 +365,11 @@ class Interaction:
         if step and index not in asked:
             asked.append(index)
         asked.sort(key=lambda each: each != index)  # the others can wait
-        self.jobs.abandon()
-        if asked:
-            task = preview_task(self.jobs.shelf, work, wanted, asked, index if step else None)
-            self.jobs.start("preview", work, task)
+        if not asked:
+            self.jobs.abandon()
+            return
+        task = preview_task(self.jobs.shelf, work, wanted, asked, index if step else None)
+        self.jobs.start("preview", work, task, needs=self.readiness.under_way(work, asked[0]))
 
     def _run(self) -> None:
         self.book.check()

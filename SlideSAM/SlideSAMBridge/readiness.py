@@ -6,7 +6,9 @@ from typing import Any
 
 from . import slice_views
 from .shelf import ModelChoice
-from .work import aim_task, load_task
+from .source import Source
+from .work import Work, aim_task, load_task
+from .worker import Job
 
 
 class Readiness:
@@ -15,7 +17,8 @@ class Readiness:
     def __init__(self, owner: Any) -> None:
         self._owner = owner
         self._aimed: tuple | None = None  # (model choice, axis, index) of the window last encoded
-        self._job: Any = None  # that encodes it, or has done so unless it was cancelled
+        self._source: Source | None = None  # of that window
+        self._job: Job | None = None  # that encodes it, or has done so unless it was cancelled
 
     def load(self) -> None:
         """Load the model before it is needed: importing PyTorch alone takes seconds."""
@@ -27,7 +30,7 @@ class Readiness:
         """The mouse moves over a view: its slice is what will be marked next.
 
         Only while nothing else is done, and no error is shown that waits for the user. Whatever the
-        user starts meanwhile ends it, done or not.
+        user starts meanwhile ends it, done or not, unless that needs the same window.
         """
         owner = self._owner
         if owner.jobs.job is not None or owner.message.kind == "error":
@@ -48,8 +51,15 @@ class Readiness:
             return
         task = aim_task(owner.jobs.shelf, choice, source, axis, index - int(part.first[axis]))
         owner.jobs.start("aim", None, task)
-        self._aimed, self._job = (choice, axis, index), owner.jobs.job
+        self._aimed, self._source = (choice, axis, index), source
+        self._job = owner.jobs.job
+
+    def under_way(self, work: Work, index: int) -> Job | None:
+        """The job that encodes a window of a piece of work now: it need not be done twice."""
+        window = (work.choice, work.axis, index + int(work.source.part.first[work.axis]))
+        same = window == self._aimed and work.source is self._source
+        return self._job if same and self._owner.jobs.job is self._job else None
 
     def forget(self) -> None:
         """The source may be another one."""
-        self._aimed = None
+        self._aimed = self._source = self._job = None

@@ -33,11 +33,13 @@ class Job:
     number : counts up, so that results of an older job can be told from those of a newer one.
     kind : what it does, for the one who started it.
     error : the exception that ended it, once it is finished; None where it went well.
+    needs : the job whose result it uses, which ends with it.
     """
 
-    def __init__(self, kind: str, function: Callable[[Job], Any]) -> None:
+    def __init__(self, kind: str, function: Callable[[Job], Any], needs: Job | None = None) -> None:
         self.number = next(_numbers)
         self.kind = kind
+        self.needs = needs
         self.error: BaseException | None = None
         self._function = function
         self._events: queue.SimpleQueue = queue.SimpleQueue()
@@ -75,6 +77,8 @@ class Job:
     def cancel(self) -> None:
         """Ask it to end after the window it is at. Returns at once."""
         self._cancelled.set()
+        if self.needs is not None:
+            self.needs.cancel()
 
     def take(self) -> list[Any]:
         """What was emitted since the last call, in order."""
@@ -111,21 +115,29 @@ class Worker:
         self._early: list[Job] = []  # those that were submitted early, for the main thread
         self._closed = False
 
-    def submit(self, kind: str, function: Callable[[Job], Any], early: bool = False) -> Job:
+    def submit(
+        self,
+        kind: str,
+        function: Callable[[Job], Any],
+        early: bool = False,
+        needs: Job | None = None,
+    ) -> Job:
         """Do `function(job)` after all earlier jobs.
 
         early : nobody waits for it. It is asked to end once somebody waits for another one, who
             may know nothing of it: all editor widgets share the worker.
+        needs : an early job that this one would have to do again, so that it goes on.
         """
         if self._closed:
             raise RuntimeError(_("The application is closing, so nothing new can be started."))
-        job = Job(kind, function)
+        job = Job(kind, function, needs)
         self._early = [each for each in self._early if not each.finished]
         if early:
             self._early.append(job)
         else:
             for each in self._early:
-                each.cancel()
+                if each is not needs:
+                    each.cancel()
         if self._thread is None:
             # A daemon: an encoder that takes seconds must not hold up the end of the application.
             self._thread = threading.Thread(target=self._work, name="SlideSAM", daemon=True)
