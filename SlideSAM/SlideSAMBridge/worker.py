@@ -16,6 +16,7 @@ import itertools
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from .text import tr as _
 
 _numbers = itertools.count(1)
 PATIENCE = 0.5  # seconds that a job has to end by itself when the application does
+LOADING = 30.0  # seconds more, for a package such as PyTorch to be loaded
 
 
 class Job:
@@ -150,7 +152,7 @@ class Worker:
 
         A window of a large network takes longer. Were the thread in PyTorch when Python goes, it
         would abort the application. So it is made to end as soon as it is back in Python: after the
-        next product, say.
+        next product, say. But not in the middle of PyTorch's own loading, which would crash.
         """
         self._closed = True
         current = self._current
@@ -160,6 +162,9 @@ class Worker:
         if self._thread is None:
             return
         self._thread.join(min(seconds, PATIENCE))
+        end = time.monotonic() + LOADING
+        while self._thread.is_alive() and _loads_a_package() and time.monotonic() < end:
+            self._thread.join(0.02)
         if self._thread.is_alive():
             thread = ctypes.c_ulong(self._thread.ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
@@ -175,6 +180,12 @@ class Worker:
                 job.perform()
             self._current = None
             del job  # or it would be kept until the next one comes
+
+
+def _loads_a_package() -> bool:
+    """Whether any thread is in the middle of an import."""
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    return any(getattr(spec, "_initializing", None) is True for spec in specs)
 
 
 _shared: Worker | None = None
