@@ -18,10 +18,9 @@ from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .readiness import Readiness
-from .segmenting import CHANGED
 from .source import SourceReader
 from .text import tr as _
-from .waiting import DROPPED, Waiting, unapplied
+from .waiting import DROPPED, UNFIT, Waiting, unapplied
 from .work import Work, correct_task, preview_task, run_task
 from .worker import Worker
 
@@ -194,9 +193,11 @@ class Interaction:
 
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
-        running = self.jobs.work is not None
+        running, loading = self.jobs.work is not None, self.jobs.loading
         lost = any(unapplied(work) for work in self._works.values())
         self.reset()
+        if loading:
+            self.readiness.load()  # the same model will do
         if running:
             self.say(_("The source volume changed, so the work was stopped."))
         elif lost:
@@ -305,7 +306,7 @@ class Interaction:
             return
         if work.has_result:
             task = correct_task(self.jobs.shelf, work, wanted, index)
-            self.jobs.start("correct", work, task)
+            self.jobs.start("correct", work, task, needs=self.readiness.under_way(work, index))
             return
         if not any(each.label for each in self.wanted(work).get(index, ())):
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
@@ -323,7 +324,7 @@ class Interaction:
         fits = work is not None and work.source is source and work.choice == choice
         if fits and work.axis == axis:
             return work
-        self.jobs.abandon()
+        self.jobs.make_room()
         fresh = Work(self.book.segment_id, axis, source, choice)
         if work is not None and work.source is source:
             fresh.written = work.written
@@ -366,10 +367,11 @@ class Interaction:
         if step and index not in asked:
             asked.append(index)
         asked.sort(key=lambda each: each != index)  # the others can wait
-        self.jobs.abandon()
-        if asked:
-            task = preview_task(self.jobs.shelf, work, wanted, asked, index if step else None)
-            self.jobs.start("preview", work, task)
+        if not asked:
+            self.jobs.abandon()
+            return
+        task = preview_task(self.jobs.shelf, work, wanted, asked, index if step else None)
+        self.jobs.start("preview", work, task, needs=self.readiness.under_way(work, asked[0]))
 
     def _run(self) -> None:
         self.book.check()
@@ -391,7 +393,7 @@ class Interaction:
         if self.sliding or work is None or not work.has_result:
             raise ValueError(_("There is no result to apply yet: press Segment first."))
         if not self.reader.unchanged(work.source):
-            raise RuntimeError(CHANGED)
+            raise RuntimeError(UNFIT)
         began = time.perf_counter()
         applying.apply(self.effect, work, self.options.mode, correction)
         self.refresh()

@@ -75,11 +75,26 @@ class Jobs:
     def sliding(self) -> bool:
         return self.job is not None and self.job.kind in SLIDES
 
+    @property
+    def loading(self) -> bool:
+        return self.job is not None and self.job.kind == "load"
+
     def start(
-        self, kind: str, work: Work | None, task: Callable[[Job], None], possible: int | None = None
+        self,
+        kind: str,
+        work: Work | None,
+        task: Callable[[Job], None],
+        possible: int | None = None,
+        needs: Job | None = None,
     ) -> None:
-        """Start a job; one that is under way is abandoned. Loading a model is no segment's work."""
-        self.abandon()
+        """Start a job; one that is under way is abandoned. Loading a model is no segment's work.
+
+        needs : the job that is under way, where it goes on since this one uses its result.
+        """
+        if needs is None:
+            self.abandon()
+        else:
+            self._end()
         self.work = work
         self._began, self._possible = time.perf_counter(), possible
         if kind in SLIDES:
@@ -89,12 +104,17 @@ class Jobs:
             self.progress = Progress(0, possible, None)
         if kind == "run":
             work.slices, work.unfinished = {}, True
-        self.job = self.worker.submit(kind, task)
+        self.job = self.worker.submit(kind, task, early=kind == "aim", needs=needs)
         beginning = _beginning(kind)
         if beginning is None:
             self._owner.on_change()
         else:
             self._owner.say(beginning)
+
+    def make_room(self) -> None:
+        """Abandon it, unless it may be what the next one needs."""
+        if self.job is not None and self.job.kind != "aim":
+            self.abandon()
 
     def cancel(self) -> None:
         """End it soon; what is finished still comes."""
@@ -159,7 +179,8 @@ class Jobs:
             self._owner.refresh(None if news.everything else sorted(news.changed))
             self._owner.on_change()
         for text in news.texts:
-            if self.job is job:  # or it would hide what was said about the end
+            # Or it would hide what was said about the end, or about a click that was refused.
+            if self.job is job and self._owner.message.kind == "info":
                 self._owner.say(text)
 
     def _take(self, event: Any, news: News) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 from . import slice_views
 from .shelf import ModelChoice
-from .work import aim_task, load_task
+from .source import Source
+from .work import Work, aim_task, load_task
+from .worker import Job
 
 
 class Readiness:
@@ -15,6 +17,8 @@ class Readiness:
     def __init__(self, owner: Any) -> None:
         self._owner = owner
         self._aimed: tuple | None = None  # (model choice, axis, index) of the window last encoded
+        self._source: Source | None = None  # of that window
+        self._job: Job | None = None  # that encodes it, or has done so unless it was cancelled
 
     def load(self) -> None:
         """Load the model before it is needed: importing PyTorch alone takes seconds."""
@@ -26,14 +30,16 @@ class Readiness:
         """The mouse moves over a view: its slice is what will be marked next.
 
         Only while nothing else is done, and no error is shown that waits for the user. Whatever the
-        user starts meanwhile ends it, done or not.
+        user starts meanwhile ends it, done or not, unless that needs the same window.
         """
         owner = self._owner
         if owner.jobs.job is not None or owner.message.kind == "error":
             return
         choice, part = owner.options.choice, owner.reader.part()
         shown = None if part is None else slice_views.shown_slice(slice_node, part)
-        if choice.name == ModelChoice.name or shown is None or (choice, *shown) == self._aimed:
+        if choice.name == ModelChoice.name or shown is None:
+            return
+        if (choice, *shown) == self._aimed and not self._job.cancelled():
             return
         work = owner.work
         if work is not None and work.has_result and work.axis != shown[0]:
@@ -43,10 +49,17 @@ class Readiness:
             source = owner.reader.read()
         except (ValueError, RuntimeError):  # what is wrong is said to those who click
             return
-        self._aimed = (choice, axis, index)
         task = aim_task(owner.jobs.shelf, choice, source, axis, index - int(part.first[axis]))
         owner.jobs.start("aim", None, task)
+        self._aimed, self._source = (choice, axis, index), source
+        self._job = owner.jobs.job
+
+    def under_way(self, work: Work, index: int) -> Job | None:
+        """The job that encodes a window of a piece of work now: it need not be done twice."""
+        window = (work.choice, work.axis, index + int(work.source.part.first[work.axis]))
+        same = window == self._aimed and work.source is self._source
+        return self._job if same and self._owner.jobs.job is self._job else None
 
     def forget(self) -> None:
         """The source may be another one."""
-        self._aimed = None
+        self._aimed = self._source = self._job = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,8 @@ class SourceReader:
     def __init__(self, effect: Any) -> None:
         self._effect = effect
         self._last: Source | None = None
+        # Those that results still hold: the volume may come back to the place they were made at.
+        self._made: weakref.WeakSet[Source] = weakref.WeakSet()
 
     def part(self) -> Lattice | None:
         """The voxels that can be marked, as they are now; None while something is missing."""
@@ -77,7 +80,9 @@ class SourceReader:
         signature = signature_of(volume_node, part)
         if self._last is None or self._last.signature != signature:
             self._last = None  # before the copy: two large volumes at once are one too many
-            self._last = Source(self._copy(part), part, signature)
+            known = (source for source in self._made if source.signature == signature)
+            self._last = next(known, None) or Source(self._copy(part), part, signature)
+            self._made.add(self._last)
         self._last.part = part
         return self._last
 

@@ -24,6 +24,10 @@ DROPPED = _(
     "The result that was not applied is gone: the volume or the segmentation is not the one that "
     "it was made for."
 )
+UNFIT = _(
+    "Nothing was written: the volume, its place or the segmentation's geometry is not as it was "
+    "when the result was made. Put it back, or press Segment again."
+)
 
 
 class Waiting:

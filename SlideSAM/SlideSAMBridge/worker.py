@@ -16,6 +16,7 @@ import itertools
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from .text import tr as _
 
 _numbers = itertools.count(1)
 PATIENCE = 0.5  # seconds that a job has to end by itself when the application does
+LOADING = 30.0  # seconds more, for a package such as PyTorch to be loaded
 
 
 class Job:
@@ -33,11 +35,13 @@ class Job:
     number : counts up, so that results of an older job can be told from those of a newer one.
     kind : what it does, for the one who started it.
     error : the exception that ended it, once it is finished; None where it went well.
+    needs : the job whose result it uses, which ends with it.
     """
 
-    def __init__(self, kind: str, function: Callable[[Job], Any]) -> None:
+    def __init__(self, kind: str, function: Callable[[Job], Any], needs: Job | None = None) -> None:
         self.number = next(_numbers)
         self.kind = kind
+        self.needs = needs
         self.error: BaseException | None = None
         self._function = function
         self._events: queue.SimpleQueue = queue.SimpleQueue()
@@ -75,6 +79,8 @@ class Job:
     def cancel(self) -> None:
         """Ask it to end after the window it is at. Returns at once."""
         self._cancelled.set()
+        if self.needs is not None:
+            self.needs.cancel()
 
     def take(self) -> list[Any]:
         """What was emitted since the last call, in order."""
@@ -108,13 +114,32 @@ class Worker:
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._current: Job | None = None
+        self._early: list[Job] = []  # those that were submitted early, for the main thread
         self._closed = False
 
-    def submit(self, kind: str, function: Callable[[Job], Any]) -> Job:
-        """Do `function(job)` after all earlier jobs."""
+    def submit(
+        self,
+        kind: str,
+        function: Callable[[Job], Any],
+        early: bool = False,
+        needs: Job | None = None,
+    ) -> Job:
+        """Do `function(job)` after all earlier jobs.
+
+        early : nobody waits for it. It is asked to end once somebody waits for another one, who
+            may know nothing of it: all editor widgets share the worker.
+        needs : an early job that this one would have to do again, so that it goes on.
+        """
         if self._closed:
             raise RuntimeError(_("The application is closing, so nothing new can be started."))
-        job = Job(kind, function)
+        job = Job(kind, function, needs)
+        self._early = [each for each in self._early if not each.finished]
+        if early:
+            self._early.append(job)
+        else:
+            for each in self._early:
+                if each is not needs:
+                    each.cancel()
         if self._thread is None:
             # A daemon: an encoder that takes seconds must not hold up the end of the application.
             self._thread = threading.Thread(target=self._work, name="SlideSAM", daemon=True)
@@ -127,7 +152,7 @@ class Worker:
 
         A window of a large network takes longer. Were the thread in PyTorch when Python goes, it
         would abort the application. So it is made to end as soon as it is back in Python: after the
-        next product, say.
+        next product, say. But not in the middle of PyTorch's own loading, which would crash.
         """
         self._closed = True
         current = self._current
@@ -137,6 +162,9 @@ class Worker:
         if self._thread is None:
             return
         self._thread.join(min(seconds, PATIENCE))
+        end = time.monotonic() + LOADING
+        while self._thread.is_alive() and _loads_a_package() and time.monotonic() < end:
+            self._thread.join(0.02)
         if self._thread.is_alive():
             thread = ctypes.c_ulong(self._thread.ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
@@ -152,6 +180,12 @@ class Worker:
                 job.perform()
             self._current = None
             del job  # or it would be kept until the next one comes
+
+
+def _loads_a_package() -> bool:
+    """Whether any thread is in the middle of an import."""
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    return any(getattr(spec, "_initializing", None) is True for spec in specs)
 
 
 _shared: Worker | None = None

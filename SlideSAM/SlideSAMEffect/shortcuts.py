@@ -14,6 +14,9 @@ import qt
 import slicer
 
 NEXT_CANDIDATE, WEAKEST = "C", "X"
+# Of all editor widgets whose effect is active, the one chosen last at the end. Only its keys work:
+# to Qt, two shortcuts of one key are ambiguous, and it tells neither.
+_enabled: list[Shortcuts] = []
 
 
 class Shortcuts:
@@ -33,8 +36,13 @@ class Shortcuts:
             shortcut.setKey(qt.QKeySequence(key))
             shortcut.connect("activated()", action)
             self._shortcuts.append((shortcut, action))
+        _enabled.append(self)
+        _let_the_last_work()
 
     def disable(self) -> None:
+        if self in _enabled:
+            _enabled.remove(self)
+            _let_the_last_work()
         shortcuts, self._shortcuts = self._shortcuts, []
         for shortcut, action in shortcuts:
             try:
@@ -44,3 +52,15 @@ class Shortcuts:
                 shortcut.deleteLater()
             except ValueError:  # what PythonQt raises once the main window is gone
                 continue
+
+    def let_work(self, works: bool) -> None:
+        for shortcut, _action in self._shortcuts:
+            try:
+                shortcut.setEnabled(works)
+            except ValueError:  # as above
+                continue
+
+
+def _let_the_last_work() -> None:
+    for each in _enabled:
+        each.let_work(each is _enabled[-1])

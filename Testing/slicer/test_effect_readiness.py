@@ -1,9 +1,14 @@
 """Before the first mark: the model rehearses, and the window under the mouse is encoded."""
 
+import threading
+
 import numpy as np
 import pytest
+import slicer
 import vtk
 
+from Testing.host.pythonqt_host import Editor
+from Testing.slicer.effect_stage import EFFECT
 from Testing.slicer.scenes import MIDDLE
 
 pytestmark = pytest.mark.slicer
@@ -14,6 +19,54 @@ def heavy_model(quick_model):
     """A model whose encoding takes the time, as SAM's does."""
     quick_model.encode_early = lambda window, cancelled: quick_model.encode([window])[0]
     return quick_model
+
+
+@pytest.fixture
+def slow_encoder(quick_model):
+    """A model that encodes until `done` is set, or somebody waits for another window.
+
+    quick : windows that are encoded at once.
+    """
+
+    def encode_early(window, cancelled):
+        quick_model.begun.append(window.key[-1])
+        while window.key[-1] not in quick_model.quick and not quick_model.done.wait(0.002):
+            if cancelled():
+                return None
+        return quick_model.encode([window])[0]
+
+    quick_model.begun, quick_model.quick, quick_model.done = [], set(), threading.Event()
+    quick_model.encode_early = encode_early
+    yield quick_model
+    quick_model.done.set()
+
+
+@pytest.fixture
+def other_editor(session):
+    """Makes a second Segment Editor widget with an active effect on a segmentation of its own."""
+    editors = []
+
+    def make(stage):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Other")
+        geometry = slicer.vtkSlicerSegmentationGeometryLogic()
+        geometry.SetInputSegmentationNode(node)
+        geometry.SetSourceGeometryNode(stage.scene.volume)
+        geometry.SetOversamplingFactor(2)
+        assert geometry.CalculateOutputGeometry() == ""
+        geometry.SetReferenceImageGeometryInSegmentationNode()
+        editor = Editor(session, node, stage.scene.volume, list(stage.views.values()))
+        editor.logic.AddEmptySegment("B")
+        effect = editor.addEffect(EFFECT)
+        effect.setParameter("Model", "threshold")
+        editor.setActiveEffectByName("Slide-SAM")
+        editors.append(editor)
+        stage.wait(lambda: effect.self().interaction.jobs.job is None)
+        return effect.self().interaction
+
+    yield make
+    for editor in editors:
+        editor.close()
+        assert editor.errors == []
 
 
 def point_at(stage, ijk=MIDDLE, view=None):
@@ -164,3 +217,65 @@ def test_a_click_ends_the_rehearsal(stage_of, quick_model):
     stage.click()
     stage.wait()
     assert done == ["box"] and stage.preview().any()
+
+
+def test_a_click_does_not_wait_for_what_another_editor_encodes(
+    stage_of, slow_encoder, other_editor
+):
+    """Both see the mouse move over the same view, and only one of them gets the click."""
+    stage = stage_of()
+    other = other_editor(stage)
+    slow_encoder.quick = {6}
+    point_at(stage)
+    assert stage.interaction.jobs.job.kind == other.jobs.job.kind == "aim"
+    stage.click()
+    assert len(stage.interaction.book.prompts) == 1 and not other.book.prompts
+    stage.wait(seconds=3)
+    assert stage.preview().any()
+    stage.wait(lambda: other.jobs.job is None)
+    slow_encoder.done.set()
+    point_at(stage, (8, 7, 6))  # the mouse goes on, and nobody waits for anything now
+    assert other.jobs.job.kind == "aim"
+    stage.wait(lambda: other.jobs.job is None)
+    assert [13] in slow_encoder.encoded
+
+
+@pytest.mark.parametrize("slid", [False, True])
+def test_a_click_on_the_slice_that_is_being_encoded_waits_for_its_rest(
+    stage_of, slow_encoder, slid
+):
+    """Or a window that takes seconds on a CPU would begin anew with the click."""
+    stage = stage_of()
+    if slid:
+        slow_encoder.quick = {6}
+        for name, value in (("LimitSlices", 1), ("FirstSlice", 6), ("LastSlice", 6)):
+            stage.effect.setParameter(name, value)
+        stage.click()
+        stage.panel.segment.click()
+        stage.wait()
+        stage.interaction.work.limits = (None, None, "both")
+        slow_encoder.begun.clear()
+    stage.scroll_to((9, 7, 5))
+    point_at(stage, (9, 7, 5))
+    stage.wait(lambda: slow_encoder.begun == [5])
+    early = stage.interaction.jobs.job
+    stage.click((9, 7, 5))
+    assert not early.cancelled()
+    assert stage.interaction.jobs.job.kind == ("correct" if slid else "preview")
+    slow_encoder.done.set()
+    stage.wait()
+    assert slow_encoder.begun.count(5) == 1
+    assert [call for call in slow_encoder.encoded if 5 in call] == [[5]]
+    assert stage.mask().any() if slid else stage.preview().any()
+
+
+def test_what_a_click_waits_for_ends_with_it(stage_of, slow_encoder):
+    stage = stage_of()
+    point_at(stage)
+    stage.wait(lambda: slow_encoder.begun == [6])
+    stage.click()
+    early = stage.interaction.jobs.job.needs
+    assert early.kind == "aim" and not early.cancelled()
+    stage.panel.clear.click()
+    stage.wait(lambda: early.finished, seconds=3)
+    assert slow_encoder.encoded == []

@@ -1,5 +1,7 @@
 """The worker's end, when the application ends."""
 
+import importlib
+import sys
 import threading
 import time
 
@@ -40,3 +42,20 @@ def test_a_job_that_asks_ends_by_itself():
     assert begun.wait(20)
     worker.close()
     assert not worker._thread.is_alive() and job.error is None
+
+
+def test_a_package_is_not_interrupted_while_it_is_loaded(monkeypatch, tmp_path):
+    """PyTorch crashes then, and the application with it, which may be quit or reload its code."""
+    text = "import time\nfor _ in range(80):\n    time.sleep(0.01)\nloaded = True\n"
+    (tmp_path / "slow_package.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    worker = Worker()
+    job = worker.submit("test", lambda job: importlib.import_module("slow_package"))
+    while "slow_package" not in sys.modules:
+        time.sleep(0.002)
+    try:
+        worker.close()
+        assert not worker._thread.is_alive() and job.error is None
+        assert sys.modules["slow_package"].loaded
+    finally:
+        sys.modules.pop("slow_package", None)
