@@ -265,11 +265,8 @@ class Interaction:
         """Do it, or tell the user in one sentence why not."""
         try:
             action()
-        except ObliqueView as error:
-            self.say(str(error), "oblique")
-            return False
         except (ValueError, RuntimeError) as error:
-            self.say(str(error), "error")
+            self.say(str(error), "oblique" if isinstance(error, ObliqueView) else "error")
             return False
         self.on_change()
         return True
