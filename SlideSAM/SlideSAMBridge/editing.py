@@ -150,7 +150,7 @@ class Editor:
         image = self.logic.GetAlignedSourceVolume()
         lattice = lattices.of_image(image, self.node.GetSegmentationNode())
         # A copy, because the logic refills the image at the next edit with an intensity range.
-        return image_array(image)[lattice.slices(part)].copy(), part
+        return copied(image_array(image)[lattice.slices(part)]), part
 
     def lattice(self) -> Lattice:
         """The lattice of the labels as it is now."""
@@ -284,7 +284,20 @@ def own_voxels(volume_node: Any, part: Lattice) -> np.ndarray | None:
     if shift is None or not single or image.GetPointData().GetScalars() is None:
         return None
     extent = np.stack([part.first + shift, part.last + shift], axis=1).ravel()
-    return image_array(image)[volume.slices(volume.cropped(extent))].copy()
+    return copied(image_array(image)[volume.slices(volume.cropped(extent))])
+
+
+def copied(voxels: np.ndarray) -> np.ndarray:
+    """A copy of voxels; raises RuntimeError with a sentence where there is no memory for it."""
+    try:
+        return voxels.copy()
+    except MemoryError:
+        raise RuntimeError(
+            _(
+                "There is no memory for a copy of the volume ({size:.1f} GB): close other data, or "
+                "crop the volume to the object."
+            ).format(size=voxels.nbytes / 1e9)
+        ) from None
 
 
 def on_lattice(image: Any, lattice: Lattice) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import lattice as lattices
-from .editing import image_array, own_voxels
+from .editing import copied, image_array, own_voxels
 from .lattice import Lattice
 from .text import tr as _
 
@@ -111,7 +111,7 @@ class SourceReader:
         if image is None:
             raise RuntimeError(_("The volume cannot be brought onto the segmentation's geometry."))
         lattice = lattices.of_image(image, segmentation_node)
-        return image_array(image)[lattice.slices(part)].copy()
+        return copied(image_array(image)[lattice.slices(part)])
 
 
 def signature_of(volume_node: Any, part: Lattice) -> tuple:

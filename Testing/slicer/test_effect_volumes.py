@@ -79,3 +79,27 @@ def test_entries_of_a_batch_share_what_was_found_in_the_volume(session, slidesam
     report = logic.segmentAll(scene.segmentation, model=scenes.model())
     assert report.written == [made, *others] and len(scans) == 1
     assert all(np.array_equal(scene.mask(other), scene.truth) for other in others)
+
+
+@pytest.mark.parametrize("geometry", ["its own voxels", "others"])
+def test_no_memory_for_a_copy_of_the_volume_is_told(stage_of, monkeypatch, geometry):
+    from SlideSAMBridge import editing, source
+
+    copied = editing.copied
+    larger = np.broadcast_to(np.zeros(1, np.int16), (10**6, 10**6, 10))  # than any memory
+
+    def short(voxels):
+        assert voxels.size
+        return copied(larger)
+
+    stage = stage_of(oversampling=1 if geometry == "its own voxels" else 2)
+    with monkeypatch.context() as patch:
+        for module in (editing, source):
+            patch.setattr(module, "copied", short)
+        stage.click()
+    assert stage.interaction.message.kind == "error"
+    assert "no memory for a copy of the volume (20000.0 GB)" in stage.message
+    assert not stage.interaction.book.prompts
+    stage.click()
+    stage.wait()
+    assert stage.interaction.work.previews
