@@ -89,7 +89,7 @@ def test_another_segment_loses_no_slice_that_waits(stage_of, monkeypatch):
     assert stage.interaction.poll()
     stage.editor.logic.AddEmptySegment("B")
     stage.editor.node.SetSelectedSegmentID("B")
-    assert "6 finished slices wait" in stage.message
+    assert "6 finished slices are there again" in stage.message
     stage.editor.node.SetSelectedSegmentID("A")
     assert np.array_equal(stage.preview(), stage.scene.truth)
 
