@@ -220,6 +220,25 @@ def test_what_masking_left_out_is_not_written_by_a_correction_elsewhere(stage_of
     assert np.array_equal(stage.mask("B"), b)
 
 
+def test_what_masking_left_out_and_was_drawn_by_hand_stays(stage_of):
+    """A correction that lets go of it has not written it."""
+    stage = leaky(stage_of)
+    leaked = (stage.scene.image > 0) & ~stage.scene.truth
+    stage.editor.logic.AddEmptySegment("B")
+    stage.write("B", leaked)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.editor.node.SetMaskMode(stage.scene.segmentation.EditAllowedOutsideAllSegments)
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    stage.editor.node.SetMaskMode(stage.scene.segmentation.EditAllowedEverywhere)
+    paint(stage, "A", leaked)
+    correct(stage, (18, 13, 6), ctrl=1)
+    assert not stage.interaction.work.slices[6][0][12:15, 16:20].any()
+    assert np.array_equal(stage.mask(), stage.scene.truth | leaked)
+
+
 def test_a_replacing_correction_takes_back_what_it_lets_go_of(stage_of):
     """Also what the segment had there before; what was drawn by hand meanwhile stays."""
     stage = leaky(stage_of)
