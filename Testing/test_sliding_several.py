@@ -88,6 +88,16 @@ def test_a_gap_that_neither_front_closes_says_why():
     assert np.array_equal(mask, truth | other)
 
 
+def test_a_gap_is_cancelled_though_one_front_had_ended():
+    volume, _ = block_volume((20, 30, 34), slices=(2, 6))
+    volume[block_volume((20, 30, 34), slices=(9, 17))[1]] = 100
+    calls = iter(range(100))
+    prompts = [SlicePrompt(5, box=BOX), SlicePrompt(16, box=BOX)]
+    finished, _, stops = slide_all(volume, prompts, cancelled=lambda: next(calls) >= 13)
+    assert {7, 8}.isdisjoint(f.index for f in finished)
+    assert stops["5-16"] == Stop.CANCELLED and stops["forward"] == Stop.NOTHING_LEFT
+
+
 def test_three_prompts_have_two_gaps():
     volume, truth = block_volume((25, 30, 34), slices=(2, 22))
     prompts = [SlicePrompt(index, box=BOX) for index in (20, 4, 12)]
