@@ -55,6 +55,20 @@ def test_fronts_are_blended_by_distance():
         assert newest[index] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
 
 
+def test_what_both_fronts_found_has_the_confidence_of_the_nearer_prompt():
+    """Points alone may have meant something else, but not where a box is nearer."""
+    volume, _ = through_block((9, 30, 34))
+    settings = SlideSettings(meet_overlap=99)
+
+    def told(first):
+        finished, _, _ = slide_all(volume, [first, SlicePrompt(8, box=BOX)], settings=settings)
+        return {f.index: f.confidence for f in finished}
+
+    points, boxes = told(SlicePrompt(0, points=[(15, 12)])), told(SlicePrompt(0, box=BOX))
+    cautious = {i: boxes[i] ** settings.point_caution if i <= 4 else boxes[i] for i in boxes}
+    assert points == pytest.approx(cautious) and points != pytest.approx(boxes)
+
+
 @pytest.mark.parametrize("pair", [(6, 7), (6, 8), (6, 9)])
 def test_prompts_close_to_each_other(pair):
     volume, truth = block_volume()
