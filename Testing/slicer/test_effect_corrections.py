@@ -269,6 +269,22 @@ def test_what_was_let_go_of_and_drawn_by_hand_stays(stage_of):
     assert stage.mask()[drawn].all()
 
 
+def test_others_get_back_what_was_erased_by_hand_before_the_correction(stage_of):
+    """Then there is nothing to change in the segment itself."""
+    stage = leaky(stage_of)
+    leaked = (stage.scene.image > 0) & ~stage.scene.truth
+    stage.editor.logic.AddEmptySegment("B")
+    stage.write("B", leaked)
+    stage.editor.node.SetSelectedSegmentID("A")
+    leak(stage)
+    paint(stage, "A", leaked, "Remove")
+    assert not stage.mask("B").any()
+    correct(stage, (18, 13, 10), ctrl=1)
+    assert not stage.interaction.work.slices[10][0].any()
+    assert np.array_equal(stage.mask("B")[10], leaked[10])
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_what_is_remembered_is_as_small_as_the_result(stage_of):
     """After a leak was corrected, too."""
     stage = leaky(stage_of)
