@@ -340,6 +340,16 @@ def test_a_click_after_the_segment_was_emptied_gives_a_preview(stage_of):
     assert stage.preview()[8].any()
 
 
+def test_a_result_that_the_segment_had_already_is_corrected(stage_of):
+    """Nothing of it was changed by the apply, so nothing of it can have been undone."""
+    stage = stage_of()
+    stage.write("A", stage.scene.truth)
+    segmented(stage)
+    correct(stage, (9, 7, 8))
+    assert stage.interaction.work.has_result and "Applied" in stage.message
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_after_undo_and_redo_a_click_corrects(stage_of):
     stage = stage_of()
     applied = undone(stage)
