@@ -1,5 +1,7 @@
 """Runs and corrections within a range of slices, which the panel counts in the segmentation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import slicer
@@ -73,6 +75,26 @@ def test_as_many_slices_as_a_run_may_find_are_told(padded, direction, given, cou
     padded.click()
     padded.wait()
     assert limits.possible(direction, padded.interaction.work, {3: [], 6: []}, *given) == count
+
+
+def test_only_the_marks_that_count_must_lie_inside_the_limits(padded):
+    """Those on the object; for a correction the nearest ones on either side of it."""
+    padded.click()
+    padded.wait()
+    work = padded.interaction.work
+    work.limits = (4, 7, "both")
+    on = [padded.interaction.book.prompts.marks[0]]
+    off = [dataclasses.replace(on[0], label=0)]
+    limits.check_run(work, {2: off, 6: on}, 4, 7)
+    with pytest.raises(ValueError, match="prompt on slice 12 is outside"):
+        limits.check_run(work, {2: on, 6: on}, 4, 7)
+    far = {1: on, 4: on, 6: on, 7: on, 10: on}
+    limits.check_correction(work, far, 6)
+    for wanted in ({2: off, 6: on}, {6: on, 9: off}):
+        limits.check_correction(work, wanted, 6)
+    for index, told in ((4, 11), (7, 20)):
+        with pytest.raises(ValueError, match=f"Slice {told} is outside"):
+            limits.check_correction(work, far, index)
 
 
 def test_a_mark_outside_the_limits_does_not_block_the_corrections(padded):
