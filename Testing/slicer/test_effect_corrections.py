@@ -258,6 +258,20 @@ def test_a_replacing_correction_takes_back_what_it_lets_go_of(stage_of):
     assert np.array_equal(stage.mask(), found | drawn)
 
 
+def test_a_fresh_run_that_finds_nothing_replaces_nothing(stage_of):
+    stage = stage_of()
+    segmented(stage, "replace")
+    stage.panel.autoApply.checked = False
+    correct(stage, (1, 1, 6))
+    stage.interaction.remove_mark(0)
+    stage.editor.logic.ClearUndoState()
+    stage.panel.autoApply.checked = True
+    stage.panel.segment.click()
+    stage.wait()
+    assert "Nothing was found" in stage.message and stage.interaction.message.kind == "error"
+    assert np.array_equal(stage.mask(), stage.scene.truth) and not stage.editor.logic.CanUndo()
+
+
 def test_what_was_let_go_of_and_drawn_by_hand_stays(stage_of):
     stage = leaky(stage_of)
     leak(stage)
