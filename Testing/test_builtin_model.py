@@ -170,6 +170,25 @@ def test_every_kind_of_prompt_gives_an_answer(model, prompt):
     assert column + answer.logits.shape[3] <= 80
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_the_answers_to_a_point_the_best_rated_one_counts(model, monkeypatch, sign):
+    """Whichever that is; with the sign turned round it is another one."""
+    ratings, rated = requests.Answer.ratings, []
+
+    def noted(answer):
+        rated.append(answer)
+        return sign * ratings(answer)
+
+    monkeypatch.setattr(requests.Answer, "ratings", noted)
+    (embedding,) = model.encode([window()])
+    found = model.predict(embedding, WindowPrompt(points=((30.0, 20.0),), labels=(1,)))
+    values = ratings(rated[-1])
+    assert values.argmax() != values.argmin()
+    best = rated[-1].quality[int((sign * values).argmax())]
+    assert found.quality == pytest.approx(best.numpy())
+    assert len({tuple(each) for each in rated[-1].quality.tolist()}) == len(values)
+
+
 def test_a_mask_alone_is_a_prompt(model):
     masks = np.zeros((3, 60, 80), np.float32)
     masks[1, 10:30, 10:30] = 1

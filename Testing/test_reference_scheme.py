@@ -227,6 +227,7 @@ def test_two_prompts_are_two_slides_in_one_result():
     other = block_volume((25, 30, 34), slices=(14, 22))[1]
     volume[other] = 100
     prompts = [SlicePrompt(5, box=BOX), SlicePrompt(18, box=BOX)]
-    _, mask, stops = _run(volume, prompts)
-    assert np.array_equal(mask, truth | other)
-    assert set(stops) == {"backward", "forward"}
+    for given in (prompts, iter(prompts)):
+        _, mask, stops = _run(volume, given)
+        assert np.array_equal(mask, truth | other)
+        assert set(stops) == {"backward", "forward"}

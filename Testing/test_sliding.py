@@ -184,6 +184,7 @@ def test_unusable_limits_are_refused(options):
         [SlicePrompt(6, points=[(40, 5)])],
         [SlicePrompt(6, box=(50, 5, 60, 9))],
         [SlicePrompt(6, box=(-3, 5, -0.2, 9))],
+        [SlicePrompt(6, box=(5, -3, 9, -0.2))],
     ],
 )
 def test_unusable_prompts_are_refused(prompts):

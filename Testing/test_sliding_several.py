@@ -55,6 +55,20 @@ def test_fronts_are_blended_by_distance():
         assert newest[index] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
 
 
+def test_what_both_fronts_found_has_the_confidence_of_the_nearer_prompt():
+    """Points alone may have meant something else, but not where a box is nearer."""
+    volume, _ = through_block((9, 30, 34))
+    settings = SlideSettings(meet_overlap=99)
+
+    def told(first):
+        finished, _, _ = slide_all(volume, [first, SlicePrompt(8, box=BOX)], settings=settings)
+        return {f.index: f.confidence for f in finished}
+
+    points, boxes = told(SlicePrompt(0, points=[(15, 12)])), told(SlicePrompt(0, box=BOX))
+    cautious = {i: boxes[i] ** settings.point_caution if i <= 4 else boxes[i] for i in boxes}
+    assert points == pytest.approx(cautious) and points != pytest.approx(boxes)
+
+
 @pytest.mark.parametrize("pair", [(6, 7), (6, 8), (6, 9)])
 def test_prompts_close_to_each_other(pair):
     volume, truth = block_volume()
@@ -86,6 +100,16 @@ def test_a_gap_that_neither_front_closes_says_why():
     _, mask, stops = slide_all(volume, prompts)
     assert stops["4-15"] == Stop.NOTHING_LEFT
     assert np.array_equal(mask, truth | other)
+
+
+def test_a_gap_is_cancelled_though_one_front_had_ended():
+    volume, _ = block_volume((20, 30, 34), slices=(2, 6))
+    volume[block_volume((20, 30, 34), slices=(9, 17))[1]] = 100
+    calls = iter(range(100))
+    prompts = [SlicePrompt(5, box=BOX), SlicePrompt(16, box=BOX)]
+    finished, _, stops = slide_all(volume, prompts, cancelled=lambda: next(calls) >= 13)
+    assert {7, 8}.isdisjoint(f.index for f in finished)
+    assert stops["5-16"] == Stop.CANCELLED and stops["forward"] == Stop.NOTHING_LEFT
 
 
 def test_three_prompts_have_two_gaps():

@@ -134,6 +134,25 @@ def test_a_second_run_that_is_cancelled_takes_nothing_back(stage_of, quick_model
     assert slices(stage.mask()) == [5, 6, 7]  # a run that ends by itself knows what is too much
 
 
+def test_a_correction_completes_what_a_cancelled_run_has_replaced(stage_of, quick_model):
+    """What the run before had written on the other slices is not there any more."""
+    stage = stage_of()
+    stage.effect.setParameter("Mode", "replace")
+    segmented(stage)
+    quick_model.delay = 0.1
+    stage.panel.segment.click()
+    stage.wait(lambda: len(stage.interaction.work.slices) >= 2)
+    stage.panel.cancel.click()
+    stage.wait()
+    quick_model.delay = 0
+    stage.panel.apply.click()
+    finished = sorted(stage.interaction.work.slices)
+    assert slices(stage.mask()) == finished and len(finished) < len(slices(stage.scene.truth))
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert "Applied" in stage.message and np.array_equal(stage.mask(), stage.scene.truth)
+
+
 @pytest.mark.parametrize("how", ["model", "segment"])
 def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkeypatch, how):
     monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))

@@ -220,6 +220,25 @@ def test_what_masking_left_out_is_not_written_by_a_correction_elsewhere(stage_of
     assert np.array_equal(stage.mask("B"), b)
 
 
+def test_what_masking_left_out_and_was_drawn_by_hand_stays(stage_of):
+    """A correction that lets go of it has not written it."""
+    stage = leaky(stage_of)
+    leaked = (stage.scene.image > 0) & ~stage.scene.truth
+    stage.editor.logic.AddEmptySegment("B")
+    stage.write("B", leaked)
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.editor.node.SetMaskMode(stage.scene.segmentation.EditAllowedOutsideAllSegments)
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    stage.editor.node.SetMaskMode(stage.scene.segmentation.EditAllowedEverywhere)
+    paint(stage, "A", leaked)
+    correct(stage, (18, 13, 6), ctrl=1)
+    assert not stage.interaction.work.slices[6][0][12:15, 16:20].any()
+    assert np.array_equal(stage.mask(), stage.scene.truth | leaked)
+
+
 def test_a_replacing_correction_takes_back_what_it_lets_go_of(stage_of):
     """Also what the segment had there before; what was drawn by hand meanwhile stays."""
     stage = leaky(stage_of)
@@ -239,6 +258,20 @@ def test_a_replacing_correction_takes_back_what_it_lets_go_of(stage_of):
     assert np.array_equal(stage.mask(), found | drawn)
 
 
+def test_a_fresh_run_that_finds_nothing_replaces_nothing(stage_of):
+    stage = stage_of()
+    segmented(stage, "replace")
+    stage.panel.autoApply.checked = False
+    correct(stage, (1, 1, 6))
+    stage.interaction.remove_mark(0)
+    stage.editor.logic.ClearUndoState()
+    stage.panel.autoApply.checked = True
+    stage.panel.segment.click()
+    stage.wait()
+    assert "Nothing was found" in stage.message and stage.interaction.message.kind == "error"
+    assert np.array_equal(stage.mask(), stage.scene.truth) and not stage.editor.logic.CanUndo()
+
+
 def test_what_was_let_go_of_and_drawn_by_hand_stays(stage_of):
     stage = leaky(stage_of)
     leak(stage)
@@ -248,6 +281,22 @@ def test_what_was_let_go_of_and_drawn_by_hand_stays(stage_of):
     paint(stage, "A", drawn)
     correct(stage, (9, 7, 8))
     assert stage.mask()[drawn].all()
+
+
+def test_others_get_back_what_was_erased_by_hand_before_the_correction(stage_of):
+    """Then there is nothing to change in the segment itself."""
+    stage = leaky(stage_of)
+    leaked = (stage.scene.image > 0) & ~stage.scene.truth
+    stage.editor.logic.AddEmptySegment("B")
+    stage.write("B", leaked)
+    stage.editor.node.SetSelectedSegmentID("A")
+    leak(stage)
+    paint(stage, "A", leaked, "Remove")
+    assert not stage.mask("B").any()
+    correct(stage, (18, 13, 10), ctrl=1)
+    assert not stage.interaction.work.slices[10][0].any()
+    assert np.array_equal(stage.mask("B")[10], leaked[10])
+    assert np.array_equal(stage.mask(), stage.scene.truth)
 
 
 def test_what_is_remembered_is_as_small_as_the_result(stage_of):
@@ -303,6 +352,16 @@ def test_a_click_after_the_segment_was_emptied_gives_a_preview(stage_of):
     correct(stage, (9, 7, 8))
     assert not stage.mask().any() and not stage.interaction.work.has_result
     assert stage.preview()[8].any()
+
+
+def test_a_result_that_the_segment_had_already_is_corrected(stage_of):
+    """Nothing of it was changed by the apply, so nothing of it can have been undone."""
+    stage = stage_of()
+    stage.write("A", stage.scene.truth)
+    segmented(stage)
+    correct(stage, (9, 7, 8))
+    assert stage.interaction.work.has_result and "Applied" in stage.message
+    assert np.array_equal(stage.mask(), stage.scene.truth)
 
 
 def test_after_undo_and_redo_a_click_corrects(stage_of):

@@ -1,8 +1,11 @@
 """Runs and corrections within a range of slices, which the panel counts in the segmentation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import slicer
+from SlideSAMBridge import limits
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import MIDDLE
@@ -42,6 +45,56 @@ def test_refused_limits_are_told_in_slices_of_the_panel(padded):
     padded.panel.segment.click()
     padded.wait()
     assert slices_of(padded) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 17), (14, 31)])
+def test_limits_beyond_the_volume_are_its_ends(padded, first, last):
+    """The segmentation has slices there, so that the panel offers them."""
+    limit(padded, first, last)
+    padded.click()
+    padded.wait()
+    padded.panel.segment.click()
+    padded.wait()
+    found = np.flatnonzero(padded.scene.truth.any(axis=(1, 2))) + 10
+    assert slices_of(padded) == [k - 10 for k in found if first <= k <= last]
+
+
+@pytest.mark.parametrize(
+    ("direction", "given", "count"),
+    [
+        ("both", (None, None), 12),
+        ("both", (2, 8), 7),
+        ("forward", (None, None), 9),
+        ("forward", (1, 8), 6),
+        ("backward", (None, None), 7),
+        ("backward", (2, 10), 5),
+    ],
+)
+def test_as_many_slices_as_a_run_may_find_are_told(padded, direction, given, count):
+    """From the outermost mark on, where it goes one way only."""
+    padded.click()
+    padded.wait()
+    assert limits.possible(direction, padded.interaction.work, {3: [], 6: []}, *given) == count
+
+
+def test_only_the_marks_that_count_must_lie_inside_the_limits(padded):
+    """Those on the object; for a correction the nearest ones on either side of it."""
+    padded.click()
+    padded.wait()
+    work = padded.interaction.work
+    work.limits = (4, 7, "both")
+    on = [padded.interaction.book.prompts.marks[0]]
+    off = [dataclasses.replace(on[0], label=0)]
+    limits.check_run(work, {2: off, 6: on}, 4, 7)
+    with pytest.raises(ValueError, match="prompt on slice 12 is outside"):
+        limits.check_run(work, {2: on, 6: on}, 4, 7)
+    far = {1: on, 4: on, 6: on, 7: on, 10: on}
+    limits.check_correction(work, far, 6)
+    for wanted in ({2: off, 6: on}, {6: on, 9: off}):
+        limits.check_correction(work, wanted, 6)
+    for index, told in ((4, 11), (7, 20)):
+        with pytest.raises(ValueError, match=f"Slice {told} is outside"):
+            limits.check_correction(work, far, index)
 
 
 def test_a_mark_outside_the_limits_does_not_block_the_corrections(padded):
