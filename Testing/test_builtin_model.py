@@ -170,25 +170,6 @@ def test_every_kind_of_prompt_gives_an_answer(model, prompt):
     assert column + answer.logits.shape[3] <= 80
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_of_the_answers_to_a_point_the_best_rated_one_counts(model, monkeypatch, sign):
-    """Whichever that is; with the sign turned round it is another one."""
-    ratings, rated = requests.Answer.ratings, []
-
-    def noted(answer):
-        rated.append(answer)
-        return sign * ratings(answer)
-
-    monkeypatch.setattr(requests.Answer, "ratings", noted)
-    (embedding,) = model.encode([window()])
-    found = model.predict(embedding, WindowPrompt(points=((30.0, 20.0),), labels=(1,)))
-    values = ratings(rated[-1])
-    assert values.argmax() != values.argmin()
-    best = rated[-1].quality[int((sign * values).argmax())]
-    assert found.quality == pytest.approx(best.numpy())
-    assert len({tuple(each) for each in rated[-1].quality.tolist()}) == len(values)
-
-
 def test_a_mask_alone_is_a_prompt(model):
     masks = np.zeros((3, 60, 80), np.float32)
     masks[1, 10:30, 10:30] = 1
@@ -196,6 +177,23 @@ def test_a_mask_alone_is_a_prompt(model):
     answer = model.predict(embedding, WindowPrompt(masks=masks, known=(False, True, False)))
     row, column = answer.corner
     assert row <= 10 and column <= 10
+
+
+def test_the_centre_slice_is_remembered(model):
+    """What lies beside it is not looked at."""
+    mask = np.zeros((60, 80), bool)
+    mask[20:40, 30:50] = True
+    one = window()
+    slices = [one.slices.copy(), one.slices.copy()]
+    slices[0][[0, 2]] = 50
+    slices[1][1] = 50
+    beside, centre = (replace(one, planes=each) for each in slices)
+    known, same, other = (
+        model.remember(embedding, mask) for embedding in model.encode([one, beside, centre])
+    )
+    for what in ("histograms", "slice"):
+        assert torch.equal(getattr(known, what), getattr(same, what))
+        assert not torch.equal(getattr(known, what), getattr(other, what))
 
 
 def test_the_memory_of_nothing_is_none(model):

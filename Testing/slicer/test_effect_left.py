@@ -8,6 +8,7 @@ import pytest
 import slicer
 import vtk
 from PySide6 import QtWidgets
+from SlideSAMBridge.marks import TAG
 
 from Testing.slicer import scenes
 from Testing.slicer.effect_stage import SAMPLE_EFFECT
@@ -107,6 +108,15 @@ def test_going_on_from_it(left):
     assert not left.interaction.work.has_result
     left.shut()
     assert nothing_waits(left)
+
+
+def test_it_is_there_again_with_other_marks(left):
+    """As when a script has segmented from marks of its own: what was not applied is not lost."""
+    left.scene.segmentation.GetSegmentation().GetSegment("A").RemoveTag(TAG)
+    left.open()
+    assert np.array_equal(left.preview(), left.scene.truth)
+    left.panel.apply.click()
+    assert np.array_equal(left.mask(), left.scene.truth)
 
 
 @pytest.mark.parametrize("what", ["preview", "discarded", "cleared"])
