@@ -114,7 +114,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self.interaction.say(str(error), "error")
             return
         if self.panel is not None:
-            models_list.fill(self.panel.model, models_list.installed())
+            models_list.fill(self.panel.model, models_list.offered())
         self.updateGUIFromMRML()
         self.watch.attach(self.scriptedEffect.parameterSetNode())
         self.views.find()

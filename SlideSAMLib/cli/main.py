@@ -40,7 +40,7 @@ COMMANDS = {
         "SlideSAMLib.evaluation.ablate_command",
         "measure what each part of the slide is worth",
     ),
-    "train": ("SlideSAMLib.training.command", "train the built-in model"),
+    "train": ("SlideSAMLib.training.command", "train a model like the built-in one"),
     "finetune": (
         "SlideSAMLib.training.finetune_command",
         "make a model of your own out of another one and labelled volumes",

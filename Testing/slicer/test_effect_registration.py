@@ -98,6 +98,18 @@ def test_model_device_and_precision_follow_the_preferences(stage_of):
     assert stage.interaction.options.choice == ModelChoice("builtin", "auto", "bfloat16")
 
 
+def test_the_model_of_the_module_can_be_chosen_again(stage_of):
+    """A file of one's own is in no other list: once another model was tried, it would be gone."""
+    from SlideSAMBridge import preferences
+
+    preferences.change(model="/models/my-liver-model.safetensors")
+    stage = stage_of(model="builtin")
+    place = stage.panel.model.findData("/models/my-liver-model.safetensors")
+    assert stage.panel.model.itemText(place) == "my-liver-model.safetensors"
+    stage.panel.model.setCurrentIndex(place)
+    assert stage.effect.parameter("Model") == "/models/my-liver-model.safetensors"
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps", "cuda:9", "abacus"])
 def test_a_scene_from_a_computer_with_another_device(stage_of, monkeypatch, device):
     """The effect has no widget for the device: what is not there must not stop it."""
