@@ -28,6 +28,7 @@ from slicer.ScriptedLoadableModule import (
 from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments, shelf
 from SlideSAMBridge.editing import Editor
 from SlideSAMBridge.editors import Editors
+from SlideSAMBridge.shortage import shortages_in_words
 
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
 
@@ -145,6 +146,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         # Their nodes go with this logic; not at exit, when the scene is gone.
         weakref.finalize(self, self._editors.release).atexit = False
 
+    @shortages_in_words()
     def segment(
         self,
         volumeNode: Any,
@@ -225,6 +227,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
             )
         return segmentId
 
+    @shortages_in_words()
     def segmentAll(
         self,
         segmentationNode: Any,

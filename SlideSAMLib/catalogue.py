@@ -146,12 +146,13 @@ def models_folder() -> Path:
     chosen = os.environ.get("SLIDESAM_MODELS")
     if chosen:
         return Path(os.path.expanduser(chosen))  # as it is where there is no such user
+    home = Path(os.path.expanduser("~"))  # not Path.home, which raises where nobody knows one
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = home / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or home / ".cache"
     return Path(base) / "slidesam"
 
 

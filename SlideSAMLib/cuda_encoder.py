@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from .cuda_kernels import Operations, operations
 from .network import ImageBlock, ImageEncoder, SlideSam
+from .own_settings import own_settings
 
 ALIGNED = 8  # channels: what half precision kernels want
 
@@ -41,7 +42,7 @@ def quickest_encoder(network: SlideSam) -> Callable[[Tensor], Tensor]:
     positions = all(block.attn.use_rel_pos for block in encoder.blocks)
     if weight.device.type != "cuda" or not plain or not positions:
         return network.encode
-    with torch.inference_mode():
+    with own_settings():
         return CudaEncoder(encoder)
 
 

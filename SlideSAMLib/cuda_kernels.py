@@ -213,7 +213,7 @@ def _prove(
     generator = torch.Generator(device).manual_seed(1)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device)
+        return torch.randn(shape, dtype=torch.float32, generator=generator, device=device)
 
     tokens, delta = 3 * random(37, width) + 1, random(37, width).to(dtype)
     weight, bias = random(width), random(width)

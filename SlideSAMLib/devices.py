@@ -99,7 +99,7 @@ def check_antialiasing(device: torch.device) -> None:
     """
     if device.type != "mps":
         return
-    image = torch.zeros((1, 1, 2, 2), device=device)
+    image = torch.zeros((1, 1, 2, 2), dtype=torch.float32, device=device)
     try:
         F.interpolate(image, (3, 3), mode="bilinear", antialias=True)
     except NotImplementedError as error:
@@ -129,7 +129,8 @@ def on_device(values: np.ndarray | Sequence[np.ndarray], device: torch.device) -
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
     if isinstance(values, np.ndarray):
         return on_device([values], device)[0]
-    pinned = torch.empty((len(values), *values[0].shape), pin_memory=True)
+    shape = (len(values), *values[0].shape)
+    pinned = torch.empty(shape, dtype=torch.float32, pin_memory=True)
     for own, array in zip(pinned.numpy(), values, strict=True):
         own[...] = array
     return pinned.to(device, non_blocking=True)  # PyTorch keeps the host's copy as long as needed

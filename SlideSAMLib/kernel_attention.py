@@ -140,7 +140,7 @@ def kernel_takes(dtype: torch.dtype) -> bool:
         _, sums = _kernel(query, keys, keys, torch.zeros(1, 1, 3, 4, dtype=dtype))
     except (AttributeError, RuntimeError, TypeError, ValueError):  # none, or another one
         return False
-    alike = torch.full((1, 2, 3), math.log(4))  # four keys of equal weight
+    alike = torch.full((1, 2, 3), math.log(4), dtype=torch.float32)  # four keys of equal weight
     return sums.shape == alike.shape and torch.allclose(sums.float(), alike, atol=1e-3)
 
 

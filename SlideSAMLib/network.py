@@ -147,6 +147,13 @@ class PromptEncoder(_sam.PromptEncoder):
         )
         self._dense: tuple[tuple, Tensor] | None = None
 
+    def forward(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """SAM's; its sparse part begins with nothing of the process's default number type."""
+        sparse, dense = super().forward(points, boxes, masks)
+        return sparse.to(self.no_mask_embed.weight.dtype), dense
+
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
         """Points (B, N, 2) and labels (B, N): 1, 0, or -1 for none -> (B, N or N + 1, C).
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .devices import on_host
 from .memory import out_of_memory
+from .own_settings import own_settings
 from .patches import REMOTE
 
 
@@ -52,7 +53,7 @@ class OtherCandidates:
     def _enlarged(self, logits: Tensor) -> list[np.ndarray]:
         """Where a GPU has no room for it, the host does it: little has to come from there."""
         beside = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-        with torch.inference_mode(), beside:
+        with own_settings(), beside:
             try:
                 return [values[0] for values in on_host(*on_slice(logits, self._shape))]
             except RuntimeError as error:

@@ -18,6 +18,7 @@ from .devices import free_memory, on_device
 from .errors import Cancelled, ModelError
 from .memory import out_of_memory
 from .network import SlideSam
+from .own_settings import own_settings
 from .protocol import Window
 
 # SAM's normalisation of the three channels, in grey values of 0..255
@@ -148,7 +149,7 @@ class WindowEncoder:
 
     def _batch(self, windows: Sequence[Window]) -> list[SamEmbedding]:
         beside = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
-        with torch.inference_mode(), beside:
+        with own_settings(), beside:
             slices = on_device([window.slices for window in windows], self._device)
             (out,) = (self._graphs or self._embed)(None, slices)
             # One tensor each, so that a cache can free one window of a batch.

@@ -27,6 +27,7 @@ from .devices import check_antialiasing, choose_device, choose_precision, on_hos
 from .errors import ModelError
 from .memory import out_of_memory
 from .network import NetworkConfig, SlideSam, empty_network
+from .own_settings import own_settings
 from .protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
 from .rehearsal import Rehearsal, with_prompts
 from .sam_candidates import OtherCandidates, on_slice
@@ -197,7 +198,7 @@ class SamModel:
         tensors: list[Tensor] = []
         others: dict[int, OtherCandidates] = {}
         beside = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-        with torch.inference_mode(), beside:
+        with own_settings(), beside:
             for kind, places in kinds.items():
                 asked = [embeddings[n] for n in places], [prompts[n] for n in places]
                 *wanted, rest = self._decode(*asked, kind)

@@ -127,7 +127,7 @@ def apple(monkeypatch) -> Callable[[bool], None]:
 
         zeros = torch.zeros
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-        monkeypatch.setattr(torch, "zeros", lambda *shape, device=None: zeros(*shape))
+        monkeypatch.setattr(torch, "zeros", lambda *shape, **_: zeros(*shape))
         monkeypatch.setattr(torch.nn.functional, "interpolate", interpolate)
 
     return there

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import applying, limits
-from .jobs import Jobs, Progress, stops_text
+from .jobs import Jobs, Progress, sentence, stops_text
 from .options import Message, Options, applied_text, slid_text, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
@@ -265,8 +265,8 @@ class Interaction:
         """Do it, or tell the user in one sentence why not."""
         try:
             action()
-        except (ValueError, RuntimeError) as error:
-            self.say(str(error), "oblique" if isinstance(error, ObliqueView) else "error")
+        except (ValueError, RuntimeError, MemoryError) as error:
+            self.say(sentence(error), "oblique" if isinstance(error, ObliqueView) else "error")
             return False
         self.on_change()
         return True

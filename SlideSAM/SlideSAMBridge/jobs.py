@@ -14,6 +14,7 @@ from typing import Any
 
 from .retreat import Notice
 from .shelf import ModelShelf, shared_shelf
+from .shortage import shortage
 from .text import tr as _
 from .work import Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
@@ -300,6 +301,9 @@ def stops_text(stops: dict[str, str]) -> str:
 
 def sentence(error: BaseException) -> str:
     """What to show of an error; those that are not ours get their type, for reports."""
+    text = shortage(error)
+    if text is not None:
+        return text
     if isinstance(error, (ValueError, RuntimeError)) and str(error):
         return str(error)
     return _("The work failed ({kind}: {error}); the Python console has the details.").format(

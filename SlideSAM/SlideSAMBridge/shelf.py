@@ -77,7 +77,11 @@ def _places_of_base(path: Path) -> list[Path]:
 
 
 def _place(path: str | os.PathLike) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))
+    place = os.path.expanduser(path)
+    try:
+        return Path(os.path.abspath(place))
+    except OSError:  # the current folder was deleted: nothing is in it
+        return Path(place)
 
 
 def stamp(path: Path) -> tuple[int, int] | None:

@@ -183,9 +183,20 @@ class Worker:
 
 
 def _loads_a_package() -> bool:
-    """Whether any thread is in the middle of an import."""
-    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
-    return any(getattr(spec, "_initializing", None) is True for spec in specs)
+    """Whether any thread is in the middle of an import.
+
+    No module's own code is asked: one that loads itself when it is needed would do so now.
+    """
+    specs = (_own(module, "__spec__") for module in list(sys.modules.values()))
+    return any(_own(spec, "_initializing") is True for spec in specs)
+
+
+def _own(thing: Any, name: str) -> Any:
+    """What an object itself has under a name, or None."""
+    try:
+        return object.__getattribute__(thing, "__dict__").get(name)
+    except AttributeError:  # such as None, in the place of a module that must not be imported
+        return None
 
 
 _shared: Worker | None = None

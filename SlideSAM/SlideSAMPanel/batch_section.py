@@ -106,8 +106,8 @@ class BatchSection:
             self.batch = batch.Batch(
                 self._editor_for(segmentation), segmentation, volume, mode, segment_editor
             )
-        except (ValueError, RuntimeError) as error:
-            self.message.text = str(error)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            self.message.text = jobs.sentence(error)
             return
         shelf, chosen = shared_shelf, preferences.read()
         choice = ModelChoice(chosen.model, chosen.device, chosen.precision)

@@ -64,10 +64,10 @@ class Batch:
         """
 
         def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(count, *shape, device=device)
+            return torch.zeros(count, *shape, dtype=torch.float32, device=device)
 
         def numbers(*shape: int) -> torch.Tensor:
-            return torch.zeros(count, *shape)
+            return torch.zeros(count, *shape, dtype=torch.float32)
 
         return Batch(
             zeros(3, GRID, GRID), zeros(3, GRID, GRID), numbers(3), numbers(4), numbers(),
@@ -143,7 +143,7 @@ def _appearance(
     def look_up(table: torch.Tensor) -> torch.Tensor:
         return table.gather(1, index).view_as(image)
 
-    values = (torch.arange(BINS, device=image.device) + 0.5) / BINS
+    values = (torch.arange(BINS, dtype=torch.float32, device=image.device) + 0.5) / BINS
     mean = (inside * values).sum(1)
     deviation = ((inside * (values - mean[:, None]) ** 2).sum(1)).clamp(min=1e-4).sqrt()
     score = (image - mean[:, None, None, None]) / (2 * deviation[:, None, None, None])
@@ -171,7 +171,7 @@ def mask_histograms(image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def _histogram(index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    counts = torch.zeros(len(index), BINS, device=index.device)
+    counts = torch.zeros(len(index), BINS, dtype=torch.float32, device=index.device)
     counts.scatter_add_(1, index, weights.flatten(1))
     kernel = _constant((1.0, 4.0, 6.0, 4.0, 1.0), index.device).view(1, 1, 5) / 16
     smooth = F.conv1d(F.pad(counts[:, None], (2, 2), mode="replicate"), kernel)[:, 0]
@@ -182,7 +182,7 @@ def _histogram(index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """Kept on the device: nothing has to be copied there for each batch."""
     with torch.inference_mode(False):  # usable in training as well
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _mask_weights(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,7 +212,7 @@ def _weights(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 def _axes(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Grid coordinates of cell centres: x (1, 1, size) and y (1, size, 1)."""
     step = GRID / size
-    line = (torch.arange(size, device=device) + 0.5) * step - 0.5
+    line = (torch.arange(size, dtype=torch.float32, device=device) + 0.5) * step - 0.5
     return line[None, None, :], line[None, :, None]
 
 
@@ -242,7 +242,7 @@ def _gaussians(batch: Batch, sign: int, sigma: float, size: int = GRID) -> torch
     if batch.signs.device.type == "cpu":
         used = int((batch.signs >= 0).sum(1).max()) if len(batch.signs) else 0
     if not used:
-        return torch.zeros(len(batch.signs), size, size, device=batch.points.device)
+        return batch.points.new_zeros(len(batch.signs), size, size)
     x, y = (axis[:, None] for axis in _axes(size, batch.points.device))
     px, py = batch.points[:, :used, :, None, None].unbind(2)
     scale = -1 / (2 * (sigma * GRID) ** 2)

@@ -24,6 +24,7 @@ import torch
 from ..cuda_graphs import PLAIN_RUNS, Graphed
 from ..devices import choose_device, choose_precision, on_host, precision_name
 from ..next_prompt import mask_box
+from ..own_settings import own_settings
 from ..patches import dice
 from ..protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
 from ..rehearsal import Rehearsal, with_prompts
@@ -114,7 +115,7 @@ class BuiltinModel:
             return with_prompts(self)
         return with_prompts(self, runs=PLAIN_RUNS + 1, fronts=2)
 
-    @torch.inference_mode()
+    @own_settings()
     def predict_many(
         self, embeddings: Sequence[BuiltinEmbedding], prompts: Sequence[WindowPrompt]
     ) -> list[WindowPrediction]:
@@ -148,7 +149,7 @@ class BuiltinModel:
             predictions.append(WindowPrediction(logits, corner, quality, request.shape, presence))
         return predictions
 
-    @torch.inference_mode()
+    @own_settings()
     def remember(self, embedding: BuiltinEmbedding, mask: np.ndarray) -> Memory | None:
         """The look of the object on the centre slice, and the slice itself with its mask."""
         if not mask.any():
@@ -169,7 +170,7 @@ class BuiltinModel:
         logits = enlarged(logits)
         logits[:, 0] = fine
         regions = [region for _, region in asked]
-        agreement = torch.zeros(len(regions), device=self._device)
+        agreement = torch.zeros(len(regions), dtype=torch.float32, device=self._device)
         return Answer(regions, logits, quality.sigmoid(), presence.sigmoid(), agreement)
 
     def _forward(self, what: None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -161,6 +161,7 @@ class BuiltinNetwork(nn.Module):
         self.refinement = Refinement()
         self.quality = _mlp(width, CANDIDATES)
         self.presence = _mlp(width, 3)
+        self.float()  # whatever the default number type of the process is
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.stem(inputs[:, : self.channels])

@@ -11,6 +11,7 @@ from ..devices import on_host
 from ..errors import InputError
 from ..memory import out_of_memory
 from ..next_prompt import mask_box
+from ..own_settings import own_settings
 from ..patches import Patch
 from ..protocol import WindowPrompt
 from . import features
@@ -100,7 +101,8 @@ class Answer:
         its region, is mostly meant.
         """
         device = self.logits.device
-        voxels = torch.tensor([one.rows * one.columns for one in self.regions], device=device)
+        sizes = [one.rows * one.columns for one in self.regions]
+        voxels = torch.tensor(sizes, dtype=torch.float32, device=device)
         area = voxels * (self.logits[:, 0, 1] > 0).float().mean((1, 2))
         return self.quality[:, 0] + self.agreement + SIZE_WEIGHT * area.clamp(min=1).log()
 
@@ -130,7 +132,7 @@ class Request:
         presence = self._in_order(answer.presence[pick])
         return corner, logits, answer.quality[pick].float(), presence.float()
 
-    @torch.inference_mode()
+    @own_settings()
     def candidate(self, answer: Answer, pick: int, number: int) -> np.ndarray:
         """Logits of one candidate on the slice, float32 (3, h, w), on the host.
 
@@ -249,7 +251,7 @@ class Request:
         """The known masks inside a region, float32 (3, GRID, GRID), 0 where nothing is known."""
         places = [place for place in range(3) if self.prompt.known[place]]
         masks = [torch.from_numpy(np.ascontiguousarray(self.masks[place])) for place in places]
-        out = torch.zeros((3, GRID, GRID), device=device)
+        out = torch.zeros((3, GRID, GRID), dtype=torch.float32, device=device)
         for place, sampled in zip(places, sample_region(masks, region, device=device), strict=True):
             out[place] = sampled
         return out

@@ -50,7 +50,10 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
                 f"{path} is of version {metadata.get('version')} of the built-in model, but "
                 f"this SlideSAM reads versions 1 and {VERSION}: install them together."
             )
-        network = BuiltinNetwork(**{"reference": False, **json.loads(metadata["config"])})
+        config = {"reference": False, **json.loads(metadata["config"])}
+        # The user's own random numbers stay as they were, and a default device changes nothing.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            network = BuiltinNetwork(**config)
         values = {name: tensor.float() for name, tensor in tensors.items()}
     except ModelError:
         raise

@@ -5,19 +5,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 
 from Testing.host.pythonqt_rules import qt
+from Testing.slicer.scenes import Scene
 
 pytestmark = pytest.mark.slicer
 LONG = "x" * 5000
 
 
-@pytest.fixture(params=["closed", LONG, "~nosuchuser/models"])
+@pytest.fixture(params=["closed", "no home", LONG, "~nosuchuser/models"])
 def odd_folder(request, panel, monkeypatch, tmp_path):
-    """$SLIDESAM_MODELS at a folder that only others may read, a path that is too long, no home."""
+    """$SLIDESAM_MODELS at a folder that only others may read, a path that is too long, no home.
+
+    Or nowhere, for a user whom this computer does not know, as in many containers.
+    """
     folder = request.param
+    if folder == "no home":
+        for variable in ("SLIDESAM_MODELS", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(pytest.importorskip("pwd"), "getpwuid", {}.__getitem__)  # KeyError
+        return "~/.cache/slidesam"
     if folder == "closed":
         folder, stat = str(tmp_path / "closed"), os.stat
 
@@ -65,6 +75,19 @@ def test_an_odd_model_in_the_settings(panel, slidesam, model):
     with pytest.raises(ValueError, match=r"cannot be read|no model and no file") as caught:
         slidesam.SlideSAMLogic()._loadedModel(model, "cpu", "auto")
     assert str(caught.value).endswith(".")
+
+
+def test_the_current_folder_may_be_gone(session, slidesam, quick_model, monkeypatch, tmp_path):
+    """Somebody has changed to a folder that was deleted afterwards, as temporary ones are."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    scene = Scene()
+    segment_id = slidesam.SlideSAMLogic().segment(
+        scene.volume, scene.segmentation, points=[scene.ras()], model=quick_model.traits.name
+    )
+    assert np.array_equal(scene.mask(segment_id), scene.truth)
 
 
 def test_nobody_may_read_the_folder(tmp_path):

@@ -1,12 +1,13 @@
 """The worker's end, when the application ends."""
 
 import importlib
+import importlib.util
 import sys
 import threading
 import time
 
 import pytest
-from SlideSAMBridge.worker import Worker
+from SlideSAMBridge.worker import Worker, _loads_a_package
 
 pytestmark = pytest.mark.slicer
 
@@ -59,3 +60,23 @@ def test_a_package_is_not_interrupted_while_it_is_loaded(monkeypatch, tmp_path):
         assert sys.modules["slow_package"].loaded
     finally:
         sys.modules.pop("slow_package", None)
+
+
+def test_quitting_loads_no_module_that_others_load_when_it_is_needed(monkeypatch, tmp_path):
+    """Such a module loads itself as soon as it is asked for any attribute; others answer all."""
+    (tmp_path / "lazy_module.py").write_text("raise RuntimeError('loaded while quitting')\n")
+    spec = importlib.util.spec_from_file_location("lazy_module", tmp_path / "lazy_module.py")
+    loader = spec.loader = importlib.util.LazyLoader(spec.loader)
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy_module", lazy)
+    loader.exec_module(lazy)
+
+    class Asked:
+        def __getattr__(self, name):
+            raise RuntimeError(f"asked for {name} while quitting")
+
+    monkeypatch.setitem(sys.modules, "no_module", Asked())
+    monkeypatch.setitem(sys.modules, "kept_out", None)
+    assert _loads_a_package() is False
+    with pytest.raises(RuntimeError, match="loaded while quitting"):
+        lazy.anything  # noqa: B018
