@@ -392,19 +392,3 @@ def test_a_result_that_waits_for_apply_is_not_dropped(stage_of):
     stage.wait()
     correct(stage, (9, 7, 8))
     assert stage.interaction.work.has_result and stage.panel.apply.isEnabled()
-
-
-@pytest.mark.parametrize("mask_mode", ["InsideAllSegments", "InsideVisibleSegments"])
-def test_a_leak_into_the_segment_that_masks_leaves_no_hole_in_it(stage_of, mask_mode):
-    """A part is cut out of a segment; what is let go of lies in no segment when that gets it."""
-    stage = leaky(stage_of)
-    whole = stage.scene.image > 0
-    stage.editor.logic.AddEmptySegment("B")
-    stage.write("B", whole)
-    stage.editor.node.SetSelectedSegmentID("A")
-    stage.editor.node.SetMaskMode(getattr(stage.scene.segmentation, f"EditAllowed{mask_mode}"))
-    leak(stage)
-    assert not stage.mask("B").any()
-    correct(stage, (18, 13, 6), ctrl=1)
-    assert not stage.mask("A")[6, 12:15, 16:20].any()
-    assert np.array_equal(stage.mask("B"), whole & ~stage.mask("A"))
