@@ -277,3 +277,30 @@ def test_a_preview_that_was_overtaken_is_made_anew(stage_of, quick_model):
     work = stage.interaction.work
     assert work.previews[6] is not old and not work.unpreviewed(stage.interaction.wanted(work))
     assert len(work.session.prompts[6].points) == 2
+
+
+@pytest.mark.parametrize("left_for", ["another segment", "another effect"])
+def test_a_correction_that_was_left_half_way_changes_nothing(stage_of, quick_model, left_for):
+    """Half of it is neither what was there nor what was wanted."""
+    stage, model = stage_of(), quick_model._model
+    segmented(stage)
+    usual = type(model)._masks
+    model._masks = lambda window, prompt: usual(model, window, prompt) & (np.arange(20) < 12)
+    quick_model.delay = 0.2
+    stage.scroll_to((6, 6, 3))
+    stage.click((6, 6, 3))
+    stage.wait(lambda: stage.interaction.progress.done >= 1)
+    assert stage.interaction.work.dirty and not stage.interaction.work.slices[3][0][:, 12:].any()
+    if left_for == "another segment":
+        stage.editor.logic.AddEmptySegment("B")
+        stage.editor.node.SetSelectedSegmentID("B")
+        stage.editor.node.SetSelectedSegmentID("A")
+    else:
+        stage.shut()
+        stage.open()
+    quick_model.delay = 0
+    stage.wait()
+    work = stage.interaction.work
+    assert not work.dirty and not stage.panel.apply.isEnabled()
+    assert all(np.array_equal(work.slices[k][0], stage.scene.truth[k]) for k in range(3, 9))
+    assert np.array_equal(stage.mask(), stage.scene.truth)
