@@ -153,6 +153,27 @@ def test_a_correction_completes_what_a_cancelled_run_has_replaced(stage_of, quic
     assert "Applied" in stage.message and np.array_equal(stage.mask(), stage.scene.truth)
 
 
+def test_a_correction_after_a_cancelled_run_takes_back_nothing_that_it_did_not_reach(
+    stage_of, quick_model
+):
+    """It slides on from its slice, not on the other side of the prompt."""
+    stage = stage_of()
+    segmented(stage)
+    quick_model.delay = 0.2
+    stage.panel.segment.click()
+    stage.wait(lambda: len(stage.interaction.work.slices) >= 2)
+    stage.panel.cancel.click()
+    stage.wait()
+    quick_model.delay = 0
+    stage.panel.apply.click()
+    beside = max(stage.interaction.work.slices, key=lambda k: abs(k - 6))
+    stage.scroll_to((9, 7, beside))
+    stage.click((9, 7, beside))
+    stage.wait()
+    assert "Applied" in stage.message and len(stage.interaction.work.slices) < 6
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 @pytest.mark.parametrize("how", ["model", "segment"])
 def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkeypatch, how):
     monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
