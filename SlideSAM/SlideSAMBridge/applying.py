@@ -168,11 +168,15 @@ def _write(
     elif change.whole:
         forward = kind.ModificationModeSet
     last, gone, part = change.last, change.gone, change.last.part
-    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
+    node = effect.parameterSetNode()
+    segmentation_node = node.GetSegmentationNode()
     where = change.new | gone
     had = neighbours.owned(segmentation_node, segment_id, part, where)
-    if change.back.any():
-        _modify(effect, segment_id, change.back, part, backward)
+    back = change.back
+    if change.last.mode == "remove" and node.GetOverwriteMode() != node.OverwriteNone:
+        back = back & ~neighbours.together(had, part)  # what others have got meanwhile is theirs
+    if back.any():
+        _modify(effect, segment_id, back, part, backward)
     if change.new.any():
         _modify(effect, segment_id, change.new, part, forward)
     have = neighbours.owned(segmentation_node, segment_id, part, where)
@@ -226,8 +230,7 @@ def _give_back(
     """
     import slicer
 
-    for mask in have.values():
-        free = free & ~mask
+    free = free & ~neighbours.together(have, part)
     segmentation_node = effect.parameterSetNode().GetSegmentationNode()
     add = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
     for segment_id, voxels in taken.items():

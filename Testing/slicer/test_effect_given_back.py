@@ -63,3 +63,25 @@ def test_what_a_correction_takes_is_given_back_by_the_next(stage_of):
     correct(stage, (18, 13, 6), ctrl=1)
     assert np.array_equal(stage.mask(), stage.scene.truth)
     assert np.array_equal(stage.mask("B"), b & ~stage.scene.truth)
+
+
+@pytest.mark.parametrize("overwrite", ["OverwriteAllSegments", "OverwriteNone"])
+def test_what_was_removed_and_given_to_another_segment_stays_there(stage_of, overwrite):
+    """The correction that lets go of it has it back only where nobody has got it since."""
+    stage = leaky(stage_of)
+    found = stage.scene.image > 0
+    leaked = found & ~stage.scene.truth
+    stage.write("A", np.ones(SHAPE, bool))
+    stage.editor.node.SetOverwriteMode(getattr(stage.editor.node, overwrite))
+    stage.effect.setParameter("Mode", "remove")
+    stage.drag((4, 3, 6), (19, 15, 6))
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), ~found)
+    b = leaked & (np.arange(SHAPE[2]) < 18)
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("A")
+    paint(stage, "B", b)
+    correct(stage, (18, 13, 6), ctrl=1)
+    assert np.array_equal(stage.mask("B"), b)
+    assert stage.mask()[6, 12:15, 18:20].all()
