@@ -174,6 +174,40 @@ def test_a_correction_after_a_cancelled_run_takes_back_nothing_that_it_did_not_r
     assert np.array_equal(stage.mask(), stage.scene.truth)
 
 
+def test_a_run_that_fails_at_once_leaves_the_result_before_it(stage_of, quick_model):
+    stage = stage_of()
+    stage.panel.autoApply.checked = False
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    quick_model.error = RuntimeError("for once")
+    stage.panel.segment.click()
+    stage.wait()
+    assert stage.message == "for once" and np.array_equal(stage.preview(), stage.scene.truth)
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_run_that_fails_half_way_leaves_what_is_finished(stage_of, quick_model):
+    """It can be applied, and takes back nothing of what it did not reach."""
+    stage = stage_of()
+    segmented(stage)
+    quick_model.delay = 0.2
+    stage.panel.segment.click()
+    stage.wait(lambda: len(stage.interaction.work.slices) >= 2)
+    quick_model.error = RuntimeError("for once")
+    stage.wait()
+    quick_model.delay, quick_model.error = 0, None
+    assert stage.message == "for once"
+    finished = sorted(stage.interaction.work.slices)
+    assert 2 <= len(finished) < 6 and slices(stage.preview()) == finished
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert "Applied" in stage.message and len(stage.interaction.work.slices) == 6
+
+
 @pytest.mark.parametrize("how", ["model", "segment"])
 def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkeypatch, how):
     monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
