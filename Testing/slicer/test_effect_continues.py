@@ -235,6 +235,20 @@ def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkey
     assert stage.interaction.work.has_result and slices(stage.mask()) == [5, 6, 7]
 
 
+def test_a_result_of_one_slice_is_corrected(stage_of):
+    """And not taken for one that was undone."""
+    stage = stage_of()
+    for name, value in (("LimitSlices", 1), ("FirstSlice", 6), ("LastSlice", 6)):
+        stage.effect.setParameter(name, value)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert slices(stage.mask()) == [6]
+    stage.click((6, 5, 6), ctrl=1)
+    stage.wait()
+    assert "Applied" in stage.message and not stage.mask()[6, 5, 6]
+
+
 def test_a_slide_left_for_another_segment_keeps_its_slices(stage_of, quick_model):
     stage = stage_of()
     stage.editor.logic.AddEmptySegment("B")
