@@ -105,7 +105,7 @@ def apply(effect: Any, work: Work, mode: str, correction: bool = False) -> None:
         raise RuntimeError(ALL_MASKED)
     if wanted.any() or change.gone.any():
         effect.saveStateForUndo()
-        taken = _write(effect, work.segment_id, change)
+        taken = _write(effect, work.segment_id, change, editable)
     else:
         taken = last.taken  # a correction that has changed nothing
     changed = change.new & editable & (before if mode == "remove" else ~before)
@@ -152,8 +152,13 @@ def _change(
     return Change(last, mask, new, gone, back, settled, whole)
 
 
-def _write(effect: Any, segment_id: str, change: Change) -> dict[str, np.ndarray]:
-    """Change the segment; returns what other segments have lost to it by now, by their ids."""
+def _write(
+    effect: Any, segment_id: str, change: Change, editable: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Change the segment; returns what other segments have lost to it by now, by their ids.
+
+    editable : what could be edited before.
+    """
     import slicer
 
     kind = slicer.qSlicerSegmentEditorAbstractEffect
@@ -163,15 +168,20 @@ def _write(effect: Any, segment_id: str, change: Change) -> dict[str, np.ndarray
     elif change.whole:
         forward = kind.ModificationModeSet
     last, gone, part = change.last, change.gone, change.last.part
-    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
+    node = effect.parameterSetNode()
+    segmentation_node = node.GetSegmentationNode()
     where = change.new | gone
     had = neighbours.owned(segmentation_node, segment_id, part, where)
-    if change.back.any():
-        _modify(effect, segment_id, change.back, part, backward)
+    back = change.back
+    if change.last.mode == "remove" and node.GetOverwriteMode() != node.OverwriteNone:
+        back = back & ~neighbours.together(had, part)  # what others have got meanwhile is theirs
+    if back.any():
+        _modify(effect, segment_id, back, part, backward)
     if change.new.any():
         _modify(effect, segment_id, change.new, part, forward)
     have = neighbours.owned(segmentation_node, segment_id, part, where)
-    _give_back(effect, last.taken, gone & ~selected_mask(effect, part), part, have)
+    free = gone & editable & ~selected_mask(effect, part)
+    _give_back(effect, last.taken, free, part, have)
     taken = neighbours.lost(had, have)
     for other, voxels in last.taken.items():
         taken[other] = taken.get(other, False) | (voxels & ~gone)
@@ -215,19 +225,19 @@ def _give_back(
 ) -> None:
     """Give other segments what was taken from them, where a correction has let go of it.
 
-    free : bool (K, J, I) on `part`; have : what other segments have now stays theirs.
+    free : bool (K, J, I) on `part`, what may be edited of that; have : what other segments have
+        now stays theirs. It is in no segment now, so a mask of "inside segments" would forbid it.
     """
     import slicer
 
-    for mask in have.values():
-        free = free & ~mask
+    free = free & ~neighbours.together(have, part)
     segmentation_node = effect.parameterSetNode().GetSegmentationNode()
     add = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
     for segment_id, voxels in taken.items():
         returned = voxels & free
         known = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None
         if known and returned.any():
-            _modify(effect, segment_id, returned, part, add)
+            _modify(effect, segment_id, returned, part, add, True)
 
 
 def _on_slices(work: Work, part: Lattice, indices: Iterable[int]) -> np.ndarray:
@@ -296,7 +306,15 @@ def _editable(effect: Any, source: Source, part: Lattice) -> np.ndarray:
     return editing.editable_voxels(node, masked, voxels, part)
 
 
-def _modify(effect: Any, segment_id: str, mask: np.ndarray, part: Lattice, mode: Any) -> None:
+def _modify(
+    effect: Any,
+    segment_id: str,
+    mask: np.ndarray,
+    part: Lattice,
+    mode: Any,
+    everywhere: bool = False,
+) -> None:
+    """everywhere : without the editable area, and taking nothing from other segments."""
     import slicer
 
     box = editing.bounding_part(mask, part)
@@ -304,7 +322,7 @@ def _modify(effect: Any, segment_id: str, mask: np.ndarray, part: Lattice, mode:
     node = effect.parameterSetNode().GetSegmentationNode()
 
     def modify(image: Any, mode: Any) -> None:
-        effect.modifySegmentByLabelmap(node, segment_id, image, mode)
+        effect.modifySegmentByLabelmap(node, segment_id, image, mode, everywhere)
 
     kind = slicer.qSlicerSegmentEditorAbstractEffect
     if mode == kind.ModificationModeSet:

@@ -52,6 +52,14 @@ def lost(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[st
     return {segment_id: mask for segment_id, mask in gone.items() if mask.any()}
 
 
+def together(masks: dict[str, np.ndarray], part: Lattice) -> np.ndarray:
+    """The voxels that any of them has: bool (K, J, I) on `part`."""
+    found = np.zeros(part.shape, bool)
+    for mask in masks.values():
+        found |= mask
+    return found
+
+
 def _values(
     image: Any, segmentation_node: Any, part: Lattice, where: np.ndarray
 ) -> tuple[np.ndarray, set[int]] | None:

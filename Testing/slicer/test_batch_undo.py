@@ -321,6 +321,19 @@ def test_every_voxel_is_looked_at_once_before_and_once_after_a_batch(panel, prom
     assert counts(prompted)[0] > 0 and counts(prompted)[1] > 0 and len(looked) == 2
 
 
+def test_coming_back_to_the_panel_looks_at_no_voxel_again(panel, prompted, editor, monkeypatch):
+    from SlideSAMBridge import contents
+
+    segment_all(panel)
+    looked, sums = [], contents._sums
+    monkeypatch.setattr(contents, "_sums", lambda image: (looked.append(image), sums(image))[1])
+    panel.enter()
+    assert button(panel).enabled and looked == []
+    editor.paint("Empty")
+    panel.enter()
+    assert not button(panel).enabled and looked
+
+
 def test_an_edit_after_saving_is_not_lost(panel, prompted, editor, tmp_path):
     segment_all(panel)
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
@@ -353,6 +366,21 @@ def test_the_place_of_every_voxel_counts(prompted):
         states.append(Contents().of(prompted.segmentation))
         editor.widget.undo()
     assert states[0] != states[1]
+
+
+def test_a_transform_that_was_hardened_since_is_not_taken_back(panel, prompted):
+    """It moves the labels, and leaves them as they are."""
+    from Testing.slicer.scenes import TRANSFORM, add_transform
+
+    segment_all(panel)
+    before = prompted.found(prompted.ids["A"])
+    prompted.segmentation.SetAndObserveTransformNodeID(add_transform(TRANSFORM).GetID())
+    assert prompted.segmentation.HardenTransform()
+    moved = prompted.found(prompted.ids["A"])
+    assert moved.shape == before.shape and not np.allclose(moved, before)
+    panel.batch._undo()
+    assert message(panel).startswith("Not taken back")
+    assert np.allclose(prompted.found(prompted.ids["A"]), moved)
 
 
 def test_what_was_edited_since_goes_with_the_consoles_undo_and_comes_back(prompted, slidesam):

@@ -68,7 +68,10 @@ def test_no_segmentation_is_stored_as_nifti():
 
 
 def test_segments_are_written_by_the_editor_only():
-    """The helper of slicer.util ignores masks and undo, and doubles transforms."""
+    """The helper of slicer.util ignores masks and undo, and doubles transforms.
+
+    Masks are passed over in one place, which gives others back what was taken from them.
+    """
     for name in ("updateSegmentBinaryLabelmapFromArray", "SetBinaryLabelmapToSegment"):
         assert not list(calls(name))
     writers = {
@@ -77,6 +80,7 @@ def test_segments_are_written_by_the_editor_only():
     assert writers == {"applying.py", "editing.py"}
     for _, call in [*calls("ModifySegmentByLabelmap"), *calls("modifySegmentByLabelmap")]:
         assert not any(k.arg == "bypassMasking" for k in call.keywords)
+    assert len([call for _, call in calls("_modify") if len(call.args) > 5 or call.keywords]) == 1
 
 
 def test_observers_and_threads_have_one_home():

@@ -153,6 +153,61 @@ def test_a_correction_completes_what_a_cancelled_run_has_replaced(stage_of, quic
     assert "Applied" in stage.message and np.array_equal(stage.mask(), stage.scene.truth)
 
 
+def test_a_correction_after_a_cancelled_run_takes_back_nothing_that_it_did_not_reach(
+    stage_of, quick_model
+):
+    """It slides on from its slice, not on the other side of the prompt."""
+    stage = stage_of()
+    segmented(stage)
+    quick_model.delay = 0.2
+    stage.panel.segment.click()
+    stage.wait(lambda: len(stage.interaction.work.slices) >= 2)
+    stage.panel.cancel.click()
+    stage.wait()
+    quick_model.delay = 0
+    stage.panel.apply.click()
+    beside = max(stage.interaction.work.slices, key=lambda k: abs(k - 6))
+    stage.scroll_to((9, 7, beside))
+    stage.click((9, 7, beside))
+    stage.wait()
+    assert "Applied" in stage.message and len(stage.interaction.work.slices) < 6
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_run_that_fails_at_once_leaves_the_result_before_it(stage_of, quick_model):
+    stage = stage_of()
+    stage.panel.autoApply.checked = False
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    quick_model.error = RuntimeError("for once")
+    stage.panel.segment.click()
+    stage.wait()
+    assert stage.message == "for once" and np.array_equal(stage.preview(), stage.scene.truth)
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
+def test_a_run_that_fails_half_way_leaves_what_is_finished(stage_of, quick_model):
+    """It can be applied, and takes back nothing of what it did not reach."""
+    stage = stage_of()
+    segmented(stage)
+    quick_model.delay = 0.2
+    stage.panel.segment.click()
+    stage.wait(lambda: len(stage.interaction.work.slices) >= 2)
+    quick_model.error = RuntimeError("for once")
+    stage.wait()
+    quick_model.delay, quick_model.error = 0, None
+    assert stage.message == "for once"
+    finished = sorted(stage.interaction.work.slices)
+    assert 2 <= len(finished) < 6 and slices(stage.preview()) == finished
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert "Applied" in stage.message and len(stage.interaction.work.slices) == 6
+
+
 @pytest.mark.parametrize("how", ["model", "segment"])
 def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkeypatch, how):
     monkeypatch.setattr(models, "_LOADERS", dict(models._LOADERS))
@@ -178,6 +233,20 @@ def test_corrections_keep_to_the_limits_of_the_run(stage_of, quick_model, monkey
     stage.click((12, 9, 6))
     stage.wait()
     assert stage.interaction.work.has_result and slices(stage.mask()) == [5, 6, 7]
+
+
+def test_a_result_of_one_slice_is_corrected(stage_of):
+    """And not taken for one that was undone."""
+    stage = stage_of()
+    for name, value in (("LimitSlices", 1), ("FirstSlice", 6), ("LastSlice", 6)):
+        stage.effect.setParameter(name, value)
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert slices(stage.mask()) == [6]
+    stage.click((6, 5, 6), ctrl=1)
+    stage.wait()
+    assert "Applied" in stage.message and not stage.mask()[6, 5, 6]
 
 
 def test_a_slide_left_for_another_segment_keeps_its_slices(stage_of, quick_model):
@@ -277,3 +346,30 @@ def test_a_preview_that_was_overtaken_is_made_anew(stage_of, quick_model):
     work = stage.interaction.work
     assert work.previews[6] is not old and not work.unpreviewed(stage.interaction.wanted(work))
     assert len(work.session.prompts[6].points) == 2
+
+
+@pytest.mark.parametrize("left_for", ["another segment", "another effect"])
+def test_a_correction_that_was_left_half_way_changes_nothing(stage_of, quick_model, left_for):
+    """Half of it is neither what was there nor what was wanted."""
+    stage, model = stage_of(), quick_model._model
+    segmented(stage)
+    usual = type(model)._masks
+    model._masks = lambda window, prompt: usual(model, window, prompt) & (np.arange(20) < 12)
+    quick_model.delay = 0.2
+    stage.scroll_to((6, 6, 3))
+    stage.click((6, 6, 3))
+    stage.wait(lambda: stage.interaction.progress.done >= 1)
+    assert stage.interaction.work.dirty and not stage.interaction.work.slices[3][0][:, 12:].any()
+    if left_for == "another segment":
+        stage.editor.logic.AddEmptySegment("B")
+        stage.editor.node.SetSelectedSegmentID("B")
+        stage.editor.node.SetSelectedSegmentID("A")
+    else:
+        stage.shut()
+        stage.open()
+    quick_model.delay = 0
+    stage.wait()
+    work = stage.interaction.work
+    assert not work.dirty and not stage.panel.apply.isEnabled()
+    assert all(np.array_equal(work.slices[k][0], stage.scene.truth[k]) for k in range(3, 9))
+    assert np.array_equal(stage.mask(), stage.scene.truth)

@@ -231,3 +231,34 @@ def test_a_mask_is_not_taken_for_that_of_a_volume_of_the_same_size(stage_of):
     stage.panel.segment.click()
     stage.wait()
     assert "mark the object" in stage.message and np.array_equal(stage.mask(), drawn)
+
+
+def test_what_was_refused_is_still_told_when_the_preview_comes(stage_of, quick_model):
+    stage = stage_of()
+    quick_model.delay = 0.3
+    stage.click()
+    stage.click((-3, 7, 6))
+    refused = stage.message
+    assert stage.interaction.message.kind == "error"
+    stage.wait()
+    assert stage.preview().any() and stage.message == refused
+
+
+def test_a_mask_that_was_chosen_before_another_mark_came_is_not_segmented(stage_of):
+    """Nor by a run after one that was discarded: it is not what the preview shows."""
+    stage = stage_of()
+    stage.panel.autoApply.checked = False
+    stage.click()
+    stage.wait()
+    stage.key("c")
+    stage.wait()
+    assert stage.preview()[6].sum() < stage.scene.truth[6].sum()
+    stage.click((6, 5, 6))
+    stage.wait()
+    assert np.array_equal(stage.preview()[6], stage.scene.truth[6])
+    for _ in range(2):
+        stage.panel.segment.click()
+        stage.wait()
+        assert np.array_equal(stage.preview(), stage.scene.truth)
+        stage.panel.discard.click()
+        stage.wait()

@@ -369,3 +369,20 @@ def test_half_way_between_two_voxels_is_in_the_upper_one(session):
         local = grid.local(ijk)
         assert grid.voxel(local).tolist() == upper  # under no transform, local is RAS
         assert grid.voxel_of_local(local).tolist() == upper
+
+
+def test_an_emptied_segmentation_of_surfaces_gets_labels(session, slidesam):
+    """Where nothing is found it is one of surfaces as before."""
+    scene = Scene()
+    scene.contents.SetSourceRepresentationName("Closed surface")
+    logic = slidesam.SlideSAMLogic()
+    with pytest.raises(RuntimeError, match="Nothing was found"):
+        logic.segment(
+            scene.volume, scene.segmentation, points=[scene.ras((1, 1, 1))], model=scenes.model()
+        )
+    assert scene.contents.GetSourceRepresentationName() == "Closed surface"
+    segment = logic.segment(
+        scene.volume, scene.segmentation, points=[scene.ras()], model=scenes.model()
+    )
+    assert scene.contents.GetSourceRepresentationName() == "Binary labelmap"
+    assert np.array_equal(scene.mask(segment), scene.truth)
