@@ -318,6 +318,9 @@ class ScriptedEffect:
         found = self._methods.get("createCursor")
         return default_cursor(self.icon()) if found is None else found(viewWidget)
 
+    def segmentationDisplayableInView(self, viewNode: Any) -> bool:
+        return bool(self._editor.logic.IsSegmentationDisplayableInView(viewNode))
+
     def viewNode(self, viewWidget: Any) -> Any:
         return viewWidget.mrmlSliceNode()
 
