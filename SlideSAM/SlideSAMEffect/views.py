@@ -62,7 +62,8 @@ class Views:
         return list(self._overlays.values())
 
     def find(self) -> None:
-        """Take up the slice views of the layout."""
+        """Take up the slice views of the layout, and those only."""
+        self.clear()
         manager = slicer.app.layoutManager()
         if manager is None:
             return

@@ -187,6 +187,19 @@ def test_nothing_is_drawn_where_the_segmentation_is_not_shown(stage_of):
     assert all(display.IsDisplayableInView(view.node.GetID()) for view in stage.views.values())
 
 
+def test_the_views_may_change_meanwhile(stage_of):
+    """Slicer tells effects of it as of a new layout."""
+    stage = stage_of(view_names=ALL)
+    stage.click()
+    stage.wait()
+    assert stage.actors() == 6
+    name = stage.views["Red"].node.GetID()
+    stage.scene.segmentation.GetDisplayNode().SetViewNodeIDs([name])
+    stage.python.layoutChanged()
+    assert stage.actors() == 2
+    assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == (name,)
+
+
 def test_views_that_do_not_show_the_segmentation_stay_where_they_are(stage_of):
     stage = stage_of(view_names=ALL)
     other = stage.views["Yellow"]
