@@ -200,6 +200,14 @@ def test_the_views_may_change_meanwhile(stage_of):
     assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == (name,)
 
 
+def test_an_effect_that_is_not_active_takes_no_view(stage_of):
+    """A new layout is told to all effects of all editors."""
+    stage = stage_of(view_names=ALL)
+    stage.shut()
+    stage.python.layoutChanged()
+    assert stage.python.views.overlays == [] and stage.interaction.preview.node is None
+
+
 def test_views_that_do_not_show_the_segmentation_stay_where_they_are(stage_of):
     stage = stage_of(view_names=ALL)
     other = stage.views["Yellow"]
