@@ -171,11 +171,13 @@ def confine(stage, *names):
 
 def test_nothing_is_drawn_where_the_segmentation_is_not_shown(stage_of):
     stage = stage_of(view_names=ALL)
+    stage.effect.setParameter("WeakBelow", 1.0)  # with a dashed outline
     confine(stage, "Red", "Green")
     stage.click()
     stage.wait()
-    drawn = {n: len(stage.python.views.overlays[i].actors) for i, n in enumerate(ALL)}
-    assert drawn == {"Red": 2, "Yellow": 0, "Green": 2}
+    overlays = dict(zip(ALL, stage.python.views.overlays, strict=True))
+    drawn = {n: (len(each.actors), each.dashes is not None) for n, each in overlays.items()}
+    assert drawn == {"Red": (2, True), "Yellow": (0, False), "Green": (2, True)}
     display = stage.interaction.preview.node.GetDisplayNode()
     seen = [n for n in ALL if display.IsDisplayableInView(stage.views[n].node.GetID())]
     assert seen == ["Red", "Green"]
@@ -198,6 +200,11 @@ def test_the_views_may_change_meanwhile(stage_of):
     stage.python.layoutChanged()
     assert stage.actors() == 2
     assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == (name,)
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationDisplayNode")
+    stage.scene.segmentation.AddAndObserveDisplayNodeID(other.GetID())  # for all views
+    stage.python.layoutChanged()
+    assert stage.actors() == 6
+    assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == ()
 
 
 def test_an_effect_that_is_not_active_takes_no_view(stage_of):
@@ -224,4 +231,5 @@ def test_views_that_do_not_show_the_segmentation_stay_where_they_are(stage_of):
     assert after[0] != before[0] and after[1] == before[1]
     stage.scroll_to((9, 7, 2), "Red")
     confine(stage, "Green")
+    assert stage.python.views.earlier() == []
     assert stage.python.views.current() is stage.views["Green"].node
