@@ -30,6 +30,8 @@ from SlideSAMBridge.editing import Editor
 from SlideSAMBridge.editors import Editors
 from SlideSAMBridge.shortage import shortages_in_words
 
+DOCUMENTATION = "https://github.com/SlideSAM/SlicerSlideSAM"
+PUBLICATION = "https://proceedings.mlr.press/v250/quan24a.html"
 EDITOR_TAG = "SegmentEditor"  # the singleton tag of the Segment Editor module's node
 
 
@@ -44,12 +46,14 @@ class SlideSAM(ScriptedLoadableModule):
         parent.contributors = ["The SlideSAM developers"]
         parent.helpText = _(
             "Mark an organ on one slice with points or a box; a window of three slices slides "
-            "through the volume and segments it in 3D."
-        )
+            "through the volume and segments it in 3D. For research only, not for clinical use. "
+            '<a href="{address}">Documentation</a>'
+        ).format(address=DOCUMENTATION)
         parent.acknowledgementText = _(
-            "Slide-SAM was published by Quan Quan and colleagues; it builds on Segment Anything "
-            "by Meta AI. The weights that come with this module were trained for it."
-        )
+            '<a href="{address}">Slide-SAM</a> was published by Quan Quan and colleagues; it '
+            "builds on Segment Anything by Meta AI. The weights that come with this module were "
+            "trained for it."
+        ).format(address=PUBLICATION)
         # Not yet: the effects' factory is there only when all modules are loaded.
         slicer.app.connect("startupCompleted()", self.registerEditorEffect)
         slicer.app.connect("startupCompleted()", self.registerSampleData)

@@ -158,8 +158,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         if self.isActive:
             self.cancelDrag()
             self._hovered = None
-            self.views.clear()
             self.views.find()
+            self.interaction.refresh()  # the segmentation may be shown in other views now
             self.redraw()
 
     # Events

@@ -1,8 +1,9 @@
 """The preview: a second segmentation node that shows what may become part of a segment. No Qt.
 
-It is never saved, hangs under the same transform as the segmentation, and shares its voxels. Two
-segments in one labelmap show the slices that the model is sure of and, dimmed, the others. The
-latter have no outline of Slicer's; the overlays of all views draw one for them, dashed.
+It is never saved, hangs under the same transform as the segmentation, is shown in the same views,
+and shares its voxels. Two segments in one labelmap show the slices that the model is sure of and,
+dimmed, the others. The latter have no outline of Slicer's; the overlays of all views draw one for
+them, dashed.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ class Preview:
             self.clear()
             self._make(segmentation_node, part)
         self._node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
+        self._node.GetDisplayNode().SetViewNodeIDs(_view_ids(segmentation_node))
         if fits and self._axis != axis:
             self._patch.empty()
             self._shown, self._outlines = {}, {}
@@ -228,6 +230,13 @@ def set_bounds(mask: np.ndarray, axis: int, index: int) -> Bounds | None:
     bounds = [[top, bottom], [int(columns[0]), int(columns[-1]) + 1]]
     bounds.insert(2 - axis, [index, index + 1])
     return np.array(bounds)
+
+
+def _view_ids(segmentation_node: Any) -> list[str]:
+    """Ids of the views that show a segmentation; none for all, as Slicer has it."""
+    count = segmentation_node.GetNumberOfDisplayNodes()
+    shown = [segmentation_node.GetNthDisplayNode(n).GetViewNodeIDs() for n in range(count)]
+    return list(dict.fromkeys(name for names in shown for name in names)) if all(shown) else []
 
 
 def _kind(confidence: float, weak_below: float) -> str:

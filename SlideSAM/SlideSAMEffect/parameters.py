@@ -36,8 +36,10 @@ def set_defaults(effect: Any) -> None:
 def read(effect: Any) -> Options:
     """The parameters as they are now; what cannot be used counts as the default.
 
-    Model, device and precision are those of the SlideSAM module where none is set.
+    Model, device and precision are those of the SlideSAM module where none is set. What is missing
+    gets its default: loading a scene replaces all that the node has, and Slicer does not ask then.
     """
+    set_defaults(effect)
     limited = effect.integerParameter("LimitSlices") != 0
     direction, mode = effect.parameter("Direction"), effect.parameter("Mode")
     return Options(

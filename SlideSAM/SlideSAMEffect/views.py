@@ -42,6 +42,8 @@ def pixel_ratio(view: Any) -> float:
 class Views:
     """Overlays by slice node; views that are not in the layout join when they send an event.
 
+    Views that do not show the segmentation, as beside another study, are left alone.
+
     An effect hears of its views only while it is active: which of them was used with another effect
     cannot be known without observers that would have to stay all the time.
     """
@@ -60,7 +62,8 @@ class Views:
         return list(self._overlays.values())
 
     def find(self) -> None:
-        """Take up the slice views of the layout."""
+        """Take up the slice views of the layout, and those only."""
+        self.clear()
         manager = slicer.app.layoutManager()
         if manager is None:
             return
@@ -105,11 +108,16 @@ class Views:
         return [] if found is None else [found]
 
     def _first_of(self, names: tuple[str, ...]) -> Any:
-        return next((slice_node(self._views[name]) for name in names if name in self._views), None)
+        views = [self._views[name] for name in names if name in self._views]
+        return next((slice_node(view) for view in views if self._shows(view)), None)
+
+    def _shows(self, view: Any) -> bool:
+        """Whether the segmentation may be shown in a view."""
+        return self._effect.segmentationDisplayableInView(slice_node(view))
 
     def nodes(self) -> list[Any]:
         """The slice nodes of all views, the one in use first, then the one of before."""
-        nodes = [slice_node(view) for view in self._views.values()]
+        nodes = [slice_node(view) for view in self._views.values() if self._shows(view)]
         first = self.in_use() or next(iter(self.earlier()), None)
         if first is not None:
             nodes.sort(key=lambda node: node.GetID() != first.GetID())
@@ -171,7 +179,7 @@ class Views:
         overlay = self.overlay(view)
         had = bool(overlay.actors)
         number = hovered[1] if hovered is not None and hovered[0] == view else None
-        if part is None or not len(prompts):
+        if part is None or not len(prompts) or not self._shows(view):
             overlay.clear_marks()
         else:
             overlay.show(slice_node(view), part, prompts, number)
@@ -183,7 +191,7 @@ class Views:
         """Draw the dashed outline in one view; whether there was or is one."""
         overlay = self.overlay(view)
         had = overlay.dashes is not None
-        if part is None:
+        if part is None or not self._shows(view):
             overlay.clear_weak()
         else:
             overlay.show_weak(slice_node(view), part, preview)

@@ -42,6 +42,31 @@ class _Settings:
         self._values.pop(key, None)
 
 
+class _ModuleManager:
+    """Tells panels that their module is about to be unloaded; all are, when Slicer ends."""
+
+    def __init__(self) -> None:
+        self._told: list[Callable[[str], None]] = []
+
+    def connect(self, signal: str, function: Callable[[str], None]) -> bool:
+        self._told.append(function)
+        return True
+
+    def disconnect(self, signal: str, function: Callable[[str], None]) -> bool:
+        self._told.remove(function)
+        return True
+
+    def unload(self, name: str) -> None:
+        """Exceptions are printed, as of every slot."""
+        from . import pythonqt_rules
+
+        for function in list(self._told):
+            try:
+                function(name)
+            except Exception:
+                pythonqt_rules.complain(traceback.format_exc())
+
+
 class _App:
     """The non-GUI calls of slicer.app that slicer.util makes on its own."""
 
@@ -54,6 +79,7 @@ class _App:
         self._app_logic = app_logic
         self.testing = True
         self._settings = _Settings()
+        self._modules = _ModuleManager()
         self.layout: Any = None  # what Slicer answers without a main window
 
     def applicationLogic(self) -> Any:
@@ -96,6 +122,9 @@ class _App:
         from PySide6 import QtWidgets
 
         return QtWidgets.QApplication.topLevelWidgets()
+
+    def moduleManager(self) -> Any:
+        return self._modules
 
     def layoutManager(self) -> Any:
         return self.layout

@@ -19,6 +19,8 @@ import slicer
 from . import i18n
 from .pythonqt_rules import qt
 
+UNLOADED = "moduleAboutToBeUnloaded(QString)"
+
 
 class ScriptedLoadableModule:
     """Fills in the module object that the loader hands over and registers the self-test."""
@@ -62,6 +64,12 @@ class ScriptedLoadableModuleWidget:
         if parent is None:
             self.setup()
             self.parent.show()
+        slicer.app.moduleManager().connect(UNLOADED, self._onModuleAboutToBeUnloaded)
+
+    def _onModuleAboutToBeUnloaded(self, name: str) -> None:
+        """At the end of the application, also for a panel that was cleaned up and is gone."""
+        if name == self.moduleName:
+            self.cleanup()
 
     def setup(self) -> None:
         """Slicer adds its developer section here; there is none."""
@@ -70,10 +78,12 @@ class ScriptedLoadableModuleWidget:
         """Called before the module is unloaded."""
 
     def onReload(self) -> None:
-        """The button of the developer section: the module's file is executed again."""
+        """The button of the developer section: the module's file is executed again, and only then
+        the panel of before is cleaned up."""
         path = Path(sys.modules[type(self).__module__].__file__)
-        self.cleanup()
         self.reloaded = load(path)[0]
+        self.cleanup()
+        slicer.app.moduleManager().disconnect(UNLOADED, self._onModuleAboutToBeUnloaded)
 
 
 class ScriptedLoadableModuleLogic:

@@ -199,8 +199,9 @@ class Editor:
             self._tags = []
         self.node.SetActiveEffectName("" if new is None else new.name)
         if new is not None:
-            for view in self.views:
-                self._observe(view)
+            for view in self.views:  # of the others nothing is heard
+                if self.logic.IsSegmentationDisplayableInView(view.node):
+                    self._observe(view)
             new._frame.setVisible(True)
             new._active = True
             self._call(new, "updateGUIFromMRML")  # before activate()

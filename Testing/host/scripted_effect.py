@@ -167,18 +167,23 @@ class ScriptedEffect:
             complain(f"parameter '{name}': invalid parameter set node")
             return ""
         own = node.GetAttribute(f"{self.name}.{name}")
-        return (node.GetAttribute(name) if own is None else own) or ""
+        value = node.GetAttribute(name) if own is None else own
+        if value is None:
+            complain(f"Parameter named {name} cannot be found for effect {self.name}")
+        return value or ""
 
     def integerParameter(self, name: str) -> int:
         try:
             return int(self.parameter(name))
         except ValueError:
-            return 0  # logged, not raised, in Slicer
+            complain(f"Parameter named {name} cannot be converted to integer!")
+            return 0
 
     def doubleParameter(self, name: str) -> float:
         try:
             return float(self.parameter(name))
         except ValueError:
+            complain(f"Parameter named {name} cannot be converted to floating point number!")
             return 0.0
 
     def setParameter(self, name: str, value: Any) -> None:
@@ -317,6 +322,9 @@ class ScriptedEffect:
         """What the Python half makes of it, or Slicer's own: an arrow over the icon."""
         found = self._methods.get("createCursor")
         return default_cursor(self.icon()) if found is None else found(viewWidget)
+
+    def segmentationDisplayableInView(self, viewNode: Any) -> bool:
+        return bool(self._editor.logic.IsSegmentationDisplayableInView(viewNode))
 
     def viewNode(self, viewWidget: Any) -> Any:
         return viewWidget.mrmlSliceNode()

@@ -88,6 +88,7 @@ def test_parameters_are_short_texts(stage_of):
     assert {ours["Slide-SAM.AutoApply"], ours["Slide-SAM.LimitSlices"]} == {"0", "1"}
     stage.effect.setParameter("AutoApply", True)  # what would happen otherwise
     assert stage.effect.integerParameter("AutoApply") == 0
+    pythonqt_rules.log.clear()  # it was told
 
 
 def test_an_answer_that_is_no_bool_is_an_error(stage_of):

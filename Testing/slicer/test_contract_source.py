@@ -52,6 +52,14 @@ def test_the_effect_stands_alone():
     assert importers == []
 
 
+def test_slicer_gets_paths_with_forward_slashes():
+    """On Windows the folder's name, which names the module, is not found with others."""
+    given = [ast.unparse(call.args[0]) for _, call in calls("setPythonSource")]
+    slashes = "source.replace('\\\\', '/')"
+    assert sorted(given) == ["__file__.replace('\\\\', '/')", "path.as_posix()", "source"]
+    assert slashes in ast.unparse(TREES[FOLDER / "SlideSAMEffect" / "reloading.py"])
+
+
 def test_arrays_are_copied_for_vtk():
     """An array that VTK only borrows may be collected before VTK is done with it."""
     found = [*calls("numpy_to_vtk"), *calls("numpy_to_vtkIdTypeArray")]

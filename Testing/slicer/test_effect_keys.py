@@ -73,3 +73,15 @@ def test_without_a_view_of_that_direction_the_weakest_slice_cannot_be_shown(stag
     stage.wait()
     stage.view.node.SetOrientation("Sagittal")
     assert passed_on(stage, "x") and "No view" in stage.message
+
+
+def test_a_key_acts_when_it_goes_down(stage_of):
+    """Slicer sends its release, too: as of one that was pressed elsewhere."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.view.event("MouseMoveEvent", stage.xy())
+    stage.view.event("KeyReleaseEvent", stage.xy(), key="Delete")
+    assert len(stage.interaction.book.prompts) == 1
+    stage.view.event("KeyPressEvent", stage.xy(), key="Delete")
+    assert len(stage.interaction.book.prompts) == 0

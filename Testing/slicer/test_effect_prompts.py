@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import slicer
+import vtk
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import GEOMETRIES, MIDDLE, SHAPE
@@ -86,6 +88,50 @@ def test_events_are_consumed_only_where_they_are_ours(stage_of):
     before = view.logic.GetSliceOffset()
     view.event("MouseWheelForwardEvent", xy)
     assert view.logic.GetSliceOffset() != before
+
+
+OURS = ("LeftButtonPressEvent", "LeftButtonReleaseEvent", "LeftButtonDoubleClickEvent")
+
+
+def test_what_is_not_ours_is_left_to_slicer(stage_of):
+    """Zoom, pan, scroll, the context menu, and where the mouse is."""
+    stage = stage_of()
+    seen, view = [], stage.view
+    others = [name for name in stage.editor.EVENTS if name not in OURS]
+    for name in others:
+        view.interactor.AddObserver(name, lambda caller, event: seen.append(event), 0.5)
+    for name in others:
+        view.event(name, stage.xy())
+    assert [name for name in others if name not in seen] == []
+
+
+class ThreeDWidget:
+    """A qMRMLThreeDWidget has nothing of a slice widget."""
+
+    def className(self):
+        return "qMRMLThreeDWidget"
+
+
+def test_3d_views_are_none_of_our_business(stage_of):
+    """Their events reach the effect, too."""
+    stage = stage_of()
+    interactor, widget = stage.view.interactor, ThreeDWidget()
+    for name in stage.editor.EVENTS:
+        event = vtk.vtkCommand.GetEventIdFromString(name)
+        assert stage.python.processInteractionEvents(interactor, event, widget) is False
+    node = slicer.vtkMRMLViewNode()
+    stage.python.processViewNodeEvents(node, vtk.vtkCommand.ModifiedEvent, widget)
+    assert len(stage.interaction.book.prompts) == 0
+
+
+def test_a_mark_is_not_under_a_mouse_that_has_left(stage_of):
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.view.event("MouseMoveEvent", stage.xy())
+    stage.view.event("LeaveEvent", stage.xy())
+    stage.key("Delete")
+    assert len(stage.interaction.book.prompts) == 1
 
 
 def test_lost_and_lone_releases(stage_of):

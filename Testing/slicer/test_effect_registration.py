@@ -126,6 +126,26 @@ def test_a_scene_from_a_computer_with_another_device(stage_of, monkeypatch, devi
     assert stage.interaction.options.choice.device == "cpu"
 
 
+@pytest.mark.parametrize("active", [True, False])
+def test_a_scene_that_was_saved_without_the_effect(stage_of, active):
+    """Loading it replaces all that the Segment Editor's node has; nobody asks for defaults then."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    stage.effect.setParameter("Direction", "forward")
+    stage.shut()
+    for name in list(stage.editor.node.GetAttributeNames()):
+        stage.editor.node.RemoveAttribute(name)
+    if active:
+        stage.open()
+    else:
+        stage.python.updateGUIFromMRML()
+    options = stage.interaction.options
+    assert (options.direction, options.mode, options.auto_apply) == ("both", "add", True)
+    assert options.weak_below == 0.5 and stage.panel.autoApply.checked
+    assert stage.effect.parameter("Mode") == "add"
+
+
 def test_parameters_and_panel_agree_both_ways(stage_of):
     stage = stage_of()
     stage.effect.setParameter("Direction", "forward")

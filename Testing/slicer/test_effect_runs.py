@@ -52,6 +52,8 @@ def test_the_preview_node_is_a_guest(stage_of):
     assert not node.GetSaveWithScene() and not node.GetDisplayNode().GetSaveWithScene()
     assert node.GetParentTransformNode() is stage.scene.segmentation.GetParentTransformNode()
     assert not node.GetDisplayNode().GetVisibility3D()
+    assert node.GetHideFromEditors()  # nobody can choose it to edit
+    assert not node.GetUndoEnabled()  # by the undo of the scene, where a script has enabled it
     color = stage.scene.contents.GetSegment("A").GetColor()
     assert np.allclose(node.GetSegmentation().GetSegment("sure").GetColor(), color)
     stage.shut()

@@ -158,3 +158,78 @@ def test_without_a_segment_or_view_it_says_so(stage_of):
     stage.python.layoutChanged()
     stage.panel.existing.click()
     assert "no slice view" in stage.message
+
+
+def confine(stage, *names):
+    """Show the segmentation in these views only, as beside another study; choose the effect."""
+    stage.shut()
+    display = stage.scene.segmentation.GetDisplayNode()
+    display.SetViewNodeIDs([stage.views[name].node.GetID() for name in names])
+    stage.open()
+    stage.wait()
+
+
+def test_nothing_is_drawn_where_the_segmentation_is_not_shown(stage_of):
+    stage = stage_of(view_names=ALL)
+    stage.effect.setParameter("WeakBelow", 1.0)  # with a dashed outline
+    confine(stage, "Red", "Green")
+    stage.click()
+    stage.wait()
+    overlays = dict(zip(ALL, stage.python.views.overlays, strict=True))
+    drawn = {n: (len(each.actors), each.dashes is not None) for n, each in overlays.items()}
+    assert drawn == {"Red": (2, True), "Yellow": (0, False), "Green": (2, True)}
+    display = stage.interaction.preview.node.GetDisplayNode()
+    seen = [n for n in ALL if display.IsDisplayableInView(stage.views[n].node.GetID())]
+    assert seen == ["Red", "Green"]
+    confine(stage, *ALL)
+    assert stage.actors() == 6
+    stage.click((8, 7, 6))
+    stage.wait()
+    display = stage.interaction.preview.node.GetDisplayNode()
+    assert all(display.IsDisplayableInView(view.node.GetID()) for view in stage.views.values())
+
+
+def test_the_views_may_change_meanwhile(stage_of):
+    """Slicer tells effects of it as of a new layout."""
+    stage = stage_of(view_names=ALL)
+    stage.click()
+    stage.wait()
+    assert stage.actors() == 6
+    name = stage.views["Red"].node.GetID()
+    stage.scene.segmentation.GetDisplayNode().SetViewNodeIDs([name])
+    stage.python.layoutChanged()
+    assert stage.actors() == 2
+    assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == (name,)
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationDisplayNode")
+    stage.scene.segmentation.AddAndObserveDisplayNodeID(other.GetID())  # for all views
+    stage.python.layoutChanged()
+    assert stage.actors() == 6
+    assert stage.interaction.preview.node.GetDisplayNode().GetViewNodeIDs() == ()
+
+
+def test_an_effect_that_is_not_active_takes_no_view(stage_of):
+    """A new layout is told to all effects of all editors."""
+    stage = stage_of(view_names=ALL)
+    stage.shut()
+    stage.python.layoutChanged()
+    assert stage.python.views.overlays == [] and stage.interaction.preview.node is None
+
+
+def test_views_that_do_not_show_the_segmentation_stay_where_they_are(stage_of):
+    stage = stage_of(view_names=ALL)
+    other = stage.views["Yellow"]
+    matrix = stage.views["Red"].node.GetSliceToRAS()
+    other.node.GetSliceToRAS().DeepCopy(matrix)
+    other.node.UpdateMatrices()
+    confine(stage, "Red")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    before = [view.logic.GetSliceOffset() for view in (stage.view, other)]
+    assert stage.python.jumpTo(3)
+    after = [view.logic.GetSliceOffset() for view in (stage.view, other)]
+    assert after[0] != before[0] and after[1] == before[1]
+    stage.scroll_to((9, 7, 2), "Red")
+    confine(stage, "Green")
+    assert stage.python.views.earlier() == []
+    assert stage.python.views.current() is stage.views["Green"].node

@@ -49,6 +49,17 @@ def test_what_slicer_shows(slidesam):
     assert len(parent.helpText) > 40 and "PerkLab" not in parent.contributors[0]
 
 
+def test_the_help_says_where_to_read_on(slidesam):
+    """The panel's Help & Acknowledgement shows both texts as HTML, and its links open."""
+    from Testing.host import module_host
+    from Testing.test_repository import PAPER, cmake_value
+
+    parent = slidesam.SlideSAM(module_host.ModuleObject(slidesam.__file__)).parent
+    assert f'<a href="{cmake_value("EXTENSION_HOMEPAGE")}">' in parent.helpText
+    assert "not for clinical use" in parent.helpText
+    assert f'<a href="{PAPER}">' in parent.acknowledgementText
+
+
 def test_signature_is_the_promised_one(slidesam):
     names = list(inspect.signature(slidesam.SlideSAMLogic.segment).parameters)
     assert names[:9] == [
@@ -127,3 +138,21 @@ def test_a_panel_without_a_parent_is_set_up_at_once(session, slidesam):
     assert widget.status is not None and widget.models is not None
     widget.cleanup()
     widget.parent.deleteLater()
+
+
+def test_a_panel_may_be_cleaned_up_twice(session, slidesam):
+    """Slicer tells every panel at its end, also one that the self-test has closed long before."""
+    slidesam.SlideSAMTest().test_panel()
+    slicer.mrmlScene.Clear(False)
+    slicer.app.moduleManager().unload("SlideSAM")
+
+
+def test_a_panel_that_is_gone_hears_nothing_of_the_scene(panel, monkeypatch):
+    heard = []
+    monkeypatch.setattr(panel.batch, "abandon", lambda: heard.append("closed"))
+    slicer.mrmlScene.Clear(False)
+    assert heard == ["closed"]
+    panel.cleanup()
+    heard.clear()
+    slicer.mrmlScene.Clear(False)
+    assert heard == []
