@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from SlideSAMLib import catalogue, downloads, models
 from SlideSAMLib.errors import Cancelled, InputError, ModelError
 from Testing.file_server import FileServer, serving
 
-ROOT = Path(__file__).parent.parent
 CONTENT = bytes(range(256)) * 12_000  # three megabytes
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 

@@ -5,10 +5,7 @@ import torch
 
 from SlideSAMLib.errors import ModelError
 from SlideSAMLib.sam_model import SamModel, load_sam
-from Testing.reference import (
-    sam_window,
-    values,
-)
+from Testing.reference import sam_window, values
 
 
 @pytest.fixture
