@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import Cancelled, InputError, ModelError
+from .whole_files import replacing
 
 _CHUNK = 1 << 22
 _RECORDS = "hashes.json"
@@ -214,14 +215,10 @@ def record_hash(info: ModelInfo, sha256: str | None) -> None:
     else:
         records[info.file] = (sha256, *_stamp(info.path))
     target = models_folder() / _RECORDS
-    partial = target.with_name(f".{_RECORDS}.{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(records, indent=1))
-        os.replace(partial, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        with replacing(target) as part:
+            part.write_text(json.dumps(records, indent=1))
 
 
 def _stamp(path: Path) -> tuple[int, int]:

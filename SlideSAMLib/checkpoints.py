@@ -26,11 +26,11 @@ from .adapters import base_path, is_adapter, merge_adapter
 from .architecture import config_title, infer_config
 from .catalogue import CATALOGUE
 from .errors import InputError, ModelError
-from .file_modes import make_ordinary
 from .lora import has_lora, merge_lora
 from .network import SLICES, NetworkConfig, empty_network
 from .safetensors_files import save
 from .tensor_files import TensorFile, check_finite, is_builtin, read_tensor_file
+from .whole_files import replacing
 
 FORMAT = "slidesam"  # `format` in the metadata of files that `convert` writes
 KINDS = {"slide-sam": "Slide-SAM", "sam": "SAM", "medsam": "MedSAM"}
@@ -128,15 +128,11 @@ def convert(
         "source": checkpoint.description,
         **checkpoint.note,
     }
-    partial = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        save(tensors, partial, metadata)
-        make_ordinary(partial)
-        os.replace(partial, place)
+        with replacing(place) as part:
+            save(tensors, part, metadata)
     except OSError as error:
         raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return checkpoint
 
 

@@ -5,7 +5,6 @@ This module imports no torch: only `load_model` and `verify` do, when they are c
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import importlib.util
 import os
@@ -27,6 +26,7 @@ from .catalogue import (
 )
 from .downloads import Cancelling, Progress, fetch, partial_path
 from .errors import Cancelled, InputError, ModelError, TorchError
+from .whole_files import replacing
 
 if TYPE_CHECKING:
     from .protocol import SliceModel
@@ -164,18 +164,14 @@ def install(name: str, source: str | os.PathLike, cancelled: Cancelling | None =
         raise ModelError(
             f"'{source.name}' ({found}) is not the published file of '{name}': its SHA-256 differs."
         )
-    partial = info.path.with_name(f".{info.path.name}.{os.getpid()}.part")
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial)
-        if cancelled is not None and cancelled():
-            raise Cancelled(f"Copying '{source.name}' was cancelled.")
-        os.replace(partial, info.path)
+        info.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(info.path) as part:
+            shutil.copyfile(source, part)
+            if cancelled is not None and cancelled():
+                raise Cancelled(f"Copying '{source.name}' was cancelled.")
     except OSError as error:
         raise InputError(f"'{info.path}' cannot be written: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone where all went well
-            partial.unlink()
     record_hash(info, sha256)
     return info.path
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .file_modes import make_ordinary
+from .whole_files import make_ordinary, replacing
 
 _LONGEST_HEADER = 100_000_000  # bytes, as in the package
 _LARGEST = 2**63 - 1  # what torch can count
@@ -129,6 +129,7 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}.") from None
     _order_notes(path)
+    make_ordinary(path)
 
 
 def _order_notes(path: Path) -> None:
@@ -151,13 +152,9 @@ def write_safetensors(
 
     Raises OSError where the disk does not take it.
     """
-    part = path.with_name(path.name + ".part")
     small = {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}
     try:
-        save(small, part, metadata)
-        make_ordinary(part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            save(small, part, metadata)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from .stops import Stop
 from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
-__all__ = ["Preview", "Session", "Snapshot", "prompts_from_json", "prompts_to_json"]
+__all__ = ["Preview", "Session", "Snapshot"]
 
 
 class Session:

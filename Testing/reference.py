@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from SlideSAMLib.network import NetworkConfig
+from SlideSAMLib.protocol import Window
 
 FOLDER = Path(__file__).parent / "Data" / "reference"
 
@@ -82,3 +83,9 @@ def decode_arguments(prompt: dict, mask_input: np.ndarray | None = None) -> dict
     if prompt.get("mask"):
         arguments["masks"] = torch.from_numpy(mask_input)[None]
     return arguments
+
+
+def sam_window(slices: np.ndarray, key: int = 0) -> Window:
+    """Three slices (3, H, W) of the reference as a window for SAM networks."""
+    clipped = np.clip(slices, -200, 400).astype(np.float32)
+    return Window(clipped, (1.0, 1.0, 1.0), (-200.0, 400.0), ("test", key))

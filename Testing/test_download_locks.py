@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 import types
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from SlideSAMLib import downloads, locks
 from SlideSAMLib.errors import InputError, ModelError
+from Testing.file_server import FileServer, serving
 
 ROOT = Path(__file__).parent.parent
 CONTENT = bytes(range(256)) * 2000
@@ -39,35 +39,25 @@ print(turns)
 """
 
 
+class Waiting(FileServer):
+    """Sends the half of CONTENT, and the rest when `go` is set."""
+
+    def __init__(self):
+        super().__init__(CONTENT)
+        self.go = threading.Event()
+
+    def send(self, write, start):
+        half = len(CONTENT) // 2
+        write(CONTENT[start:half])
+        self.go.wait(20)
+        write(CONTENT[max(start, half) :])
+
+
 @pytest.fixture
 def server():
-    """Sends the half of CONTENT, and the rest when `server.go` is set."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            start = int((self.headers["Range"] or "bytes=0-")[6:-1])
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - start))
-            if start:
-                last = len(CONTENT) - 1
-                self.send_header("Content-Range", f"bytes {start}-{last}/{len(CONTENT)}")
-            self.end_headers()
-            half = len(CONTENT) // 2
-            self.wfile.write(CONTENT[start:half])
-            self.server.go.wait(20)
-            self.wfile.write(CONTENT[max(start, half) :])
-
-        def log_message(self, *arguments):
-            """Quiet."""
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.go = threading.Event()
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    running.url = f"http://127.0.0.1:{running.server_port}/file"
-    yield running
-    running.go.set()
-    running.shutdown()
-    running.server_close()
+    with serving(Waiting()) as running:
+        yield running
+        running.go.set()
 
 
 def wait(until):

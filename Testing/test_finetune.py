@@ -20,7 +20,6 @@ from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import read_network, write_weights
 from SlideSAMLib.catalogue import CATALOGUE
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.evaluation.cases import Case, CaseVolume
 from SlideSAMLib.training import mixture
 from SlideSAMLib.training.builtin_task import DECODER
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig
@@ -215,44 +214,6 @@ def test_images_that_cannot_be_learnt_from_are_named(folder):
         scaled(volume, "liver_002")
 
 
-def partly_labelled(values: np.ndarray) -> Case:
-    """A case in memory whose labels are of any integer type."""
-    image = np.random.default_rng(0).normal(0, 1, values.shape).astype(np.float32)
-    return Case("part", content=CaseVolume(image, values, (1.0, 1.0, 1.0), 0))
-
-
-@pytest.mark.parametrize("unlabelled", [-1, 70_000, 255])
-def test_any_value_may_mark_what_is_not_labelled(unlabelled):
-    values = np.zeros((20, 40, 40), np.int32)
-    values[5:15, 10:30, 10:30] = 1
-    values[15:] = unlabelled
-    case = partly_labelled(values)
-    volume = labelled_case(case, Dataset("part", 1.0, [case], unlabelled=unlabelled))
-    assert volume.targets == [1]
-    assert np.array_equal(volume.labels == volume.unlabelled, values == unlabelled)
-
-
-def test_structures_that_cannot_be_cut_are_not_offered():
-    values = np.zeros((20, 40, 40), np.uint8)
-    values[5:15, 10:30, 10:30] = 1
-    values[2:18, 2:6, 2:6] = 2  # 16 and 64 voxels on a slice
-    values[:, 35, 35:38] = 3  # never more than 60 voxels, and those in one plane
-    values[16:, 33, 2:38] = 4  # on slices that nobody has labelled later, or in one row
-    values[19, 0, 0] = 255
-    case = partly_labelled(values)
-    dataset = Dataset("part", 1.0, [case])
-    assert labelled_case(case, dataset).targets == [1, 2, 3, 4]
-    assert labelled_case(case, dataset, 61).targets == [1, 2, 4]
-    thick = replace(case, content=replace(case.content, spacing=(5.0, 1.0, 1.0)))
-    assert labelled_case(thick, dataset).targets == [1, 4]
-    assert labelled_case(thick, dataset, 12).targets == [1, 2, 4]
-    partly = replace(dataset, unlabelled=255)
-    values[16:, 0, 0] = 255
-    assert labelled_case(thick, partly).targets == [1, 4]  # the rest of the slices is labelled
-    values[16:] = 255
-    assert labelled_case(thick, partly).targets == [1]
-
-
 def test_a_source_that_gives_nothing_is_named(folder, small, monkeypatch):
     """In place of an endless search."""
     config = TrainConfig("x", sources={}, datasets=[DatasetConfig(str(folder))])
@@ -260,15 +221,6 @@ def test_a_source_that_gives_nothing_is_named(folder, small, monkeypatch):
     ours = Mixture(config, seed=1)
     with pytest.raises(InputError, match=r"No structure of Dataset003_Liver could be cut"):
         ours.draw()
-
-
-@pytest.mark.parametrize("value", [-2, 65_536])
-def test_label_values_that_do_not_fit_are_refused(value):
-    values = np.zeros((20, 40, 40), np.int32)
-    values[5:15, 10:30, 10:30] = value
-    case = partly_labelled(values)
-    with pytest.raises(InputError, match=r"Case part: its labels go from .* must lie in 0 to"):
-        labelled_case(case, Dataset("part", 1.0, [case]))
 
 
 def test_sources_are_mixed_by_weight(folder):

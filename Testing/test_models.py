@@ -1,12 +1,10 @@
-"""Named models: catalogue, downloads against a server on this computer, loading by name or file."""
+"""Named models: catalogue, installing, verifying, removing, loading by name or file."""
 
 import hashlib
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,72 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from SlideSAMLib import catalogue, downloads, models
-from SlideSAMLib.errors import Cancelled, InputError, ModelError
+from SlideSAMLib.errors import InputError, ModelError
 from Testing.reference import named_weights, tensor_shapes
 
 ROOT = Path(__file__).parent.parent
-CONTENT = bytes(range(256)) * 12_000  # three megabytes
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class _Server(ThreadingHTTPServer):
-    """Serves CONTENT at /file and notes the ranges asked for; what it does can be varied."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.content = CONTENT
-        self.ranges: list[str | None] = []
-        self.knows_ranges = True
-        self.stop_after: int | None = None
-        self.page: str | None = None  # the content type of a page that is sent instead of anything
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/file"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, asked = self.server, self.headers["Range"]
-        server.ranges.append(asked)
-        if server.page is not None:
-            self._head(200, {"Content-Type": server.page, "Content-Length": "18"})
-            self.wfile.write(b"<html>login</html>")
-            return
-        if self.path == "/elsewhere":
-            return self._head(302, {"Location": "http://example.org/file"})
-        if self.path == "/moved":
-            return self._head(302, {"Location": server.url})
-        if self.path != "/file":
-            return self.send_error(404)
-        whole = len(server.content)
-        start = int(asked[6:-1]) if asked and server.knows_ranges else 0
-        if start >= whole:
-            return self._head(416, {"Content-Range": f"bytes */{whole}"})
-        headers = {"Content-Length": str(whole - start)}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
-        self._head(206 if start else 200, headers)
-        self.wfile.write(server.content[start : server.stop_after])
-
-    def _head(self, code: int, headers: dict):
-        self.send_response(code)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    with _Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +27,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def entry(server, monkeypatch):
-    """The catalogue's 'sam-vit-b', served here and with the hash of CONTENT."""
-    info = replace(models.model_info("sam-vit-b"), url=server.url, sha256=SHA256)
+def entry(monkeypatch):
+    """The catalogue's 'sam-vit-b', with the hash of another file."""
+    info = replace(models.model_info("sam-vit-b"), sha256="0" * 64)
     monkeypatch.setitem(catalogue.CATALOGUE, info.name, info)
     return info
 
@@ -139,131 +75,6 @@ def test_models_folder(monkeypatch, tmp_path):
     assert models.models_folder() == tmp_path / "local" / "slidesam"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert models.models_folder().parts[-3:] == ("Library", "Caches", "slidesam")
-
-
-# Downloads
-
-
-def test_download(server, entry, folder):
-    seen = []
-    path = models.download(entry.name, progress=lambda done, total: seen.append((done, total)))
-    assert path == folder / entry.file and path.read_bytes() == CONTENT
-    assert seen[0] == (0, len(CONTENT)) and seen[-1] == (len(CONTENT), len(CONTENT))
-    assert seen == sorted(seen)
-    assert sorted(p.name for p in folder.iterdir()) == ["hashes.json", entry.file]
-    models.download(entry.name)
-    assert len(server.ranges) == 1  # it is there already
-
-
-def test_cancelled_and_resumed(server, entry, folder):
-    calls = iter([False, False, True])
-    with pytest.raises(Cancelled):
-        models.download(entry.name, cancelled=lambda: next(calls))
-    part = downloads.partial_path(entry.path)
-    kept = part.stat().st_size
-    assert 0 < kept < len(CONTENT) and not entry.installed
-    seen = []
-    path = models.download(entry.name, progress=lambda done, total: seen.append((done, total)))
-    assert path.read_bytes() == CONTENT and not part.exists()
-    assert server.ranges == [None, f"bytes={kept}-"]
-    assert seen[0] == (kept, len(CONTENT)) and seen[-1] == (len(CONTENT), len(CONTENT))
-
-
-def test_a_connection_that_breaks_off(server, entry):
-    server.stop_after = 1_000_000
-    with pytest.raises(ModelError, match="goes on where it stopped"):
-        models.download(entry.name)
-    assert not entry.installed
-    server.stop_after = None
-    assert models.download(entry.name).read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=1000000-"]
-
-
-def test_a_server_without_ranges_starts_again(server, entry, folder):
-    server.knows_ranges = False
-    folder.mkdir()
-    downloads.partial_path(entry.path).write_bytes(b"x" * 1000)
-    assert models.download(entry.name).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8"])
-def test_a_web_page_does_not_replace_a_partial_file(server, entry, folder, kind):
-    """Networks that ask for a login answer everything with a page, as if all were well."""
-    folder.mkdir()
-    part = downloads.partial_path(entry.path)
-    part.write_bytes(CONTENT[:1000])
-    server.page = kind
-    with pytest.raises(ModelError, match="sent a web page instead of the file") as raised:
-        models.download(entry.name)
-    assert "log in" in str(raised.value) and "goes on where it stopped" in str(raised.value)
-    assert part.read_bytes() == CONTENT[:1000]
-    part.unlink()
-    with pytest.raises(ModelError, match="sent a web page"):
-        models.download(entry.name)
-    assert not part.exists() and not entry.installed
-    part.write_bytes(CONTENT[:1000])
-    server.page = None
-    assert models.download(entry.name).read_bytes() == CONTENT
-    assert server.ranges[-1] == "bytes=1000-"
-
-
-def test_a_complete_partial_file_is_finished(server, entry, folder):
-    folder.mkdir()
-    downloads.partial_path(entry.path).write_bytes(CONTENT)
-    assert models.download(entry.name).read_bytes() == CONTENT
-
-
-def test_a_partial_file_that_is_too_long_starts_again(server, entry, folder):
-    folder.mkdir()
-    downloads.partial_path(entry.path).write_bytes(CONTENT + b"more")
-    assert models.download(entry.name).read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={len(CONTENT) + 4}-", None]
-
-
-def test_a_wrong_hash(server, entry, folder):
-    server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(ModelError, match="SHA-256 differs"):
-        models.download(entry.name)
-    assert not entry.installed and not downloads.partial_path(entry.path).exists()
-    server.content = CONTENT
-    assert models.download(entry.name).read_bytes() == CONTENT
-
-
-def test_refusals_of_the_server(server, tmp_path):
-    base = server.url.removesuffix("/file")
-    with pytest.raises(ModelError, match="404"):
-        downloads.fetch(f"{base}/nothing", tmp_path / "a")
-    with pytest.raises(InputError, match="not an https address"):
-        downloads.fetch(f"{base}/elsewhere", tmp_path / "a")
-    assert downloads.fetch(f"{base}/moved", tmp_path / "a") == SHA256
-
-
-def test_no_server(tmp_path):
-    with _Server() as closed:
-        url = closed.url
-    with pytest.raises(ModelError, match="check the connection"):
-        downloads.fetch(url, tmp_path / "a")
-
-
-@pytest.mark.parametrize("url", ["http://example.org/a", "ftp://127.0.0.1/a", "file:///etc/hosts"])
-def test_only_https(tmp_path, url):
-    with pytest.raises(InputError, match="not an https address"):
-        downloads.fetch(url, tmp_path / "a")
-    assert not (tmp_path / "a").exists()
-
-
-def test_an_unwritable_folder(server, entry, folder):
-    folder.write_text("a file stands where the folder should be")
-    with pytest.raises(InputError, match="cannot be written"):
-        models.download(entry.name)
-
-
-@pytest.mark.parametrize("name", ["slidesam-b", "medsam-vit-b", "builtin"])
-def test_models_without_an_address(name, monkeypatch, tmp_path):
-    info = replace(models.model_info(name), file="absent.bin")
-    monkeypatch.setitem(catalogue.CATALOGUE, name, info)
-    with pytest.raises(InputError, match="no direct address"):
-        models.download(name)
 
 
 # Installing, verifying, removing

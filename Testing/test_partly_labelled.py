@@ -10,12 +10,13 @@ import torch
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
+from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation import evaluate
-from SlideSAMLib.evaluation.cases import Case
+from SlideSAMLib.evaluation.cases import Case, CaseVolume
 from SlideSAMLib.evaluation.metrics import SURFACE_METRICS
 from SlideSAMLib.evaluation.subject import Subject
 from SlideSAMLib.training import rollouts
-from SlideSAMLib.training.datasets import Dataset, held_out_cases
+from SlideSAMLib.training.datasets import Dataset, held_out_cases, labelled_case
 from SlideSAMLib.training.fields import UNLABELLED
 from SlideSAMLib.training.losses import decided, figures, iou, window_loss
 from SlideSAMLib.training.rollouts import Pool
@@ -192,3 +193,50 @@ def test_the_best_of_another_way_of_measuring_is_forgotten():
     whole, part = memory_case(), every_third()
     assert set(_described([whole])) == {"case ids"}
     assert _described([whole, part])["unlabelled"] == [None, NOBODY]
+
+
+def in_memory(values: np.ndarray) -> Case:
+    """A case in memory whose labels are of any integer type."""
+    image = np.random.default_rng(0).normal(0, 1, values.shape).astype(np.float32)
+    return Case("part", content=CaseVolume(image, values, (1.0, 1.0, 1.0), 0))
+
+
+@pytest.mark.parametrize("unlabelled", [-1, 70_000, 255])
+def test_any_value_may_mark_what_is_not_labelled(unlabelled):
+    values = np.zeros((20, 40, 40), np.int32)
+    values[5:15, 10:30, 10:30] = 1
+    values[15:] = unlabelled
+    case = in_memory(values)
+    volume = labelled_case(case, Dataset("part", 1.0, [case], unlabelled=unlabelled))
+    assert volume.targets == [1]
+    assert np.array_equal(volume.labels == volume.unlabelled, values == unlabelled)
+
+
+def test_structures_that_cannot_be_cut_are_not_offered():
+    values = np.zeros((20, 40, 40), np.uint8)
+    values[5:15, 10:30, 10:30] = 1
+    values[2:18, 2:6, 2:6] = 2  # 16 and 64 voxels on a slice
+    values[:, 35, 35:38] = 3  # never more than 60 voxels, and those in one plane
+    values[16:, 33, 2:38] = 4  # on slices that nobody has labelled later, or in one row
+    values[19, 0, 0] = 255
+    case = in_memory(values)
+    dataset = Dataset("part", 1.0, [case])
+    assert labelled_case(case, dataset).targets == [1, 2, 3, 4]
+    assert labelled_case(case, dataset, 61).targets == [1, 2, 4]
+    thick = replace(case, content=replace(case.content, spacing=(5.0, 1.0, 1.0)))
+    assert labelled_case(thick, dataset).targets == [1, 4]
+    assert labelled_case(thick, dataset, 12).targets == [1, 2, 4]
+    partly = replace(dataset, unlabelled=255)
+    values[16:, 0, 0] = 255
+    assert labelled_case(thick, partly).targets == [1, 4]  # the rest of the slices is labelled
+    values[16:] = 255
+    assert labelled_case(thick, partly).targets == [1]
+
+
+@pytest.mark.parametrize("value", [-2, 65_536])
+def test_label_values_that_do_not_fit_are_refused(value):
+    values = np.zeros((20, 40, 40), np.int32)
+    values[5:15, 10:30, 10:30] = value
+    case = in_memory(values)
+    with pytest.raises(InputError, match=r"Case part: its labels go from .* must lie in 0 to"):
+        labelled_case(case, Dataset("part", 1.0, [case]))

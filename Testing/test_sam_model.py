@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.errors import InputError
 from SlideSAMLib.network import empty_network
-from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt, remembers
+from SlideSAMLib.protocol import SliceModel, WindowPrompt, remembers
 from SlideSAMLib.sam_encoding import PIXEL_MEAN, PIXEL_STD, prepare
 from SlideSAMLib.sam_model import SamModel, load_sam
 from SlideSAMLib.sam_prompts import box_to_frame, points_to_frame
@@ -15,16 +15,12 @@ from Testing.reference import (
     MINI,
     PROMPTS,
     relative_error,
+    sam_window,
     values,
 )
 
 SIZE = MINI.image_size
 BOX = WindowPrompt(box=(20.0, 30.0, 70.0, 75.0))
-
-
-def _window(slices: np.ndarray, key: int = 0) -> Window:
-    clipped = np.clip(slices, -200, 400).astype(np.float32)
-    return Window(clipped, (1.0, 1.0, 1.0), (-200.0, 400.0), ("test", key))
 
 
 @pytest.fixture
@@ -70,7 +66,7 @@ def test_reproduces_the_published_predictor(model, reference, name):
     But for the rounding of the embedding that is kept, 1 in 2048.
     """
     height, width = reference["window"].shape[1:]
-    [embedding] = model.encode([_window(reference["window"])])
+    [embedding] = model.encode([sam_window(reference["window"])])
     prediction = model.predict(embedding, _voxel_prompt(PROMPTS[name], height, width))
     order = np.argsort(-reference[f"{name}.multi.iou"], kind="stable")
     low = torch.from_numpy(reference[f"{name}.multi.low_res"]).unflatten(0, (3, 3))[order]
@@ -91,7 +87,7 @@ def test_is_a_slice_model(model):
 
 
 def test_nothing_is_remembered(model, reference):
-    [embedding] = model.encode([_window(reference["window"])])
+    [embedding] = model.encode([sam_window(reference["window"])])
     assert model.remember(embedding, np.ones((96, 112), bool)) is None
     assert not remembers(model)
 
@@ -100,7 +96,7 @@ def test_nothing_is_remembered(model, reference):
 
 
 def test_a_batch_encodes_as_single_windows(model, reference):
-    windows = [_window(reference["window"]), _window(reference["window"][::-1, ::2, 5:], 1)]
+    windows = [sam_window(reference["window"]), sam_window(reference["window"][::-1, ::2, 5:], 1)]
     together = model.encode(windows)
     assert [e.shape for e in together] == [(96, 112), (48, 107)]
     for embedding, window in zip(together, windows, strict=True):
@@ -109,20 +105,9 @@ def test_a_batch_encodes_as_single_windows(model, reference):
     assert model.encode([]) == []
 
 
-def test_slices_of_several_sizes_are_several_batches(model, reference, monkeypatch):
-    windows = [_window(reference["window"][:, :n], i) for i, n in enumerate((96, 96, 40, 96))]
-    expected = model.encode(windows)
-    monkeypatch.setattr(model._encoder, "_most", 8)  # as on a GPU
-    sizes = _counting(model, monkeypatch)
-    for found, wanted in zip(model.encode(windows), expected, strict=True):
-        assert found.shape == wanted.shape
-        assert torch.allclose(found.tensor, wanted.tensor, atol=2e-3)
-    assert sizes == [2, 1, 1]
-
-
 def test_an_embedding_owns_only_its_memory(model, reference):
     """A cache that drops one window of a batch frees its memory."""
-    first, second = model.encode([_window(reference["window"])] * 2)
+    first, second = model.encode([sam_window(reference["window"])] * 2)
     assert first.nbytes == 64 * 8 * 8 * 2
     assert first.tensor.untyped_storage().nbytes() == first.nbytes
     assert first.tensor.data_ptr() != second.tensor.data_ptr()
@@ -132,7 +117,7 @@ def test_an_embedding_owns_only_its_memory(model, reference):
 def test_half_precision(mini_file, reference, precision, limit):
     model = load_sam(mini_file, "cpu", precision)
     assert model.precision == precision
-    [embedding] = model.encode([_window(reference["window"])])
+    [embedding] = model.encode([sam_window(reference["window"])])
     assert embedding.nbytes == 64 * 8 * 8 * 2
     assert relative_error(embedding.tensor.float(), reference["embedding"]) < limit
     prediction = model.predict(embedding, BOX)
@@ -143,7 +128,7 @@ def test_half_precision(mini_file, reference, precision, limit):
 def test_embeddings_are_kept_in_half_precision_whatever_their_size(model, reference, monkeypatch):
     out = torch.tensor([1e6, -1e6, 1 / 3]).view(1, 3, 1, 1)
     monkeypatch.setattr(model._encoder, "_encode", lambda images: out)
-    [embedding] = model.encode([_window(reference["window"])])
+    [embedding] = model.encode([sam_window(reference["window"])])
     assert embedding.tensor.dtype == torch.float16
     assert embedding.tensor.flatten().tolist() == [65504.0, -65504.0, pytest.approx(1 / 3, 1e-3)]
 
@@ -204,7 +189,7 @@ def test_answers_lie_where_the_network_put_them(model, reference, monkeypatch):
     logits = torch.full((4, 3, 32, 32), -8.0)
     logits[1, 2, 8:16, 4:24] = 8.0  # token 1, the slice after
     _answering(model, monkeypatch, logits, [0.1, 0.9, 0.3, 0.2])
-    [embedding] = model.encode([_window(np.zeros((3, 64, 128), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 64, 128), np.float32))])
     full = model.predict(embedding, BOX).full(0)
     expected = np.zeros((3, 64, 128), bool)
     expected[2, 16:32, 16:96] = True
@@ -218,7 +203,7 @@ def test_small_slices_are_not_aliased(model, monkeypatch):
     logits = torch.full((4, 3, 32, 32), -8.0)
     logits[:, :, ::2] = 8.0  # lines that vanish or fill everything if rows are just picked
     _answering(model, monkeypatch, logits, [0.5] * 4)
-    [embedding] = model.encode([_window(np.zeros((3, 8, 8), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 8, 8), np.float32))])
     assert np.abs(model.predict(embedding, BOX).logits).max() < 2
 
 
@@ -227,7 +212,7 @@ def test_small_slices_are_not_aliased(model, monkeypatch):
 
 def test_what_the_network_is_asked(model, monkeypatch):
     asked = _answering(model, monkeypatch, torch.zeros(4, 3, 32, 32), [0.5] * 4)
-    [embedding] = model.encode([_window(np.zeros((3, 64, 128), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 64, 128), np.float32))])
     prompt = WindowPrompt((10.0, 20.0, 29.0, 39.0), ((0.0, 0.0), (127.0, 63.0)), (1, 0))
     model.predict(embedding, prompt)
     coordinates, labels = asked["points"]
@@ -239,7 +224,7 @@ def test_what_the_network_is_asked(model, monkeypatch):
 
 def test_mask_prompts_are_logits_and_unknown_slices_are_undecided(model, monkeypatch):
     asked = _answering(model, monkeypatch, torch.zeros(4, 3, 32, 32), [0.5] * 4)
-    [embedding] = model.encode([_window(np.zeros((3, 64, 128), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 64, 128), np.float32))])
     masks = np.zeros((3, 64, 128), np.float32)
     masks[:, :32] = 1
     masks[1] *= 0.5
@@ -259,7 +244,7 @@ def test_several_windows_are_answered_like_each_alone(mini_file, reference, monk
     model = load_sam(mini_file, "cpu", "float32", kind=kind)
     large, small = reference["window"], reference["window"][:, :40, :56]
     one, two, three = model.encode(
-        [_window(w, n) for n, w in enumerate((large, large[::-1], small))]
+        [sam_window(w, n) for n, w in enumerate((large, large[::-1], small))]
     )
     masks = np.random.default_rng(0).uniform(0, 1, large.shape).astype(np.float32)
     asked = [
@@ -296,7 +281,7 @@ def test_a_cpu_predicts_one_window_at_a_time(model, monkeypatch):
 
 
 def test_an_empty_prompt_is_refused(model):
-    [embedding] = model.encode([_window(np.zeros((3, 16, 16), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 16, 16), np.float32))])
     masks = np.ones((3, 16, 16), np.float32)
     for prompt in (WindowPrompt(), WindowPrompt(masks=masks)):
         with pytest.raises(InputError, match="no prompt"):
@@ -321,7 +306,7 @@ def test_order_of_the_candidates(mini_file, monkeypatch, kind, prompt, tokens):
     model = load_sam(mini_file, "cpu", "float32", kind=kind)
     logits = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32)
     _answering(model, monkeypatch, logits, [0.4, -0.2, 1.3, 0.6])
-    [embedding] = model.encode([_window(np.zeros((3, 64, 64), np.float32))])
+    [embedding] = model.encode([sam_window(np.zeros((3, 64, 64), np.float32))])
     prediction = model.predict(embedding, prompt)
     assert np.allclose(prediction.logits[:, 0, 0, 0], tokens, atol=1e-4)
     clipped = np.array([0.4, 0.0, 1.0, 0.6], np.float32)[tokens]
@@ -329,87 +314,7 @@ def test_order_of_the_candidates(mini_file, monkeypatch, kind, prompt, tokens):
     assert model.traits.candidates == len(tokens)
 
 
-# Memory and devices
-
-
-def _with_memory_for(
-    model: SamModel, monkeypatch, windows: int, error: Exception | None = None
-) -> None:
-    encode = model._encoder._encode
-
-    def limited(images):
-        if len(images) > windows:
-            raise error or torch.cuda.OutOfMemoryError("out of memory")
-        return encode(images)
-
-    monkeypatch.setattr(model._encoder, "_encode", limited)
-
-
-def _counting(model: SamModel, monkeypatch) -> list[int]:
-    """The sizes of the batches that the network gets from now on."""
-    encode, sizes = model._encoder._encode, []
-
-    def counted(images):
-        sizes.append(len(images))
-        return encode(images)
-
-    monkeypatch.setattr(model._encoder, "_encode", counted)
-    return sizes
-
-
-def test_a_cpu_encodes_one_window_at_a_time(model, reference, monkeypatch):
-    sizes = _counting(model, monkeypatch)
-    model.encode([_window(reference["window"], i) for i in range(3)])
-    assert sizes == [1, 1, 1]
-    assert model.windows_at_once() == 1 and not model.encodes_in_background
-
-
-def test_too_little_memory_halves_the_batch_for_good(model, reference, monkeypatch):
-    windows = [_window(reference["window"], i) for i in range(11)]
-    expected = model.encode(windows)
-    monkeypatch.setattr(model._encoder, "_most", 8)  # as on a GPU
-    _with_memory_for(model, monkeypatch, 3)
-    sizes = _counting(model, monkeypatch)
-    for found, wanted in zip(model.encode(windows), expected, strict=True):
-        assert torch.allclose(found.tensor, wanted.tensor, atol=2e-3)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
-    sizes.clear()
-    model.encode(windows[:3])
-    assert sizes == [2, 1]
-
-
-@pytest.mark.parametrize(
-    ("free", "idle", "expected"), [(0, 0, 1), (0.9, 0, 1), (5, 0, 2), (4, 3, 3), (100, 0, 8)]
-)
-def test_the_batch_follows_the_free_memory(model, monkeypatch, free, idle, expected):
-    """`free` and `idle` (kept by PyTorch, but unused) in windows."""
-    window = model._encoder._window_bytes()
-    monkeypatch.setattr(model._encoder, "_device", torch.device("cuda"))
-    monkeypatch.setattr(model._encoder, "_most", 8)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * window), 0))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int((idle + 1) * window))
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: window)
-    assert model.windows_at_once() == expected
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.cuda.OutOfMemoryError("CUDA out of memory."),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
-    ],
-)
-def test_too_little_memory_is_one_sentence(model, reference, monkeypatch, error):
-    _with_memory_for(model, monkeypatch, 0, error)
-    with pytest.raises(ModelError, match="too small"):
-        model.encode([_window(reference["window"])])
-
-
-def test_another_error_while_encoding_is_told_as_it_is(model, reference, monkeypatch):
-    _with_memory_for(model, monkeypatch, 0, RuntimeError("the driver has gone"))
-    with pytest.raises(RuntimeError, match="the driver has gone"):
-        model.encode([_window(reference["window"])])
+# Weights
 
 
 def test_weights_do_not_depend_on_the_file(tmp_path, mini_file, reference):
@@ -418,7 +323,7 @@ def test_weights_do_not_depend_on_the_file(tmp_path, mini_file, reference):
     path.write_bytes(mini_file.read_bytes())
     model = load_sam(path, "cpu", "float32")
     path.write_bytes(bytes(path.stat().st_size))
-    [embedding] = model.encode([_window(reference["window"])])
+    [embedding] = model.encode([sam_window(reference["window"])])
     assert relative_error(embedding.tensor, reference["embedding"]) < 4e-4
 
 

@@ -171,7 +171,7 @@ def test_a_point_is_asked_again_with_the_box_of_its_answer(monkeypatch):
 def test_hand_drawn_boxes_stay_within_their_jitter():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        box = jittered((20.0, 30.0, 59.0, 49.0), (100, 100), rng, 0.08)
+        box = jittered((20.0, 30.0, 59.0, 49.0), (100, 100), rng)
         assert np.all(np.abs(np.subtract(box, (20, 30, 59, 49))) <= [3.2, 1.6, 3.2, 1.6])
 
 

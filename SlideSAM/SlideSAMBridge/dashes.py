@@ -6,7 +6,6 @@ view, whatever the zoom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -65,31 +64,3 @@ def dashes(line: np.ndarray, dash: float = DASH, gap: float = GAP) -> np.ndarray
     pieces = np.stack([positions[:-1], positions[1:]], axis=1)
     middle = (cuts[:-1] + cuts[1:]) / 2
     return pieces[(middle % period) < share * period]
-
-
-def actor(pieces: np.ndarray, color: Sequence[float], width: float) -> object:
-    """A 2-D actor that draws straight pieces (M, 2, 2), in pixels of the view."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
-
-    count = len(pieces)
-    flat = np.zeros((2 * count, 3))
-    flat[:, :2] = pieces.reshape(-1, 2)
-    points = vtk.vtkPoints()
-    points.SetData(numpy_to_vtk(flat, deep=True))
-    cells = vtk.vtkCellArray()
-    cells.SetData(
-        numpy_to_vtkIdTypeArray(np.arange(0, 2 * count + 1, 2, dtype=np.int64), deep=True),
-        numpy_to_vtkIdTypeArray(np.arange(2 * count, dtype=np.int64), deep=True),
-    )
-    data = vtk.vtkPolyData()
-    data.SetPoints(points)
-    data.SetLines(cells)
-    mapper = vtk.vtkPolyDataMapper2D()
-    mapper.SetInputData(data)
-    made = vtk.vtkActor2D()
-    made.SetMapper(mapper)
-    made.PickableOff()
-    made.GetProperty().SetColor(*color)
-    made.GetProperty().SetLineWidth(float(width))
-    return made

@@ -8,8 +8,10 @@ is array axis 2, 1, 0, and a slice has the other two array axes as rows and colu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,25 +53,36 @@ class Marks:
         return json.dumps(content, separators=(",", ":"))
 
 
-def from_json(text: str) -> Marks:
-    """Read what `Marks.to_json` wrote. Raises ValueError where the text is something else."""
+@contextmanager
+def reading(text: str) -> Iterator[None]:
+    """Around the reading of a segment's tag: ValueError, whatever is wrong with the text."""
     try:
-        content = json.loads(text)
-        if content["version"] != 1:
-            raise ValueError("unknown version")
-        box = content.get("box")
-        return Marks(
-            axis=AXES.index(content["axis"]),
-            points=tuple(_voxel(p) for p in content["points"]),
-            labels=tuple(int(v) for v in content["labels"]),
-            box=None if box is None else (_voxel(box[0]), _voxel(box[1])),
-        )
+        yield
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
             _("The saved prompts cannot be read ({error}): {text!r}.").format(
                 error=error, text=text[:80]
             )
         ) from error
+
+
+def from_json(text: str) -> Marks:
+    """Read what `Marks.to_json` wrote. Raises ValueError where the text is something else."""
+    with reading(text):
+        return from_content(json.loads(text))
+
+
+def from_content(content: dict[str, Any]) -> Marks:
+    """The marks of what was JSON; for use within `reading`."""
+    if content["version"] != 1:
+        raise ValueError("unknown version")
+    box = content.get("box")
+    return Marks(
+        axis=AXES.index(content["axis"]),
+        points=tuple(_voxel(p) for p in content["points"]),
+        labels=tuple(int(v) for v in content["labels"]),
+        box=None if box is None else (_voxel(box[0]), _voxel(box[1])),
+    )
 
 
 def from_ras(

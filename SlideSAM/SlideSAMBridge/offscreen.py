@@ -235,9 +235,7 @@ class ThreeDView(View):
         "vtkMRMLSegmentationsDisplayableManager3D",
     )
 
-    def __init__(
-        self, session: Session, name: str = "1", size: tuple[int, int] = (400, 400)
-    ) -> None:
+    def __init__(self, session: Session, size: tuple[int, int]) -> None:
         import slicer
 
         super().__init__(size)
@@ -247,6 +245,6 @@ class ThreeDView(View):
         self.logic.SetMRMLApplicationLogic(session.app_logic)
         session.app_logic.GetViewLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(session.scene)
-        self.node = self.logic.AddViewNode(name)
+        self.node = self.logic.AddViewNode("1")
         self.group.SetMRMLDisplayableNode(self.node)
         self._interact(slicer.vtkMRMLThreeDViewInteractorStyle())

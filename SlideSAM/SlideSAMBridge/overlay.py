@@ -87,7 +87,7 @@ class Overlay:
             dashes.dashes(_line_xy(slice_node, lattice, axis, index, line), length, gap)
             for line in found
         ]
-        self.dashes = dashes.actor(np.concatenate(pieces), preview.color, LINE * self.ratio)
+        self.dashes = _actor(np.concatenate(pieces), preview.color, LINE * self.ratio)
         self._renderer.AddViewProp(self.dashes)
 
     def clear_weak(self) -> None:
@@ -216,15 +216,21 @@ def _rectangle(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
 
 def _polygons(polygons: np.ndarray, color: Sequence[float], width: float | None) -> Any:
     """Closed polygons (N, M, 2) as an actor: their outlines, or filled where `width` is None."""
+    if width is not None:
+        polygons = np.concatenate([polygons, polygons[:, :1]], axis=1)
+    return _actor(polygons, color, width)
+
+
+def _actor(lines: np.ndarray, color: Sequence[float], width: float | None) -> Any:
+    """A 2-D actor of lines (N, M, 2) in pixels of the view; where `width` is None, of what they
+    enclose."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
-    if width is not None:
-        polygons = np.concatenate([polygons, polygons[:, :1]], axis=1)
-    flat = polygons.reshape(-1, 2)
+    flat = lines.reshape(-1, 2)
     points = vtk.vtkPoints()
     points.SetData(numpy_to_vtk(np.column_stack([flat, np.zeros(len(flat))]), deep=True))
-    ends = np.arange(len(polygons) + 1, dtype=np.int64) * polygons.shape[1]
+    ends = np.arange(len(lines) + 1, dtype=np.int64) * lines.shape[1]
     cells = vtk.vtkCellArray()
     cells.SetData(
         numpy_to_vtkIdTypeArray(ends, deep=True),

@@ -19,7 +19,6 @@ from . import marks as marking
 from .lattice import Lattice
 from .marks import IN_PLANE
 from .orientation import AXES
-from .text import tr as _
 
 Position = tuple[float, float, float]
 
@@ -126,19 +125,11 @@ def from_json(text: str, lattice: Lattice) -> PromptSet:
 
     Raises ValueError where the text is something else.
     """
-    try:
+    with marking.reading(text):
         content = json.loads(text)
-        if content["version"] == 1:
-            return _from_marks(marking.from_json(text), lattice)
         if content["version"] != 2:
-            raise ValueError("unknown version")
+            return _from_marks(marking.from_content(content), lattice)
         return PromptSet(tuple(_from_object(entry) for entry in content["marks"]))
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(
-            _("The saved prompts cannot be read ({error}): {text!r}.").format(
-                error=error, text=text[:80]
-            )
-        ) from error
 
 
 def slice_prompt(index: int, marks: Iterable[Mark], part: Lattice, axis: int) -> Any:

@@ -268,10 +268,7 @@ class UndoStep:
     """
 
     def __init__(
-        self,
-        editor: Editor,
-        segmentation_node: Any,
-        widget_of: Callable[[Any], Any] = lambda segmentation_node: None,
+        self, editor: Editor, segmentation_node: Any, widget_of: Callable[[Any], Any]
     ) -> None:
         self._editor, self._node, self._widget_of = editor, segmentation_node, widget_of
         self._widget: Any = None  # that has the state, too

@@ -143,7 +143,7 @@ class Views:
         part: Lattice | None,
         prompts: PromptSet,
         preview: Preview,
-        hovered: tuple | None = None,
+        hovered: tuple | None,
     ) -> None:
         """Draw in all views. hovered : (view, number of the mark) or None."""
         self._drawn, self._version = (prompts, _place(part)), preview.version
@@ -155,7 +155,7 @@ class Views:
         part: Lattice | None,
         prompts: PromptSet,
         preview: Preview,
-        hovered: tuple | None = None,
+        hovered: tuple | None,
     ) -> None:
         """Draw in all views what is other than it was: each finished slice asks for it."""
         drawn, place = self._drawn
@@ -173,7 +173,7 @@ class Views:
         part: Lattice | None,
         prompts: PromptSet,
         preview: Preview,
-        hovered: tuple | None = None,
+        hovered: tuple | None,
     ) -> None:
         """Draw the prompts and the dashed outline of the slice that a view shows."""
         overlay = self.overlay(view)

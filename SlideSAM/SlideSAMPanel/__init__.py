@@ -1,1 +1,1 @@
-"""The panel of the SlideSAM module: Qt widgets, one section a file."""
+"""The panel of the SlideSAM module, one section a file, and the self-test of the module."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,15 @@ class ModelsSection:
         """Show the models as they are on the disk now, and the choice."""
         from SlideSAMLib.models import list_models
 
-        selected = self._selected()
-        blocked = self.list.blockSignals(True)
+        models = list_models()
+        with widgets.silent(self.list):
+            self._show_list(models, self._selected() or "builtin")
+        self._show_choice([info.name for info in models if info.installed])
+        self._update_buttons()
+
+    def _show_list(self, models: Sequence[Any], selected: str) -> None:
         self.list.clear()
-        for info in list_models():
+        for info in models:
             where = str(info.path) if info.installed else _("no")
             shown = _("comes with SlideSAM") if info.source == "builtin" else where
             size = info.path.stat().st_size if info.installed else info.size
@@ -132,28 +137,23 @@ class ModelsSection:
             item.setToolTip(3, where if info.installed else info.page)
             item.setData(0, NAME_ROLE, info.name)
             self.list.addTopLevelItem(item)
-            if info.name == (selected or "builtin"):
+            if info.name == selected:
                 self.list.setCurrentItem(item)
         for column in range(3):
             self.list.resizeColumnToContents(column)
-        self.list.blockSignals(blocked)
-        self._show_choice([info.name for info in list_models() if info.installed])
-        self._update_buttons()
 
     def _show_choice(self, installed: list[str]) -> None:
         chosen = preferences.read()
         names = [*installed, *([] if chosen.model in installed else [chosen.model])]
-        blocked = self.model.blockSignals(True)
-        self.model.clear()
-        for name in names:
-            self.model.addItem(Path(name).name, name)
-        self.model.blockSignals(blocked)
+        with widgets.silent(self.model):
+            self.model.clear()
+            for name in names:
+                self.model.addItem(Path(name).name, name)
         widgets.select(self.model, chosen.model)
         widgets.select(self.device, chosen.device)
         widgets.select(self.precision, chosen.precision)
-        blocked = self.cache.blockSignals(True)
-        self.cache.value = chosen.cache_mib
-        self.cache.blockSignals(blocked)
+        with widgets.silent(self.cache):
+            self.cache.value = chosen.cache_mib
         shelf.shared_shelf.resize_cache(preferences.cache_bytes())
 
     def _selected(self) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ctk
@@ -58,9 +59,18 @@ def choice(values: Sequence[str], name: str, tip: str) -> Any:
 
 def select(box: Any, value: str) -> None:
     """Show a value of a `choice` without telling anybody."""
-    blocked = box.blockSignals(True)
-    box.setCurrentIndex(max(box.findData(value), 0))
-    box.blockSignals(blocked)
+    with silent(box):
+        box.setCurrentIndex(max(box.findData(value), 0))
+
+
+@contextmanager
+def silent(widget: Any) -> Iterator[None]:
+    """While this lasts, the widget tells nobody what changes in it."""
+    blocked = widget.blockSignals(True)
+    try:
+        yield
+    finally:
+        widget.blockSignals(blocked)
 
 
 def size_text(count: int | None) -> str:

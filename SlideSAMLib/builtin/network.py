@@ -44,7 +44,7 @@ class Residual(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int, ratio: int = 3) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(f"{width} channels cannot be divided among {heads} heads")
@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+            nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -95,11 +95,11 @@ class Up(nn.Module):
 class Refinement(nn.Module):
     """Candidate 0 on the input's raster: thin parts are lost on the coarser one."""
 
-    def __init__(self, channels: int = 16) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3 + APPEARANCE.stop, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        self.last = nn.Conv2d(channels, 3, 1)
+        self.first = nn.Conv2d(3 + APPEARANCE.stop, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.last = nn.Conv2d(16, 3, 1)
         nn.init.zeros_(self.last.weight)  # starts as plain interpolation
         nn.init.zeros_(self.last.bias)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import InputError
-from ..file_modes import make_ordinary
 from ..formats import OUTPUT_SUFFIXES
+from ..whole_files import make_ordinary
 
 
 def check_writable(path: Path, what: str = "The output") -> None:

@@ -95,10 +95,8 @@ def click_through(
     settings: SlideSettings | None = None,
     cache: EmbeddingCache | None = None,
     cancelled: Callable[[], bool] | None = None,
-    target: float = TARGET,
-    most: int = MOST,
 ) -> tuple[Session, list[Click]]:
-    """Click until the Dice over the whole volume reaches `target`, or `most` clicks are spent.
+    """Click until the Dice over the whole volume reaches TARGET, or MOST clicks are spent.
 
     The first prompt, be it a box or points, counts as one click. stack : that of the subject.
     Returns the session as the user leaves it, and one Click for each click.
@@ -122,7 +120,7 @@ def click_through(
                 seconds=seconds,
             )
         )
-        if now >= target or len(clicks) >= most:
+        if now >= TARGET or len(clicks) >= MOST:
             break
     return session, clicks
 

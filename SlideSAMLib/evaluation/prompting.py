@@ -29,18 +29,18 @@ def true_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def jittered_box(
-    mask: np.ndarray, random: np.random.Generator, amount: float = JITTER
+    mask: np.ndarray, random: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """The true box of a slice as a hand would draw it.
 
-    Each side moves in or out by a uniform share, at most `amount`, of the box's width (left,
+    Each side moves in or out by a uniform share, at most JITTER, of the box's width (left,
     right) or height (top, bottom) in voxels. The box stays inside the slice. A box that is only
     one voxel wide is first widened by half a voxel on both sides, since an empty box is no box.
     """
     height, width = mask.shape
     x0, y0, x1, y1 = true_box(mask)
     (left, right), (top, bottom) = _wide(x0, x1), _wide(y0, y1)
-    moves = random.uniform(-amount, amount, 4)
+    moves = random.uniform(-JITTER, JITTER, 4)
     across, down = x1 - x0 + 1, y1 - y0 + 1
     return (
         max(left + moves[0] * across, 0.0),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..whole_files import replacing
 
 Key = tuple[str, int, str, str]
 DATA = "data sha256"  # among the settings: of each case's files, by id
@@ -104,9 +104,8 @@ class ResultFile:
     def _replace(self, results: list[StructureResult]) -> list[StructureResult]:
         """Write the file anew with these results, completely or not at all, and return them."""
         lines = [{"settings": self.settings}, *(asdict(result) for result in results)]
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(part, self.path)
+        with replacing(self.path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         return results
 
     def append(self, result: StructureResult) -> None:

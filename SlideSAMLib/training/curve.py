@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..whole_files import replacing
+
 # Label, colour and style: colours that people who see red and green alike can tell apart.
 LINES = {
     "box_centre": ("box, prompted slice", "#0072b2", "-"),
@@ -57,10 +59,9 @@ def draw_curve(path: Path, picture: Path) -> None:
     right.legend(loc="lower right", fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    part = picture.with_suffix(".part")
-    figure.savefig(part, dpi=110, format="png")
+    with replacing(picture) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
-    part.replace(picture)
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..whole_files import replacing
 from .curve import draw_curve
 
 # Columns of every curve. data_share : of the time, for making windows or waiting for them.
@@ -44,12 +44,10 @@ class CurveLog:
         if not rows:
             self.path.unlink()
             return
-        part = self.path.with_name("curve.csv.part")
-        with part.open("w", newline="") as file:
+        with replacing(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.path)
 
     def write(self, numbers: dict[str, float]) -> None:
         """Add a row, with `step`; what is missing stays empty. Prints it as well."""

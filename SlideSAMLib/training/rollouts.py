@@ -226,7 +226,7 @@ class Pool:
             place.know_centre(place.mask[1])
             place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
         elif kind < 0.62:
-            place.box = jittered(box, mask.shape, rng, 0.08)
+            place.box = jittered(box, mask.shape, rng)
             place.region = region_around(place.box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.1:
                 place.points, place.signs = user_points(mask, rng)
@@ -237,7 +237,7 @@ class Pool:
             place.know_centre(torch.from_numpy(rough(mask, rng)))
             place.region = region_around(box, SQUARE, rng.uniform(1.15, 2.3))
             if rng.random() < 0.5:
-                place.box = jittered(box, mask.shape, rng, 0.08)
+                place.box = jittered(box, mask.shape, rng)
         return place
 
     def _point_region(self, place: _Place, box: tuple) -> Region:

@@ -154,7 +154,7 @@ def user_prompt(mask: np.ndarray, frame: Frame, rng: np.random.Generator) -> tup
     kind = rng.random()
     points = box = masks = None
     if kind < 0.55 or kind > 0.9:
-        corners = jittered(true_box(mask), (height, width), rng, 0.08)
+        corners = jittered(true_box(mask), (height, width), rng)
         box = torch.tensor(box_to_frame(corners, height, width, frame.size)).float()
     if 0.45 < kind < 0.9:
         places, signs = user_points(mask, rng)

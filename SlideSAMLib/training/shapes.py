@@ -62,11 +62,11 @@ def _centre(rng: np.random.Generator) -> np.ndarray:
     return np.array([rng.uniform(0.05, 0.95) * n for n in SHAPE])
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float, size: int | None = None):
-    return np.exp(rng.uniform(np.log(low), np.log(high), size))
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return np.exp(rng.uniform(np.log(low), np.log(high)))
 
 
-def _implicit(canvas, centre, radii, rotation, power=2.0, bump=0.0):
+def _implicit(canvas, centre, radii, rotation, power, bump=0.0):
     """Where a warped superellipsoid is, and its implicit function (< 1 inside)."""
     where = canvas.box(centre, float(max(radii)) * 1.5)
     local = canvas.local(centre, where)

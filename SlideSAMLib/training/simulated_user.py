@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+JITTER = 0.08  # of the length of the side that moves
 
-def jittered(box, shape, rng: np.random.Generator, most: float) -> tuple:
-    """Each side moved by up to `most` of its length, inwards or outwards, kept in the slice."""
+
+def jittered(box, shape, rng: np.random.Generator) -> tuple:
+    """Each side moved by up to JITTER of its length, inwards or outwards, kept in the slice."""
     width, height = box[2] - box[0] + 1, box[3] - box[1] + 1
-    moves = rng.uniform(-most, most, 4) * [width, height, width, height]
+    moves = rng.uniform(-JITTER, JITTER, 4) * [width, height, width, height]
     x0, y0, x1, y1 = np.asarray(box) + moves
     return _clamped((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), shape)
 

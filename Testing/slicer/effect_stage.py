@@ -149,6 +149,20 @@ class Stage:
             mask.astype(np.uint8), self.scene.segmentation, segment, self.scene.volume
         )
 
+    def save_and_load(self, folder: Path) -> None:
+        """Go on with the segmentation as it comes back from a file; the effect is chosen anew."""
+        storage = slicer.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(folder / "kept.seg.nrrd"))
+        assert storage.WriteData(self.scene.segmentation)
+        loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
+        assert storage.ReadData(loaded)
+        loaded.SetAndObserveTransformNodeID(self.scene.segmentation.GetTransformNodeID())
+        self.shut()
+        self.editor.node.SetAndObserveSegmentationNode(loaded)
+        self.editor.node.SetSelectedSegmentID("A")
+        self.scene.segmentation = loaded
+        self.open()
+
     def actors(self) -> int:
         """How many prompts are drawn in all views (two actors a point, one a box)."""
         return sum(len(overlay.actors) for overlay in self.python.views.overlays)

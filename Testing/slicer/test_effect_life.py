@@ -376,16 +376,6 @@ def test_the_whole_job_in_a_sagittal_view_of_an_oblique_volume(stage_of, quick_m
     assert np.array_equal(stage.mask(), truth)
     marks = [mark.key for mark in stage.interaction.book.prompts.marks]
     assert len(marks) == 2
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(tmp_path / "kept.seg.nrrd"))
-    assert storage.WriteData(stage.scene.segmentation)
-    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
-    assert storage.ReadData(loaded)
-    loaded.SetAndObserveTransformNodeID(stage.scene.segmentation.GetTransformNodeID())
-    stage.shut()
-    stage.editor.node.SetAndObserveSegmentationNode(loaded)
-    stage.editor.node.SetSelectedSegmentID("A")
-    stage.scene.segmentation = loaded
-    stage.open()
+    stage.save_and_load(tmp_path)
     assert [mark.key for mark in stage.interaction.book.prompts.marks] == marks
     assert np.array_equal(stage.mask(), truth)

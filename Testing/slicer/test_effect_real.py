@@ -104,7 +104,7 @@ def test_from_the_box_to_the_file(
     assert np.array_equal(stage.mask(), corrected)
     assert np.array_equal(slicer.util.arrayFromVolume(scene.volume), scene.image)
     before = [mark.key for mark in stage.interaction.book.prompts.marks]
-    save_and_load(stage, tmp_path)
+    stage.save_and_load(tmp_path)
     assert np.array_equal(stage.mask(), corrected)
     assert [mark.key for mark in stage.interaction.book.prompts.marks] == before
 
@@ -153,7 +153,7 @@ def test_the_builtin_model_from_the_box_to_undo(session, stage_of, data_folder, 
     stage.editor.logic.Redo()
     assert np.array_equal(stage.mask(), corrected)
     before = [mark.key for mark in stage.interaction.book.prompts.marks]
-    save_and_load(stage, tmp_path)
+    stage.save_and_load(tmp_path)
     assert np.array_equal(stage.mask(), corrected)
     assert [mark.key for mark in stage.interaction.book.prompts.marks] == before
 
@@ -171,17 +171,3 @@ def correct(stage: Stage, axis: int, index: int) -> None:
     stage.click(voxel)
     stage.wait()
     assert {index, there} <= set(stage.interaction.work.session.prompts)
-
-
-def save_and_load(stage: Stage, folder) -> None:
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(folder / "liver.seg.nrrd"))
-    assert storage.WriteData(stage.scene.segmentation)
-    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Loaded")
-    assert storage.ReadData(loaded)
-    loaded.SetAndObserveTransformNodeID(stage.scene.segmentation.GetTransformNodeID())
-    stage.shut()
-    stage.editor.node.SetAndObserveSegmentationNode(loaded)
-    stage.editor.node.SetSelectedSegmentID("A")
-    stage.scene.segmentation = loaded
-    stage.open()

@@ -1,12 +1,10 @@
 """The panel of the module on the host: status, installing, models, Segment all, life cycle."""
 
 import hashlib
-import http.server
-import re
 import sys
-import threading
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import slicer
 
+from Testing.file_server import FileServer, serving
 from Testing.host.pythonqt_rules import qt
 from Testing.slicer.panel_tools import find, names_the_button, wait
 
@@ -21,54 +20,27 @@ pytestmark = pytest.mark.slicer
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
+class SlowServer(FileServer):
+    """Waits between the pieces of its file for `slow` seconds."""
+
+    slow = 0.0
+
+    def send(self, write, start):
+        for n in range(start, len(self.content), 200_000):
+            write(self.content[n : n + 200_000])
+            time.sleep(self.slow)
+
+
 @pytest.fixture
 def server(monkeypatch, panel):
     """A server with ranges that serves CONTENT as the file of sam-vit-b."""
-    from SlideSAMLib import catalogue, models
+    from SlideSAMLib.catalogue import CATALOGUE
 
-    state = types.SimpleNamespace(slow=0.0, requests=[])
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
-            state.requests.append(start)
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - start))
-            if start:
-                last = len(CONTENT) - 1
-                self.send_header("Content-Range", f"bytes {start}-{last}/{len(CONTENT)}")
-            self.end_headers()
-            try:
-                for n in range(start, len(CONTENT), 200_000):
-                    self.wfile.write(CONTENT[n : n + 200_000])
-                    time.sleep(state.slow)
-            except ConnectionError:
-                return  # the other side had enough
-
-        def log_message(self, *args):
-            """Quiet."""
-
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    info = catalogue.CATALOGUE["sam-vit-b"]
-    changes = {
-        "url": f"http://127.0.0.1:{running.server_port}/file",
-        "sha256": hashlib.sha256(CONTENT).hexdigest(),
-        "size": len(CONTENT),
-    }
-
-    def replace(**more):
-        new = types.MappingProxyType({**changes, **more})
-        made = catalogue.dataclass and catalogue.ModelInfo(
-            **{**{f: getattr(info, f) for f in info.__dataclass_fields__}, **new}
-        )
-        monkeypatch.setitem(models.CATALOGUE, "sam-vit-b", made)
-
-    state.replace = replace
-    replace()
-    yield state
-    running.shutdown()
-    running.server_close()
+    with serving(SlowServer(CONTENT)) as running:
+        sha256 = hashlib.sha256(CONTENT).hexdigest()
+        served = {"url": running.url, "sha256": sha256, "size": len(CONTENT)}
+        monkeypatch.setitem(CATALOGUE, "sam-vit-b", replace(CATALOGUE["sam-vit-b"], **served))
+        yield running
 
 
 def choose(panel, name):
@@ -230,7 +202,8 @@ def test_download_cancel_resume_remove(panel, server, monkeypatch, tmp_path):
     find(panel, "SlideSAMDownload").click()
     wait(lambda: panel.models.ticker.job is None)
     assert message.text == "Done."
-    assert len(server.requests) == 2 and server.requests[1] > 0
+    whole, rest = server.ranges
+    assert whole is None and int(rest.removeprefix("bytes=")[:-1]) > 0
     item = choose(panel, "sam-vit-b")
     path = item.text(3)
     assert Path(path).read_bytes() == CONTENT and str(tmp_path) in path
@@ -258,7 +231,7 @@ def test_what_an_unfinished_download_or_copy_left_can_be_removed(panel, monkeypa
 
 
 def test_a_wrong_file_is_not_kept(panel, server, tmp_path):
-    server.replace(sha256="0" * 64)
+    server.content = server.content[::-1]
     choose(panel, "sam-vit-b")
     find(panel, "SlideSAMDownload").click()
     wait(lambda: panel.models.ticker.job is None)

@@ -122,3 +122,10 @@ def test_text_that_says_something_else_is_refused(change):
         from_json(json.dumps(content), GRID)
     with pytest.raises(ValueError, match="unknown version"):
         from_json('{"version": 3, "marks": []}', GRID)
+
+
+def test_damaged_marks_of_a_script_are_refused_in_one_sentence():
+    text = '{"version":1,"axis":"K","points":[[1,2]],"labels":[1]}'
+    with pytest.raises(ValueError) as caught:
+        from_json(text, GRID)
+    assert str(caught.value).count("The saved prompts cannot be read") == 1
