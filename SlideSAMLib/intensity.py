@@ -43,8 +43,9 @@ def automatic_window(
     Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air), at
     least 1 % lie strictly inside -200..400 and at most 5 % outside -1500..4000, padding not
     counted; they get (-200, 400). All other data get the percentiles 0.5 and 99.5 of at most about
-    a million evenly spaced finite voxels, or their full range where these coincide (a nearly empty
-    image).
+    a million evenly spaced finite voxels. Where these coincide (a nearly empty image) they are the
+    percentiles of the voxels with other values, and the window holds that one, too: a hot pixel
+    must not hide the rest. Where the sample has no other value it is the full range.
 
     Always low < high, except where all finite voxels have one value: (value, value), and (0, 0)
     where no voxel is finite.
@@ -57,6 +58,9 @@ def automatic_window(
         return CT_WINDOW
     if sample.size:
         low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
+        if low == high and (sample != low).any():
+            rest = np.percentile(sample[sample != low], PERCENTILES)
+            low, high = min(low, float(rest[0])), max(high, float(rest[1]))
         if low < high:
             return (low, high)
     return extremes

@@ -10,7 +10,7 @@ from SlideSAMLib.builtin.features import Batch
 from SlideSAMLib.builtin.model import BuiltinModel
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.regions import GRID, SMALLEST_SIDE
-from SlideSAMLib.builtin.requests import Request
+from SlideSAMLib.builtin.requests import POINT_SIDES, BuiltinEmbedding, Request
 from SlideSAMLib.patches import Patch
 from SlideSAMLib.protocol import Window, WindowPrompt
 
@@ -63,6 +63,17 @@ def test_the_regions_of_points_hold_them_all(points, middle, sides):
     request = Request(embedding((3.0, 2.0, 1.0)), prompt, False)
     found = [region_of(request, region) for region in request.point_regions()]
     assert found == [(*middle, side) for side in sides]
+
+
+@pytest.mark.parametrize(("width", "smallest"), [(1280, 128), (2048, 128), (4096, 128), (500, 50)])
+def test_the_smallest_region_of_a_point_shows_every_voxel(width, smallest):
+    """A cell of ten voxels on a slice of a few thousand must not vanish between the samples."""
+    plane = torch.zeros(8, width, dtype=torch.float16)
+    seen = BuiltinEmbedding((plane,) * 3, (0.003, 0.001))
+    request = Request(seen, WindowPrompt(points=((9, 4),), labels=(1,)), False)
+    columns = [region.columns for region in request.point_regions()]
+    assert len(columns) == len(POINT_SIDES)
+    assert (columns[0], columns[-1]) == pytest.approx((smallest, width))
 
 
 @pytest.mark.parametrize("turned", [False, True])

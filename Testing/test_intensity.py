@@ -80,6 +80,15 @@ def test_nearly_empty_image_gets_its_full_range():
     assert automatic_window(volume) == (0.0, 200.0)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_hot_pixel_does_not_hide_what_is_in_a_nearly_empty_image(sign):
+    volume = np.zeros((40, 80, 80), np.int32)
+    volume[10:15, 20:30, 20:30] = np.random.default_rng(8).normal(300, 30, (5, 10, 10))
+    volume[0, 0, 0] = 65535
+    low, high = sorted(sign * end for end in automatic_window(sign * volume))
+    assert low == 0 and 330 < high < 450
+
+
 def test_values_that_are_not_finite_are_ignored():
     volume = np.linspace(0, 100, 1000).reshape(10, 10, 10)
     expected = automatic_window(volume)

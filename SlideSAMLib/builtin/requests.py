@@ -203,14 +203,22 @@ class Request:
         return min(self.embedding.settings.factor, max(LEAST_FACTOR, 1.1 * whole / side))
 
     def point_regions(self) -> list[Region]:
-        """Regions of several sizes about the positive points."""
+        """Regions of several sizes about the positive points.
+
+        The smallest shows every voxel. On large slices, as those of microscopes, the sizes lie
+        farther apart for that: POINT_SIDES would leave a cell a few places of the grid.
+        """
         row, column = self.embedding.spacing
         points = np.array(self._positive())
         x, y = (points.min(0) + points.max(0)) / 2
         spread = float((np.ptp(points, axis=0) * [column, row]).max())
         whole = max(self.shape[0] * row, self.shape[1] * column)
         least = max(1.5 * spread, 16 * min(row, column))
-        sides = sorted({max(share * whole, least) for share in POINT_SIDES})
+        shares = POINT_SIDES
+        every = GRID * min(row, column) / whole  # one voxel for each place of the grid
+        if every < shares[0]:
+            shares = np.geomspace(every, 1, len(shares)).tolist()
+        sides = sorted({max(share * whole, least) for share in shares})
         return [region_at(x, y, side, (row, column)) for side in sides]
 
     def patch(self, logits: torch.Tensor, region: Region) -> Patch:
