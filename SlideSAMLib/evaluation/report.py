@@ -16,6 +16,7 @@ from .baselines import BASELINES
 from .calibration import confidence_tables, summarise_confidence
 from .click_report import click_tables, summarise_clicks
 from .overlays import file_name
+from .protocols import CLICKS
 from .results import StructureResult
 from .tables import table
 
@@ -188,7 +189,9 @@ def _verdict(results: Sequence[StructureResult]) -> str:
     """Say plainly whether the model is better than what needs no network."""
     summaries = summarise(results)
     baselines = {s.method: s.mean for s in summaries if s.method in BASELINES}
-    models = {s.protocol: s.mean for s in summaries if s.method not in BASELINES}
+    # Clicks on what is still wrong are told far more than one prompt: no fair comparison.
+    alone = [s for s in summaries if s.method not in BASELINES and s.protocol != CLICKS]
+    models = {s.protocol: s.mean for s in alone}
     if not baselines or not models:
         return ""
     best = max(baselines, key=lambda name: baselines[name])
