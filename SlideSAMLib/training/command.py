@@ -86,7 +86,7 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
     """Train as configured, or for `stop_after` minutes; returns the training.
 
     Raises InputError where there is nothing to resume, or a run that was not asked to be resumed,
-    or the minutes are not positive.
+    or the minutes are not positive; ModelError where another run is writing to the folder.
     """
     from .loop import Training
 
@@ -94,12 +94,13 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
         raise InputError(f"--stop-after must be above 0 minutes, not {stop_after:g}.")
 
     training = Training(config)
-    if resume and not training.resume():
-        raise InputError(f"There is no checkpoint in {config.output} to resume from.")
-    if not resume and training.checkpoints.path.exists():
-        raise InputError(
-            f"{config.output} already holds a run: add --resume to continue it, or name another "
-            "output folder."
-        )
-    training.run(stop_after)
+    with training.checkpoints.alone():
+        if resume and not training.resume():
+            raise InputError(f"There is no checkpoint in {config.output} to resume from.")
+        if not resume and training.checkpoints.path.exists():
+            raise InputError(
+                f"{config.output} already holds a run: add --resume to continue it, or name "
+                "another output folder."
+            )
+        training.run(stop_after)
     return training
