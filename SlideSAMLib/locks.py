@@ -21,26 +21,30 @@ _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPN
 
 
 @contextlib.contextmanager
-def alone_with(target: Path) -> Iterator[None]:
-    """Keep others from downloading `target`, be they threads of this program or other programs.
+def alone_with(target: Path, deed: str = "downloaded", needed: bool = True) -> Iterator[None]:
+    """Keep others from writing `target`, be they threads of this program or other programs.
+
+    deed : what is done to it, for the message.
+    needed : where the file system has no locks, the lock file itself is one, which a killed program
+        leaves behind; False does without a lock there.
 
     Raises
     ------
     ModelError
-        Somebody is downloading it.
+        Somebody is writing it.
     OSError
         The folder cannot be written.
     """
     lock = target.with_name(target.name + ".lock")
-    handle = _taken(lock, target.name)
+    handle = _taken(lock, f"'{target.name}' is being {deed} by another program", needed)
     try:
         yield
     finally:
         _give_back(handle, lock)
 
 
-def _taken(lock: Path, name: str) -> int:
-    """The open lock file, locked; ModelError where somebody else has it."""
+def _taken(lock: Path, busy: str, needed: bool) -> int:
+    """The open lock file, locked; ModelError, which begins with `busy`, where another has it."""
     for _ in range(_TRIES):
         try:
             handle, made = _opened(lock)
@@ -51,19 +55,17 @@ def _taken(lock: Path, name: str) -> int:
             if _is_at(handle, lock):
                 return handle
         except OSError as error:
-            if error.errno in _NO_LOCKS and made:  # then to have made the file is the lock
+            # Then to have made the file is the lock
+            if error.errno in _NO_LOCKS and (made or not needed):
                 return handle
             os.close(handle)
             if error.errno in _NO_LOCKS:
-                raise _perhaps_left(lock, name) from error
+                raise _perhaps_left(lock, busy) from error
             if error.errno in _HELD:
                 break
             raise
         os.close(handle)
-    raise ModelError(
-        f"'{name}' is being downloaded by another program, which holds '{lock}': wait until it is "
-        "done."
-    )
+    raise ModelError(f"{busy}, which holds '{lock}': wait until it is done.")
 
 
 def _opened(lock: Path) -> tuple[int, bool]:
@@ -111,9 +113,8 @@ def _give_back(handle: int, lock: Path) -> None:
         os.close(handle)
 
 
-def _perhaps_left(lock: Path, name: str) -> ModelError:
+def _perhaps_left(lock: Path, busy: str) -> ModelError:
     return ModelError(
-        f"'{name}' is being downloaded by another program, or was when a program ended, which the "
-        f"file system of this folder cannot tell: wait until it is done, or delete '{lock}' where "
-        "no program downloads it."
+        f"{busy}, or was when a program ended, which the file system of this folder cannot tell: "
+        f"wait until it is done, or delete '{lock}' where no program does that."
     )

@@ -64,6 +64,7 @@ def test_the_report_has_the_table_where_there_is_a_confidence():
     text = confidence_tables(results_with(((3, 0.8, 0.9), (4, 0.6, 0.4))))
     assert "| full | 2 | 4 | **0.150** | +0.050 | 1.00 |" in text
     assert "| full | 0.8 to 0.9 | 2 | 50% | 0.80 | 0.90 |" in text
+    assert "only in the rank correlation (Spearman) every slice has" in text
     assert confidence_tables(results_with(())) == ""
 
 

@@ -12,6 +12,7 @@ from SlideSAMLib.cli.main import main
 from SlideSAMLib.evaluation import evaluate
 from SlideSAMLib.evaluation.click_report import click_tables, clicks_as_csv, summarise_clicks
 from SlideSAMLib.evaluation.clicks import Point, SimulatedUser
+from SlideSAMLib.evaluation.report import as_markdown
 from SlideSAMLib.evaluation.results import ResultFile
 from SlideSAMLib.models import register_model
 from Testing.evaluation_data import FIRST, LAST, memory_case, write_manifest
@@ -114,6 +115,17 @@ def test_clicks_survive_the_result_file(tmp_path):
     lines = list(csv.DictReader(clicks_as_csv(results).splitlines()))
     assert [line["click"] for line in lines] == [str(n + 1) for n in range(len(lines))]
     assert (lines[0]["x"], lines[1]["label"]) == ("", "1")
+
+
+def test_clicks_are_not_said_to_be_better_than_one_prompt_without_a_network():
+    """The user has seen the truth up to twenty times, the baselines were given one prompt."""
+    results = evaluate([memory_case()], Forgetful(threshold=50), protocol="all", baselines=True)
+    report = as_markdown(results, {})
+    assert "Under the protocol full the model" in report
+    assert "Under the protocol extent the model" in report
+    assert "Under the protocol clicks" not in report
+    clicks = [r for r in results if r.protocol == "clicks" or r.method != "model"]
+    assert "above the best baseline" not in as_markdown(clicks, {})
 
 
 def test_the_command_reports_clicks(tmp_path, capsys):

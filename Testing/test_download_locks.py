@@ -190,6 +190,9 @@ def test_a_file_system_without_locks(server, tmp_path, monkeypatch, code):
         assert lock_of(target).exists() and not target.exists()
     downloads.fetch(server.url, target)
     assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
+    lock_of(target).touch()  # as a killed program leaves it
+    with locks.alone_with(target, needed=False):
+        assert target.read_bytes() == CONTENT
 
 
 def test_other_errors_of_a_lock_are_told(server, tmp_path, monkeypatch):

@@ -354,6 +354,18 @@ def test_surfaces_are_measured_in_mm():
     assert surfaces.surface_dice(np.roll(truth, 8, 2), truth, spacing) < 0.7
 
 
+def test_the_longer_way_between_two_surfaces_counts():
+    """An arm is far from the block, which is near to what has the arm."""
+    truth = np.zeros((12, 12, 40), bool)
+    truth[4:8, 4:8, 4:8] = True
+    armed = truth.copy()
+    armed[5, 5, 8:38] = True
+    # 85 border voxels: 55 of the block (the arm covers one of its 56) and 30 at distances 1 to 30.
+    # Counted from 0, the one at the place 0.95 * 84 = 79.8 would be at 79.8 - 55 + 1 = 25.8.
+    for one, other in ((armed, truth), (truth, armed)):
+        assert surfaces.hausdorff_95(one, other, (1, 1, 1)) == pytest.approx(25.8)
+
+
 def test_surfaces_of_empty_masks():
     truth = np.zeros((4, 6, 8), bool)
     nothing = truth.copy()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from SlideSAMLib.locks import alone_with
 from SlideSAMLib.models import register_model
 from Testing.cli_tools import assert_refused, run_command
 from Testing.evaluation_data import write_manifest
@@ -50,6 +51,41 @@ def test_other_data_do_not_go_on(model, words, tmp_path, capsys, part, command):
     done = run_command(capsys, *words, "--resume")
     assert_refused(done, "made with another image or label of leaky: ", "another --output")
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablate"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_folder(model, words, tmp_path, capsys, command, resume):
+    """Results with one prompt would come into the file of those with another one."""
+    (tmp_path / "variants.json").write_text(json.dumps(VARIANTS))
+    own = ["--no-overlays"] if command == "evaluate" else ["--variants", tmp_path / "variants.json"]
+    words, output = [command, *words, *own], tmp_path / "out"
+    if resume:
+        assert run_command(capsys, *words).code == 0
+        words.append("--resume")
+    output.mkdir(exist_ok=True)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    name = "results.jsonl" if command == "evaluate" else "ablation.json"
+    with alone_with(output / name):  # as another run has it
+        assert_refused(run_command(capsys, *words), f"'{name}' is being written by another program")
+        (output / f"{name}.lock").rename(tmp_path / "lock")
+        assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
+    assert run_command(capsys, *words).code == 0
+    assert not (output / f"{name}.lock").exists()
+
+
+def test_a_run_that_begins_while_the_cases_are_read_keeps_its_results(
+    model, words, tmp_path, capsys, monkeypatch
+):
+    def load(args):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "results.jsonl").write_text("of the other run")
+        return model, {}
+
+    monkeypatch.setattr("SlideSAMLib.evaluation.command.load_described", load)
+    done = run_command(capsys, "evaluate", *words, "--no-overlays")
+    assert_refused(done, "results of an earlier run")
+    assert (tmp_path / "out" / "results.jsonl").read_text() == "of the other run"
 
 
 def test_the_same_data_go_on_whatever_their_time(model, words, tmp_path, capsys):

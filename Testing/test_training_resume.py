@@ -22,7 +22,8 @@ import yaml
 
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
-from SlideSAMLib.errors import InputError
+from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.locks import alone_with
 from SlideSAMLib.safetensors_files import read_safetensors, write_safetensors
 from SlideSAMLib.training import checkpoints, datasets, loop, mixture, sources
 from SlideSAMLib.training.command import run
@@ -323,6 +324,25 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_folder(tmp_path, balls, resume):
+    """The other one would mix its rows into the curve, and its steps into the checkpoint."""
+    output = tmp_path / "run"
+    config = write(tmp_path / "run.yaml", tiny_run(output, balls, steps=1))
+    if resume:
+        run(config)
+        config = write(config.config, tiny_run(output, balls, steps=2), resume=True)
+    output.mkdir(exist_ok=True)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with alone_with(output / "checkpoint.pt"):  # as another run has it
+        with pytest.raises(ModelError, match=r"'checkpoint\.pt' is being written by another"):
+            run(config)
+        (output / "checkpoint.pt.lock").rename(tmp_path / "lock")
+        assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert run(config) == 0
+    assert not (output / "checkpoint.pt.lock").exists()
 
 
 def test_another_optimiser_does_not_go_on(tmp_path, balls):

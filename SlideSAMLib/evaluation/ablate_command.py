@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
+    from ..locks import alone_with
     from . import ablation_report
     from .cases import check_structures, read_manifest
     from .results import DATA, check_new
@@ -48,21 +49,24 @@ def run(args: argparse.Namespace) -> int:
     shared = {**command.shared_settings(args), **described}
     command.make_folder(args.output / FOLDER)
     watched = {**shared, DATA: command.data_hashes(cases)}
-    files = {v.name: _result_file(paths[v.name], v, watched) for v in variants}
-    earlier = {n: file.resume() if args.resume else file.start() for n, file in files.items()}
-    results = {
-        v.name: _evaluate(args, cases, models[v.name], v, files[v.name], earlier[v.name])
-        for v in variants
-    }
-    chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
-    settings = {**shared, **chosen, "command line": command.command_line(args)}
-    comparisons = ablation_report.compare_all(results)
-    texts = {
-        "ablation.md": ablation_report.as_markdown(comparisons, settings),
-        "ablation.csv": ablation_report.as_csv(comparisons),
-        "ablation.json": ablation_report.as_json(variants, results, settings),
-    }
-    command.write_texts(args.output, texts)
+    with alone_with(args.output / "ablation.json", "written", needed=False):
+        if not args.resume:
+            check_new(paths.values())  # another run may have begun meanwhile
+        files = {v.name: _result_file(paths[v.name], v, watched) for v in variants}
+        earlier = {n: file.resume() if args.resume else file.start() for n, file in files.items()}
+        results = {
+            v.name: _evaluate(args, cases, models[v.name], v, files[v.name], earlier[v.name])
+            for v in variants
+        }
+        chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
+        settings = {**shared, **chosen, "command line": command.command_line(args)}
+        comparisons = ablation_report.compare_all(results)
+        texts = {
+            "ablation.md": ablation_report.as_markdown(comparisons, settings),
+            "ablation.csv": ablation_report.as_csv(comparisons),
+            "ablation.json": ablation_report.as_json(variants, results, settings),
+        }
+        command.write_texts(args.output, texts)
     for line in comparisons:
         print(ablation_report.summary_line(line))
     print(f"Written to {args.output}: {', '.join(texts)}.")

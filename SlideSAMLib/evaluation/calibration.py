@@ -3,7 +3,8 @@
 A calibrated confidence is the Dice that is to be expected: of the slices with a confidence of 0.8,
 the mean Dice is 0.8. Slices without a mask claim nothing and are left out; a mask where the
 structure is absent has the Dice 0. Slices of one structure are alike, and long structures have
-many, so every structure has the same weight, shared by its slices.
+many, so every structure has the same weight, shared by its slices. The rank correlation alone
+counts every slice alike.
 
 The expected calibration error is that of Naeini et al. 2015 (AAAI, 2901-2907) with the Dice in the
 place of the accuracy.
@@ -146,8 +147,9 @@ def confidence_tables(results: Sequence[StructureResult]) -> str:
     ]
     note = (
         "Confidence of each slice that has a mask beside the Dice of this slice alone (0 where the "
-        "structure is absent). Every structure has the same weight. Calibration error: mean "
-        "distance between confidence and Dice over the rows of the second table."
+        "structure is absent). Every structure has the same weight; only in the rank correlation "
+        "(Spearman) every slice has. Calibration error: mean distance between confidence and Dice "
+        "over the rows of the second table, by their shares."
     )
     bins = ("protocol", "confidence", "slices", "share", "mean confidence", "mean Dice")
     return "\n\n".join(["## Confidence", note, table(header, overall), table(bins, rows)])

@@ -114,14 +114,40 @@ def add_shared_arguments(
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
+    from ..locks import alone_with
     from .cases import check_structures, read_manifest
-    from .results import DATA, ResultFile, check_new
-    from .runner import evaluate
+    from .results import check_new
 
-    baselines_only = args.baselines_only
-    pictures = not (args.no_overlays or baselines_only)
-    gallery = 0 if baselines_only else args.gallery or 0
-    if (pictures or gallery) and importlib.util.find_spec("matplotlib") is None:
+    pictures = not (args.no_overlays or args.baselines_only)
+    _check_packages(args, pictures)
+    results = args.output / RESULTS
+    if not args.resume:
+        check_new([results])
+    cases = read_manifest(args.manifest, args.cases)
+    count = check_structures(cases, args.limit, args.min_voxels)
+    model, described = (None, {}) if args.baselines_only else load_described(args)
+    shared = shared_settings(args)
+    shared |= {"scheme": args.scheme, "surfaces": not args.no_surfaces, **described}
+    overlays = args.output / "overlays"
+    make_folder(overlays if pictures else args.output)
+    with alone_with(results, "written", needed=False):
+        if not args.resume:
+            check_new([results])  # another run may have begun meanwhile
+        found = _measure(args, cases, model, shared, overlays if pictures else None)
+        chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
+        settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
+        settings |= _refused(found, count)
+        settings["command line"] = command_line(args)
+        _write(args.output, found, settings, overlays if pictures else None)
+        if args.gallery and not args.baselines_only:
+            _draw_gallery(args, cases, model, found, args.gallery)
+    return 0
+
+
+def _check_packages(args: argparse.Namespace, pictures: bool) -> None:
+    """Raise InputError where a package is missing that this evaluation needs."""
+    drawn = pictures or (args.gallery and not args.baselines_only)
+    if drawn and importlib.util.find_spec("matplotlib") is None:
         raise InputError(
             'The pictures need matplotlib: pip install "SlideSAM[evaluate]", or give --no-overlays '
             "and no --gallery."
@@ -130,44 +156,36 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             'The surfaces need MONAI: pip install "SlideSAM[evaluate]", or give --no-surfaces.'
         )
-    if not args.resume:
-        check_new([args.output / RESULTS])
-    cases = read_manifest(args.manifest, args.cases)
-    count = check_structures(cases, args.limit, args.min_voxels)
-    model, described = (None, {}) if baselines_only else load_described(args)
-    shared = shared_settings(args)
-    shared |= {"scheme": args.scheme, "surfaces": not args.no_surfaces, **described}
-    overlays = args.output / "overlays"
-    make_folder(overlays if pictures else args.output)
+
+
+def _measure(
+    args: argparse.Namespace, cases: list, model: Any, shared: dict, overlays: Path | None
+) -> list:
+    """The results, kept in a file as they come; those of an earlier run that goes on are in it."""
+    from .results import DATA, ResultFile
+    from .runner import evaluate
+
     file = ResultFile(args.output / RESULTS, {**shared, DATA: data_hashes(cases)})
     done = file.resume() if args.resume else file.start()
     with bar("evaluating") as progress:
-        results = evaluate(
+        return evaluate(
             cases,
             model,
             args.prompt,
             args.protocol,
             args.limit,
             args.min_voxels,
-            args.baselines or baselines_only,
+            args.baselines or args.baselines_only,
             args.seed,
             _slide_settings(args),
             args.workers,
-            overlays if pictures else None,
+            overlays,
             not args.no_surfaces,
             done,
             file.append,
             progress,
             skip_refused=args.scheme == REFERENCE,
         )
-    chosen = {"limit": args.limit or "all", "min voxels": args.min_voxels}
-    settings = {**shared, "protocol": args.protocol, **chosen, "workers": args.workers}
-    settings |= _refused(results, count)
-    settings["command line"] = command_line(args)
-    _write(args.output, results, settings, overlays if pictures else None)
-    if gallery:
-        _draw_gallery(args, cases, model, results, gallery)
-    return 0
 
 
 def _refused(results: Sequence, count: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ from .baselines import BASELINES
 from .calibration import confidence_tables, summarise_confidence
 from .click_report import click_tables, summarise_clicks
 from .overlays import file_name
+from .protocols import CLICKS
 from .results import StructureResult
 from .tables import table
 
@@ -188,7 +189,9 @@ def _verdict(results: Sequence[StructureResult]) -> str:
     """Say plainly whether the model is better than what needs no network."""
     summaries = summarise(results)
     baselines = {s.method: s.mean for s in summaries if s.method in BASELINES}
-    models = {s.protocol: s.mean for s in summaries if s.method not in BASELINES}
+    # Clicks on what is still wrong are told far more than one prompt: no fair comparison.
+    alone = [s for s in summaries if s.method not in BASELINES and s.protocol != CLICKS]
+    models = {s.protocol: s.mean for s in alone}
     if not baselines or not models:
         return ""
     best = max(baselines, key=lambda name: baselines[name])
@@ -286,9 +289,13 @@ def _notes(results: Sequence[StructureResult]) -> str:
         "`full`: no limits are given, Dice over the whole volume. `extent`: the structure's first "
         "and last slice are given, Dice over these slices. The baselines are given the extent; "
         "their Dice is the same under both.",
-        "`surface dice`: share of the two surfaces that lies within one voxel (its longest side) "
-        "of the other. `HD95 mm`: 95th percentile of the distances between them; the volume's "
-        "diagonal where nothing was found.",
+        "Dice, `surface dice` and `HD95 mm` are means over cases of the means over the structures "
+        "of each case; slices, seconds and the mean of structures are means over structures. "
+        "Lower quartile: the 25th percentile, interpolated linearly between two ranks.",
+        "`surface dice`: share of the border voxels of both masks that lie within one voxel (its "
+        "longest side) of the other's border. `HD95 mm`: 95th percentile of the distances from "
+        "the border voxels of one mask to those of the other, the larger one of both ways; the "
+        "diagonal of the judged slices where nothing was found.",
         "Seconds are those of the whole call for one structure. Windows that were encoded before "
         "for the same case are not encoded again.",
     ]

@@ -34,9 +34,9 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) ->
 
 
 def hausdorff_95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """95th percentile of the distances between the surfaces, in mm.
+    """95th percentile of the distances from one surface to the other, in mm; the larger way counts.
 
-    Where one of the masks is empty there is no distance: the diagonal of the volume stands for it,
+    Where one of the masks is empty there is no distance: the diagonal of the stack stands for it,
     so that finding nothing is the worst result and means stay finite. Two empty masks: 0.
     """
     from monai.metrics import compute_hausdorff_distance

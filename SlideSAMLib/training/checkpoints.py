@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ..errors import InputError
+from ..locks import alone_with
 from .config import TrainConfig, left_out
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
@@ -32,6 +34,12 @@ class Checkpoints:
     def __init__(self, folder: Path, fabric: Fabric) -> None:
         self._folder, self._fabric = folder, fabric
         self.path = folder / "checkpoint.pt"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other runs out of the folder; ModelError where there is one. On rank 0, for all."""
+        if self._fabric.global_rank:
+            return nullcontext()
+        return alone_with(self.path, "written", needed=False)
 
     def save(self, step: int, training: dict[str, Any], windows: dict[str, Any]) -> None:
         """Write both states of this step; every process must call it."""

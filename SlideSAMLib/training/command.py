@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .loop import Training
+
+
+# What gloo and NCCL say of a process that has gone.
+ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +92,8 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
     """Train as configured, or for `stop_after` minutes; returns the training.
 
     Raises InputError where there is nothing to resume, or a run that was not asked to be resumed,
-    or the minutes are not positive.
+    or the minutes are not positive; ModelError where another run is writing to the folder, or
+    another process of this run has ended.
     """
     from .loop import Training
 
@@ -94,12 +101,27 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
         raise InputError(f"--stop-after must be above 0 minutes, not {stop_after:g}.")
 
     training = Training(config)
-    if resume and not training.resume():
-        raise InputError(f"There is no checkpoint in {config.output} to resume from.")
-    if not resume and training.checkpoints.path.exists():
-        raise InputError(
-            f"{config.output} already holds a run: add --resume to continue it, or name another "
-            "output folder."
-        )
-    training.run(stop_after)
+    with training.checkpoints.alone(), _others_are_there():
+        if resume and not training.resume():
+            raise InputError(f"There is no checkpoint in {config.output} to resume from.")
+        if not resume and training.checkpoints.path.exists():
+            raise InputError(
+                f"{config.output} already holds a run: add --resume to continue it, or name "
+                "another output folder."
+            )
+        training.run(stop_after)
     return training
+
+
+@contextmanager
+def _others_are_there() -> Iterator[None]:
+    """Say in one sentence that another process has ended, so that its own message is seen."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ENDED):
+            raise
+        raise ModelError(
+            "Another process of this run has ended: see what it said, or which signal it got, and "
+            "go on with --resume."
+        ) from None

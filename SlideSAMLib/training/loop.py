@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
@@ -92,8 +93,8 @@ class Training:
             accelerator="auto",
             devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-            strategy=_strategy(),
             precision=config.precision,
+            **_processes(),
         )
         self.fabric.launch()
         self.folder = Path(config.output)
@@ -358,7 +359,13 @@ def make_task(config: TrainConfig) -> Task:
     return BuiltinTask(config)
 
 
-def _strategy() -> Any:
-    """Which prompts a window gets decides which parameters it uses: not always all of them."""
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return DDPStrategy(find_unused_parameters=True, timeout=LONGEST) if several else "auto"
+def _processes() -> dict[str, Any]:
+    """How Fabric finds the other processes: torchrun's, or none.
+
+    Fabric takes a job of Slurm with several tasks for several processes, too. They are not: without
+    torchrun a run is one process, however many tasks the job may have.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return {"plugins": LightningEnvironment()}
+    # Which prompts a window gets decides which parameters it uses: not always all of them.
+    return {"strategy": DDPStrategy(find_unused_parameters=True, timeout=LONGEST)}
