@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from SlideSAMBridge import applying, lattice, work
+from SlideSAMBridge import applying, lattice, overlay, work
 from SlideSAMBridge.source import Source
 
 from Testing.host.scripted_effect import ScriptedEffect
@@ -95,3 +95,51 @@ def test_the_volume_is_copied_once_and_not_kept_by_the_logic(stage_of, whole_rea
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)
     assert "sourceVolumeImageData" not in whole_reads
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """How often the prompts were drawn in a view: a list that grows."""
+    calls, original = [], overlay.Overlay.show
+
+    def counted(self, *arguments):
+        calls.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(overlay.Overlay, "show", counted)
+    return calls
+
+
+def test_undo_is_looked_at_once_whatever_the_number_of_segments(stage_of, drawn, monkeypatch):
+    """Slicer then tells of every segment that it has changed, several times each."""
+    stage = stage_of()
+    for number in range(30):
+        stage.scene.contents.AddEmptySegment(f"Other {number}")
+    stage.click()
+    stage.wait()
+    stage.editor.logic.SaveStateForUndo()
+    stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", "")
+    assert stage.actors() == 0
+    looks, original = [], stage.interaction.marks_changed
+    monkeypatch.setattr(
+        stage.interaction, "marks_changed", lambda: (looks.append(1), original())[1]
+    )
+    drawn.clear()
+    stage.editor.logic.Undo()
+    stage.wait()
+    assert stage.actors() == 2  # they are back
+    assert len(looks) <= 4 and len(drawn) <= 4
+
+
+def test_other_segments_that_change_are_not_drawn_for(stage_of, drawn):
+    stage = stage_of()
+    stage.scene.contents.AddEmptySegment("B")
+    stage.click()
+    stage.wait()
+    drawn.clear()
+    stage.scene.contents.GetSegment("B").SetName("liver")
+    stage.scene.contents.GetSegment("B").SetColor(0.1, 0.2, 0.3)
+    stage.scene.contents.GetSegment("A").SetName("spleen")  # its prompts are where they were
+    assert drawn == []
+    stage.scene.contents.GetSegment("A").SetColor(0.1, 0.2, 0.3)
+    assert np.allclose(stage.interaction.preview.color, (0.1, 0.2, 0.3))
