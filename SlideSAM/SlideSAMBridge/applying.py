@@ -32,10 +32,11 @@ ALL_MASKED = _(
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What the last apply of a piece of work did: bool (K, J, I) on `part`.
+    """What the last apply of a piece of work did.
 
-    voxels : what it changed. mask : the result that it applied, with what masking left out.
-    taken : what other segments lost by it, by their ids. marks : see `Work.marks`.
+    voxels : what it changed, bool (K, J, I) on `part`. mask : the result that it applied, with what
+    masking left out, likewise. taken : what other segments lost by it, by their ids, see
+    `neighbours.voxels_at`. marks : see `Work.marks`.
     """
 
     mode: str
@@ -64,8 +65,8 @@ class Written:
         return self._with(lambda voxels: voxels[where].copy(), part)
 
     def _with(self, moved: Callable[[np.ndarray], np.ndarray], part: Lattice) -> Written:
-        taken = {segment_id: moved(voxels) for segment_id, voxels in self.taken.items()}
-        return Written(self.mode, moved(self.voxels), moved(self.mask), part, taken, self.marks)
+        voxels, mask = moved(self.voxels), moved(self.mask)
+        return Written(self.mode, voxels, mask, part, self.taken, self.marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +175,10 @@ def _write(effect: Any, segment_id: str, change: Change) -> dict[str, np.ndarray
     _give_back(effect, last.taken, gone & ~selected_mask(effect, part), part, have)
     taken = neighbours.lost(had, have)
     for other, voxels in last.taken.items():
-        taken[other] = taken.get(other, False) | (voxels & ~gone)
-    return taken
+        places = neighbours.places_of(voxels, part)
+        kept = places[~gone.ravel()[places]]
+        taken[other] = np.union1d(taken.get(other, kept), kept)
+    return {other: neighbours.voxels_at(places, part) for other, places in taken.items()}
 
 
 def _again(work: Work, mode: str) -> bool:
@@ -211,7 +214,7 @@ def _give_back(
     taken: dict[str, np.ndarray],
     free: np.ndarray,
     part: Lattice,
-    have: dict[str, np.ndarray],
+    have: dict[str, neighbours.Places],
 ) -> None:
     """Give other segments what was taken from them, where a correction has let go of it.
 
@@ -219,14 +222,18 @@ def _give_back(
     """
     import slicer
 
-    for mask in have.values():
-        free = free & ~mask
-    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
+    if not free.any():
+        return
+    for places in have.values():
+        np.put(free, places, False)
+    contents = effect.parameterSetNode().GetSegmentationNode().GetSegmentation()
     add = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
     for segment_id, voxels in taken.items():
-        returned = voxels & free
-        known = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None
-        if known and returned.any():
+        places = neighbours.places_of(voxels, part)
+        places = places[free.ravel()[places]]
+        if len(places) and contents.GetSegment(segment_id) is not None:
+            returned = np.zeros(part.shape, bool)
+            np.put(returned, places, True)
             _modify(effect, segment_id, returned, part, add)
 
 

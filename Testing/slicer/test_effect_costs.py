@@ -4,7 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from SlideSAMBridge import applying, lattice, overlay, work
+import slicer
+from SlideSAMBridge import applying, editing, lattice, neighbours, overlay, work
 from SlideSAMBridge.source import Source
 
 from Testing.host.scripted_effect import ScriptedEffect
@@ -143,3 +144,32 @@ def test_other_segments_that_change_are_not_drawn_for(stage_of, drawn):
     assert drawn == []
     stage.scene.contents.GetSegment("A").SetColor(0.1, 0.2, 0.3)
     assert np.allclose(stage.interaction.preview.color, (0.1, 0.2, 0.3))
+
+
+def test_what_others_lose_needs_no_mask_for_each_of_them(session):
+    """A hundred segments in a large result would be a hundred times its size."""
+    part = lattice.Lattice((0, 59, 0, 59, 0, 39), np.eye(4), np.eye(4))
+    labels = np.zeros(part.shape, np.uint8)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    for value in range(1, 31):
+        labels[value, 5:8, value : value + 4] = value
+    image = editing.label_image(labels, part)
+    for value in range(1, 31):
+        segment = slicer.vtkSegment()
+        segment.SetLabelValue(value)
+        segment.AddRepresentation("Binary labelmap", image)
+        segmentation.GetSegmentation().AddSegment(segment, f"S{value}")
+    where = np.ones(part.shape, bool)
+    tracemalloc.start()
+    try:
+        had = neighbours.owned(segmentation, "A", part, where)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(had) == 30 and peak < 10 * where.size
+    gone = neighbours.lost(had, {**had, "S7": had["S7"][2:]})
+    assert list(gone) == ["S7"] and np.array_equal(gone["S7"], np.flatnonzero(labels == 7)[:2])
+    voxels = neighbours.voxels_at(gone["S7"], part)
+    assert voxels.tolist() == [[7, 5, 7], [7, 5, 8]]
+    moved = part.cropped((8, 59, 4, 59, 7, 39))  # has the second of them alone
+    assert neighbours.places_of(voxels, moved).tolist() == [52]
