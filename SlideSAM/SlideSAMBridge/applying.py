@@ -166,14 +166,19 @@ def _write(effect: Any, segment_id: str, change: Change) -> dict[str, np.ndarray
     last, gone, part = change.last, change.gone, change.last.part
     segmentation_node = effect.parameterSetNode().GetSegmentationNode()
     where = change.new | gone
-    had = neighbours.owned(segmentation_node, segment_id, part, where)
+    near = editing.bounding_part(where, part)  # a correction changes little of a large result
+    inside = part.slices(near)
+    had = neighbours.owned(segmentation_node, segment_id, near, where[inside])
     if change.back.any():
         _modify(effect, segment_id, change.back, part, backward)
     if change.new.any():
         _modify(effect, segment_id, change.new, part, forward)
-    have = neighbours.owned(segmentation_node, segment_id, part, where)
-    _give_back(effect, last.taken, gone & ~selected_mask(effect, part), part, have)
-    taken = neighbours.lost(had, have)
+    have = neighbours.owned(segmentation_node, segment_id, near, where[inside])
+    free = gone[inside] & ~selected_mask(effect, near)
+    _give_back(effect, last.taken, free, near, have)
+    taken = {}
+    for other, places in neighbours.lost(had, have).items():
+        taken[other] = neighbours.places_of(neighbours.voxels_at(places, near), part)
     for other, voxels in last.taken.items():
         places = neighbours.places_of(voxels, part)
         kept = places[~gone.ravel()[places]]

@@ -27,6 +27,8 @@ def owned(segmentation_node: Any, but: str, part: Lattice, where: np.ndarray) ->
     Segments without any of them are left out.
     """
     contents = segmentation_node.GetSegmentation()
+    own_image = segmentation_node.GetBinaryLabelmapInternalRepresentation(but)
+    own = 0 if own_image is None else contents.GetSegment(but).GetLabelValue()
     layers: dict[Any, tuple[Places, np.ndarray, set[int]]] = {}
     found = {}
     for number in range(contents.GetNumberOfSegments()):
@@ -35,7 +37,8 @@ def owned(segmentation_node: Any, but: str, part: Lattice, where: np.ndarray) ->
         if segment_id == but or image is None:
             continue
         if image not in layers:  # segments share layers
-            places, labels = _labels(image, segmentation_node, part, where)
+            mine = own if image is own_image else 0
+            places, labels = _labels(image, segmentation_node, part, where, mine)
             layers[image] = places, labels, set(np.unique(labels).tolist())
         places, labels, values = layers[image]
         value = contents.GetSegment(segment_id).GetLabelValue()
@@ -67,9 +70,9 @@ def places_of(voxels: np.ndarray, part: Lattice) -> Places:
 
 
 def _labels(
-    image: Any, segmentation_node: Any, part: Lattice, where: np.ndarray
+    image: Any, segmentation_node: Any, part: Lattice, where: np.ndarray, but: int
 ) -> tuple[Places, np.ndarray]:
-    """Where a layer has labels at some voxels of `part`, and which.
+    """Where a layer has labels other than `but` at some voxels of `part`, and which.
 
     Imported segments have lattices of their own. Only where the layer and the part overlap is
     anything read: a segmentation may have a hundred layers.
@@ -89,7 +92,7 @@ def _labels(
     there = layer.cropped(np.stack([first + shift, last + shift], axis=1).ravel())
     labels = editing.on_lattice(image, there)
     inside = part.slices(both)
-    used = np.nonzero((labels != 0) & where[inside])
+    used = np.nonzero((labels != 0) & (labels != but) & where[inside])
     places = tuple(at + step.start for at, step in zip(used, inside, strict=True))
     return np.ravel_multi_index(places, part.shape), labels[used]
 

@@ -153,12 +153,13 @@ def test_what_others_lose_needs_no_mask_for_each_of_them(session):
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     for value in range(1, 31):
         labels[value, 5:8, value : value + 4] = value
+    labels[labels == 0] = 31  # the result itself fills the rest
     image = editing.label_image(labels, part)
-    for value in range(1, 31):
+    for value in range(1, 32):
         segment = slicer.vtkSegment()
         segment.SetLabelValue(value)
         segment.AddRepresentation("Binary labelmap", image)
-        segmentation.GetSegmentation().AddSegment(segment, f"S{value}")
+        segmentation.GetSegmentation().AddSegment(segment, "A" if value == 31 else f"S{value}")
     where = np.ones(part.shape, bool)
     tracemalloc.start()
     try:
@@ -173,3 +174,21 @@ def test_what_others_lose_needs_no_mask_for_each_of_them(session):
     assert voxels.tolist() == [[7, 5, 7], [7, 5, 8]]
     moved = part.cropped((8, 59, 4, 59, 7, 39))  # has the second of them alone
     assert neighbours.places_of(voxels, moved).tolist() == [52]
+
+
+def test_a_correction_looks_for_neighbours_only_where_it_writes(stage_of, monkeypatch):
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    looked, original = [], neighbours.owned
+
+    def spied(node, but, part, where):
+        looked.append(part.shape)
+        return original(node, but, part, where)
+
+    monkeypatch.setattr(neighbours, "owned", spied)
+    stage.click((6, 5, 6))  # the result is as before; the marked slice is written all the same
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert [shape[0] for shape in looked] == [1, 1]
