@@ -5,9 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge import applying, editing, lattice, neighbours, overlay, work
+from SlideSAMBridge import applying, editing, lattice, neighbours, overlay, segments, work
+from SlideSAMBridge.prompt_set import from_json
 from SlideSAMBridge.source import Source
 
+from SlideSAMLib import prompt_json
 from Testing.host.scripted_effect import ScriptedEffect
 from Testing.slicer.scenes import SHAPE
 
@@ -192,3 +194,30 @@ def test_a_correction_looks_for_neighbours_only_where_it_writes(stage_of, monkey
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)
     assert [shape[0] for shape in looked] == [1, 1]
+
+
+def test_a_click_does_not_write_and_read_all_masks_again(stage_of, monkeypatch):
+    """On large slices each of them takes some ten milliseconds."""
+    stage = stage_of()
+    stage.write("A", block())
+    for k in (5, 6):
+        stage.scroll_to((9, 7, k))
+        stage.panel.existing.click()
+        stage.wait()
+    calls = []
+    for name in ("mask_to_object", "mask_from_object"):
+        original = getattr(prompt_json, name)
+        monkeypatch.setattr(
+            prompt_json,
+            name,
+            lambda value, name=name, original=original: (calls.append(name), original(value))[1],
+        )
+    stage.click()
+    stage.wait()
+    assert calls == []
+    marks = stage.interaction.book.prompts.marks
+    assert [mark.kind for mark in marks] == ["mask", "mask", "point"]
+    assert marks[0].key is marks[0].key  # a hash of all its voxels
+    saved = from_json(segments.saved_text(stage.scene.segmentation, "A"), None)
+    assert [m.key for m in saved.marks] == [m.key for m in marks]
+    assert calls == ["mask_from_object"] * 2
