@@ -221,3 +221,33 @@ def test_a_click_does_not_write_and_read_all_masks_again(stage_of, monkeypatch):
     saved = from_json(segments.saved_text(stage.scene.segmentation, "A"), None)
     assert [m.key for m in saved.marks] == [m.key for m in marks]
     assert calls == ["mask_from_object"] * 2
+
+
+def test_only_the_selected_segment_has_its_result_as_masks(stage_of):
+    """Somebody segments a hundred objects in one go; each of them may be corrected later."""
+    stage = stage_of()
+    stage.effect.setParameter("AutoApply", 0)
+    stage.scene.contents.AddEmptySegment("B")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    shown, confidence = stage.preview(), stage.panel.strip.state.confidence
+    weakest = stage.interaction.work.weakest
+    stage.editor.node.SetSelectedSegmentID("B")
+    (small,) = stage.interaction._works.values()
+    size = sum(mask.nbytes for mask, _confidence in small.slices.values())
+    assert len(small.slices) == 6 and size <= 6 * (SHAPE[1] * SHAPE[2] // 8)
+    assert small.session is None and not small.initial
+    stage.click()  # the other one's work is not touched
+    stage.wait()
+    stage.shut()
+    stage.open()  # it waits as it is
+    assert not stage.preview().any() and stage.interaction._works["A"].packed
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert np.array_equal(stage.preview(), shown) and shown.any()
+    assert stage.panel.strip.state.confidence == confidence
+    assert stage.interaction.work.weakest == weakest and stage.panel.apply.isEnabled()
+    stage.click((6, 5, 6))  # a correction goes on from it
+    stage.wait()
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
