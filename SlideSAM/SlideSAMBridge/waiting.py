@@ -1,4 +1,4 @@
-"""Results, from when their effect is left until it is chosen again. No Qt.
+"""Results, from when their effect or segment is left until it is chosen again. No Qt.
 
 An effect ends without asking: with Esc or Space, by another effect or module. Whoever erases by
 hand and comes back wants to go on correcting, so those that were applied wait, too. What waits is

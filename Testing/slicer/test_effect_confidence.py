@@ -124,6 +124,31 @@ def dashes(stage, view="Red"):
     return (np.c_[xy[:, :2], np.zeros(len(xy)), np.ones(len(xy))] @ xy_to_ras.T)[:, :3]
 
 
+def test_dashes_that_are_there_are_not_worked_out_for_every_finished_slice(stage_of, monkeypatch):
+    from SlideSAMBridge import dashes as pieces
+
+    stage = weak_stage(stage_of)
+    calls, original = [], pieces.dashes
+
+    def counted(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(pieces, "dashes", counted)
+    before, kept = dashes(stage, "Yellow"), stage.interaction.work.shown()
+    sure = np.zeros((16, 20), bool)
+    sure[1:3, 1:4] = True
+    preview, source = stage.interaction.preview, stage.interaction.work.source
+    for index in (0, 10):  # as a slide that finds slices it is sure of
+        kept[index] = (sure, 1.0)
+        preview.show(stage.scene.segmentation, source.part, 2, kept, preview.color, 1.0)
+        stage.python.onChange()
+    assert calls == [] and np.allclose(dashes(stage, "Yellow"), before)
+    x, y, z = stage.views["Yellow"].node.GetFieldOfView()
+    stage.views["Yellow"].node.SetFieldOfView(x / 2, y / 2, z)
+    assert calls and len(dashes(stage, "Yellow")) > len(before)
+
+
 def around(stage, ras, truth=None):
     """Whether every position lies between a voxel of the object's edge and one outside it.
 
