@@ -32,10 +32,11 @@ ALL_MASKED = _(
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What the last apply of a piece of work did: bool (K, J, I) on `part`.
+    """What the last apply of a piece of work did.
 
-    voxels : what it changed. mask : the result that it applied, with what masking left out.
-    taken : what other segments lost by it, by their ids. marks : see `Work.marks`.
+    voxels : what it changed, bool (K, J, I) on `part`. mask : the result that it applied, with what
+    masking left out, likewise. taken : what other segments lost by it, by their ids, see
+    `neighbours.voxels_at`. marks : see `Work.marks`.
     """
 
     mode: str
@@ -64,8 +65,8 @@ class Written:
         return self._with(lambda voxels: voxels[where].copy(), part)
 
     def _with(self, moved: Callable[[np.ndarray], np.ndarray], part: Lattice) -> Written:
-        taken = {segment_id: moved(voxels) for segment_id, voxels in self.taken.items()}
-        return Written(self.mode, moved(self.voxels), moved(self.mask), part, taken, self.marks)
+        voxels, mask = moved(self.voxels), moved(self.mask)
+        return Written(self.mode, voxels, mask, part, self.taken, self.marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,21 +172,28 @@ def _write(
     node = effect.parameterSetNode()
     segmentation_node = node.GetSegmentationNode()
     where = change.new | gone
-    had = neighbours.owned(segmentation_node, segment_id, part, where)
+    near = editing.bounding_part(where, part)  # a correction changes little of a large result
+    inside = part.slices(near)
+    had = neighbours.owned(segmentation_node, segment_id, near, where[inside])
     back = change.back
-    if change.last.mode == "remove" and node.GetOverwriteMode() != node.OverwriteNone:
-        back = back & ~neighbours.together(had, part)  # what others have got meanwhile is theirs
+    if last.mode == "remove" and node.GetOverwriteMode() != node.OverwriteNone:
+        back = back.copy()
+        back[inside] &= ~neighbours.together(had, near)  # what others have got meanwhile is theirs
     if back.any():
         _modify(effect, segment_id, back, part, backward)
     if change.new.any():
         _modify(effect, segment_id, change.new, part, forward)
-    have = neighbours.owned(segmentation_node, segment_id, part, where)
-    free = gone & editable & ~selected_mask(effect, part)
-    _give_back(effect, last.taken, free, part, have)
-    taken = neighbours.lost(had, have)
+    have = neighbours.owned(segmentation_node, segment_id, near, where[inside])
+    free = (gone & editable)[inside] & ~selected_mask(effect, near)
+    _give_back(effect, last.taken, free, near, have)
+    taken = {}
+    for other, places in neighbours.lost(had, have).items():
+        taken[other] = neighbours.places_of(neighbours.voxels_at(places, near), part)
     for other, voxels in last.taken.items():
-        taken[other] = taken.get(other, False) | (voxels & ~gone)
-    return taken
+        places = neighbours.places_of(voxels, part)
+        kept = places[~gone.ravel()[places]]
+        taken[other] = np.union1d(taken.get(other, kept), kept)
+    return {other: neighbours.voxels_at(places, part) for other, places in taken.items()}
 
 
 def _again(work: Work, mode: str) -> bool:
@@ -221,7 +229,7 @@ def _give_back(
     taken: dict[str, np.ndarray],
     free: np.ndarray,
     part: Lattice,
-    have: dict[str, np.ndarray],
+    have: dict[str, neighbours.Places],
 ) -> None:
     """Give other segments what was taken from them, where a correction has let go of it.
 
@@ -231,12 +239,14 @@ def _give_back(
     import slicer
 
     free = free & ~neighbours.together(have, part)
-    segmentation_node = effect.parameterSetNode().GetSegmentationNode()
+    if not free.any():
+        return
+    contents = effect.parameterSetNode().GetSegmentationNode().GetSegmentation()
     add = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
     for segment_id, voxels in taken.items():
-        returned = voxels & free
-        known = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None
-        if known and returned.any():
+        places = neighbours.places_of(voxels, part)
+        returned = neighbours.mask_of(places[free.ravel()[places]], part)
+        if returned.any() and contents.GetSegment(segment_id) is not None:
             _modify(effect, segment_id, returned, part, add, True)
 
 

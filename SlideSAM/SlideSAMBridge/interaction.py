@@ -20,7 +20,7 @@ from .prompt_set import Mark, PromptSet
 from .readiness import Readiness
 from .source import SourceReader
 from .text import tr as _
-from .waiting import DROPPED, UNFIT, Waiting, unapplied
+from .waiting import DROPPED, UNFIT, Waiting, awake, rest, unapplied
 from .work import Work, correct_task, preview_task, run_task
 from .worker import Worker
 
@@ -56,7 +56,7 @@ class Interaction:
     @property
     def work(self) -> Work | None:
         """The work on the selected segment, if there is any."""
-        return self._works.get(self.book.segment_id or "")
+        return awake(self._works.get(self.book.segment_id or ""))
 
     @property
     def progress(self) -> Progress | None:
@@ -172,6 +172,7 @@ class Interaction:
                         "{count} finished slices are there again when you go back to the other one."
                     ).format(count=kept)
                 self.say(text)
+        rest(self._works, self.work)
         self._guarded(self._follow)  # a preview that was under way when it was left, too
         self.refresh()
         self.on_change()

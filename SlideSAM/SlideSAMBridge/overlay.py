@@ -36,6 +36,7 @@ class Overlay:
         self._actors: list[Any] = []
         self._outline: Any = None
         self.dashes: Any = None  # the actor of the weak outline, or None
+        self._weak: tuple[Any, tuple] = (None, ())  # what it is of: outlines, and where they lie
 
     @property
     def actors(self) -> list[Any]:
@@ -73,28 +74,36 @@ class Overlay:
         return True
 
     def show_weak(self, slice_node: Any, lattice: Lattice, preview: Preview) -> None:
-        """Draw a dashed outline of the preview, where the slice that is shown is a weak one."""
-        self.clear_weak()
+        """Draw a dashed outline of the preview, where the slice that is shown is a weak one.
+
+        Each finished slice asks for it; what is drawn already stays.
+        """
         shown = slice_views.shown_slice(slice_node, lattice)
-        if shown is None:
+        found = []
+        if shown is not None:
+            axis, index = shown
+            found = preview.weak_outlines(axis, index - int(lattice.first[axis]))
+        to_xy = _ras_to_xy(slice_node) @ lattice.ijk_to_ras
+        place = (shown, lattice.extent, to_xy.tobytes(), self.ratio, preview.color)
+        if self.dashes is not None and found is self._weak[0] and place == self._weak[1]:
             return
-        axis, index = shown
-        found = preview.weak_outlines(axis, index - int(lattice.first[axis]))
+        self.clear_weak()
         if not found:
             return
         length, gap = dashes.DASH * self.ratio, dashes.GAP * self.ratio
         pieces = [
-            dashes.dashes(_line_xy(slice_node, lattice, axis, index, line), length, gap)
+            dashes.dashes(_line_xy(to_xy, lattice, axis, index, line), length, gap)
             for line in found
         ]
         self.dashes = _actor(np.concatenate(pieces), preview.color, LINE * self.ratio)
+        self._weak = found, place
         self._renderer.AddViewProp(self.dashes)
 
     def clear_weak(self) -> None:
         """Draw no dashed outline."""
         if self.dashes is not None:
             self._renderer.RemoveViewProp(self.dashes)
-            self.dashes = None
+            self.dashes, self._weak = None, (None, ())
 
     def clear_marks(self) -> None:
         """Draw no prompts."""
@@ -184,14 +193,17 @@ def positions_xy(slice_node: Any, lattice: Lattice, marks: Sequence[Mark]) -> li
 
 
 def _line_xy(
-    slice_node: Any, lattice: Lattice, axis: int, index: int, line: np.ndarray
+    to_xy: np.ndarray, lattice: Lattice, axis: int, index: int, line: np.ndarray
 ) -> np.ndarray:
-    """A line (N, 2) on a slice, (column, row) from the start of the lattice, as pixels (N, 2)."""
+    """A line (N, 2) on a slice, (column, row) from the start of the lattice, as pixels (N, 2).
+
+    to_xy : from voxel indices to pixels, (4, 4).
+    """
     positions = np.ones((len(line), 4))
     for place, along in enumerate(IN_PLANE[axis]):
         positions[:, along] = line[:, place] + lattice.first[along]
     positions[:, axis] = index
-    return (positions @ (_ras_to_xy(slice_node) @ lattice.ijk_to_ras).T)[:, :2]
+    return (positions @ to_xy.T)[:, :2]
 
 
 def _ras_to_xy(slice_node: Any) -> np.ndarray:

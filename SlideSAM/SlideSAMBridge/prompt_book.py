@@ -85,9 +85,12 @@ class PromptBook:
 
     def save(self, prompts: PromptSet) -> None:
         """Keep these prompts with the selected segment."""
+        segmentation_node, segment_id = self.segmentation_node, self.segment_id
         self.saving = True
         try:
-            segments.save_prompts(self.segmentation_node, self.segment_id, prompts)
+            segments.save_prompts(segmentation_node, segment_id, prompts)
+            # To read them back would make all their masks anew.
+            self._parsed = (segments.saved_text(segmentation_node, segment_id), prompts)
         finally:
             self.saving = False
             self._known = self.prompts

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,17 @@ class Mark:
             return "mask"
         return "point" if len(self.positions) == 1 else "box"
 
-    @property
+    @cached_property
     def key(self) -> tuple:
         """Equal for marks that say the same."""
         positions = tuple(_rounded(v) for position in self.positions for v in position)
         voxels = None if self.mask is None else hash(self.mask.tobytes())
         return (self.kind, self.axis, positions, self.label, voxels)
+
+    @cached_property
+    def saved(self) -> dict[str, Any]:
+        """What is saved of it, for JSON. For every mark again at each click masks are too large."""
+        return _to_object(self)
 
     def slice_index(self, lattice: Lattice, axis: int | None = None) -> int:
         """The slice of `lattice` (counted in its voxel indices) along `axis` that it lies on."""
@@ -116,7 +122,7 @@ class PromptSet:
 
     def to_json(self) -> str:
         """Text for the segment's tag; `from_json` reads it."""
-        entries = [_to_object(mark) for mark in self.marks]
+        entries = [mark.saved for mark in self.marks]
         return json.dumps({"version": 2, "marks": entries}, separators=(",", ":"))
 
 

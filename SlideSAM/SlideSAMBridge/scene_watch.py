@@ -12,7 +12,7 @@ from .watch import Watch
 class SceneWatch:
     """Observers on the editor node, the segmentation, the volume and the scene.
 
-    on_redraw : called when the prompts have to be drawn anew, for example after undo.
+    on_redraw : called when the prompts have to be drawn anew, since they lie elsewhere.
     """
 
     def __init__(self, interaction: Interaction, on_redraw: Callable[[], None]) -> None:
@@ -81,9 +81,12 @@ class SceneWatch:
     def _on_removed(self, caller: Any, event: str) -> None:
         self._interaction.segment_removed()
 
-    def _on_segment(self, caller: Any, event: str) -> None:
-        self._interaction.marks_changed()
-        self._on_redraw()
+    def _on_segment(self, caller: Any, event: str, segment_id: str | None = None) -> None:
+        # Undo and saving touch every segment, several times each; only one of them is shown.
+        if segment_id in (None, self._interaction.book.segment_id):
+            self._interaction.marks_changed()
+
+    _on_segment.CallDataType = "string0"  # as vtk.calldata_type(vtk.VTK_STRING) would
 
     def _on_moved(self, caller: Any, event: str) -> None:
         self._on_redraw()

@@ -1,4 +1,4 @@
-"""Results, from when their effect is left until it is chosen again. No Qt.
+"""Results, from when their effect or segment is left until it is chosen again. No Qt.
 
 An effect ends without asking: with Esc or Space, by another effect or module. Whoever erases by
 hand and comes back wants to go on correcting, so those that were applied wait, too. What waits is
@@ -81,8 +81,6 @@ class Waiting:
             return str(error)
         for work in fitting:
             work.source = source
-            work.slices = _unpacked(work)
-            work.initial = dict(work.slices)
             works.setdefault(work.segment_id, work)
         return text or self._told(works, [work for work in fitting if unapplied(work)])
 
@@ -123,24 +121,45 @@ def unapplied(work: Work) -> bool:
     return work.dirty and work.has_result
 
 
-def _bare(work: Work) -> Work:
-    """The same result without the session, and without a copy of the volume."""
-    packed = {index: (np.packbits(mask), value) for index, (mask, value) in work.slices.items()}
-    bare = work.renewed(packed)
-    bare.stops, bare.weakest = dict(work.stops), work.weakest
-    nothing = np.empty((0, 0, 0), work.source.voxels.dtype)
-    bare.source = dataclasses.replace(work.source, voxels=nothing, stacks={})
-    return bare
+def rest(works: dict[str, Work], but: Work | None) -> None:
+    """Make all works small but one: there may be one for each of a hundred segments.
+
+    As masks, an object on fifty large slices has the size of a volume; and sessions keep what
+    models have offered. No job may be under way for those that are made small.
+    """
+    for segment_id, work in works.items():
+        if work is not but and not work.packed:
+            works[segment_id] = _packed(work)
 
 
-def _unpacked(bare: Work) -> dict[int, tuple[np.ndarray, float]]:
-    """The slices of a work that `_bare` made."""
-    shape = slice_shape(bare.source.part, bare.axis)
+def awake(work: Work | None) -> Work | None:
+    """The work, with masks again where it was made small."""
+    if work is None or not work.packed:
+        return work
+    shape = slice_shape(work.source.part, work.axis)
     count = shape[0] * shape[1]
-    return {
+    work.slices = {
         index: (np.unpackbits(bits, count=count).reshape(shape).view(bool), value)
-        for index, (bits, value) in bare.slices.items()
+        for index, (bits, value) in work.slices.items()
     }
+    work.initial, work.packed = dict(work.slices), False
+    return work
+
+
+def _packed(work: Work) -> Work:
+    """The same result as bits, without the session."""
+    bits = {index: (np.packbits(mask), value) for index, (mask, value) in work.slices.items()}
+    small = work.renewed(bits)
+    small.initial, small.packed = {}, True
+    small.stops, small.weakest = dict(work.stops), work.weakest
+    return small
+
+
+def _bare(work: Work) -> Work:
+    """As `_packed`, and without a copy of the volume."""
+    nothing = np.empty((0, 0, 0), work.source.voxels.dtype)
+    source = dataclasses.replace(work.source, voxels=nothing, stacks={})
+    return dataclasses.replace(work if work.packed else _packed(work), source=source)
 
 
 def _weak(thing: Any) -> Any:

@@ -62,6 +62,7 @@ class Work:
     unfinished : whether the run was stopped: `slices` says nothing about other slices then.
     limits : first and last slice and direction of the last run; corrections keep to them.
     latest : the slice that was prompted last.
+    packed : whether the masks of `slices` are bits, see `waiting.rest`.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -82,6 +83,7 @@ class Work:
     unfinished: bool = False
     limits: tuple[int | None, int | None, str] = (None, None, "both")
     latest: int = 0
+    packed: bool = False
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
 

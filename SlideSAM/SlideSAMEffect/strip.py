@@ -7,7 +7,7 @@ event filter, which works for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import qt
@@ -26,6 +26,7 @@ class StripState:
     """What is drawn. Slices are counted as the user sees them.
 
     low, high : the first and the last slice there is. confidence : slice -> 0..1.
+        Where slices are narrower than a pixel, the bar is that of the least sure one.
     prompted : slices with prompts. current : the slice that is shown, or None.
     weak_below : bars below this are of another colour.
     """
@@ -68,6 +69,7 @@ class ConfidenceStrip:
     def __init__(self, on_jump: Callable[[int], Any], tooltip: str) -> None:
         self._on_jump = on_jump
         self._state = StripState()
+        self._bars: tuple[Any, Any] = (None, None)  # all but the current slice: of what, the pixmap
         self.label = qt.QLabel()
         self.label.objectName = "SlideSAMConfidence"
         self.label.setMinimumHeight(HEIGHT)
@@ -114,41 +116,58 @@ class ConfidenceStrip:
         return max(1, self.label.width - 2 * MARGIN) / count
 
     def _draw(self) -> None:
-        width = max(2 * MARGIN + 1, self.label.width)
-        pixmap = qt.QPixmap(width, HEIGHT)
-        painter = qt.QPainter(pixmap)
-        try:
-            painter.fillRect(0, 0, width, HEIGHT, _color(BACKGROUND))
-            self._draw_bars(painter)
-            self._draw_marks(painter)
-        finally:
-            painter.end()  # or the pixmap stays locked
+        """The bars stay as they are while somebody scrolls: there may be a thousand slices."""
+        shown = (self.label.width, replace(self._state, current=None))
+        if self._bars[0] != shown:
+            self._bars = shown, self._drawn_bars()
+        pixmap = self._bars[1].copy()
+        if self._state.current is not None:
+            self._paint(pixmap, self._draw_current)
         self.label.setPixmap(pixmap)
 
+    def _drawn_bars(self) -> Any:
+        pixmap = qt.QPixmap(max(2 * MARGIN + 1, self.label.width), HEIGHT)
+        pixmap.fill(_color(BACKGROUND))
+        self._paint(pixmap, self._draw_bars, self._draw_prompted)
+        return pixmap
+
+    def _paint(self, pixmap: Any, *draw: Callable[[Any], None]) -> None:
+        painter = qt.QPainter(pixmap)
+        try:
+            for each in draw:
+                each(painter)
+        finally:
+            painter.end()  # or the pixmap stays locked
+
     def _draw_bars(self, painter: Any) -> None:
-        state, base = self._state, HEIGHT - FOOT
+        state, base, step = self._state, HEIGHT - FOOT, self._step()
+        weakest: dict[tuple[int, int], float] = {}
         for index, confidence in state.confidence.items():
-            left, width = self._bar(index)
+            place = self._bar(index, step)  # many slices may share a pixel
+            weakest[place] = min(confidence, weakest.get(place, 1.0))
+        colors = _color(SURE), _color(WEAK)
+        for (left, width), confidence in weakest.items():
             height = max(2, round((base - MARGIN) * min(1.0, max(0.0, confidence))))
-            color = WEAK if confidence < state.weak_below else SURE
-            painter.fillRect(left, base - height, width, height, _color(color))
+            color = colors[confidence < state.weak_below]
+            painter.fillRect(left, base - height, width, height, color)
         line = base - round((base - MARGIN) * state.weak_below)
         painter.fillRect(MARGIN, line, max(1, self.label.width - 2 * MARGIN), 1, _color(LIMIT))
         painter.fillRect(MARGIN, base, max(1, self.label.width - 2 * MARGIN), 1, _color(FRAME))
 
-    def _draw_marks(self, painter: Any) -> None:
-        for index in _inside(self._state.prompted, self._state):
-            left, width = self._bar(index)
-            painter.fillRect(left, HEIGHT - FOOT + 3, max(3, width), FOOT - 4, _color(PROMPTED))
-        if self._state.current is not None:
-            for index in _inside([self._state.current], self._state):
-                left, width = self._bar(index)
-                middle = left + width // 2
-                painter.fillRect(middle, 0, 2, HEIGHT - FOOT, _color(CURRENT))
-
-    def _bar(self, index: int) -> tuple[int, int]:
-        """(left, width) of a bar in pixels; a gap of one pixel where there is room."""
+    def _draw_prompted(self, painter: Any) -> None:
         step = self._step()
+        for index in _inside(self._state.prompted, self._state):
+            left, width = self._bar(index, step)
+            painter.fillRect(left, HEIGHT - FOOT + 3, max(3, width), FOOT - 4, _color(PROMPTED))
+
+    def _draw_current(self, painter: Any) -> None:
+        step = self._step()
+        for index in _inside([self._state.current], self._state):
+            left, width = self._bar(index, step)
+            painter.fillRect(left + width // 2, 0, 2, HEIGHT - FOOT, _color(CURRENT))
+
+    def _bar(self, index: int, step: float) -> tuple[int, int]:
+        """(left, width) of a bar in pixels; a gap of one pixel where there is room."""
         left = MARGIN + int((index - self._state.low) * step)
         right = MARGIN + int((index - self._state.low + 1) * step)
         return left, max(1, right - left - (1 if step >= 4 else 0))

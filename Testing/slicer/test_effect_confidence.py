@@ -30,6 +30,59 @@ def test_strip_shows_the_slices_and_jumps(stage_of):
     assert stage.panel.strip.state.current == weakest != 6
 
 
+def long_strip(width, current=None):
+    """A strip of a thousand slices of which one is weak, and what would be painted."""
+    from SlideSAMEffect import strip
+
+    confidence = dict.fromkeys(range(1000), 0.9) | {500: 0.2}
+    made = strip.ConfidenceStrip(lambda index: None, "")
+    made.label.resize(width, 64)
+    made.show(strip.StripState(0, 999, confidence, frozenset({7}), current))
+    return made
+
+
+def test_a_weak_slice_shows_among_many_in_a_narrow_strip(qt_application):
+    strip = long_strip(300)
+    image = strip.label.pixmap.toImage()
+    colors = {image.pixelColor(x, 54).getRgb()[:3] for x in range(4, 296)}
+    assert colors == {(86, 180, 120), (230, 150, 50)}
+    painted = []
+
+    class Painter:
+        def fillRect(self, *arguments):
+            painted.append(arguments)
+
+    strip._draw_bars(Painter())
+    assert 292 <= len(painted) <= 294  # a bar for each pixel, not for each slice, and two lines
+    strip.close()
+
+
+def test_bars_are_not_painted_anew_while_somebody_scrolls(qt_application, monkeypatch):
+    from dataclasses import replace
+
+    from SlideSAMEffect.strip import ConfidenceStrip
+
+    painted, original = [], ConfidenceStrip._draw_bars
+
+    def counted(self, painter):
+        painted.append(1)
+        original(self, painter)
+
+    monkeypatch.setattr(ConfidenceStrip, "_draw_bars", counted)
+    strip = long_strip(300, current=3)
+    painted.clear()
+    white = (250, 250, 250)
+    for current, x in ((3, 4), (999, 295)):
+        strip.show(replace(strip.state, current=current))
+        image = strip.label.pixmap.toImage()
+        line = [n for n in range(300) if image.pixelColor(n, 1).getRgb()[:3] == white]
+        assert line == [x, x + 1]
+    assert painted == []
+    strip.show(replace(strip.state, weak_below=0.95))
+    assert painted == [1]
+    strip.close()
+
+
 def test_weak_slices_are_dimmed(stage_of):
     stage = stage_of()
     stage.effect.setParameter("AutoApply", 0)
@@ -69,6 +122,31 @@ def dashes(stage, view="Red"):
     xy = vtk_to_numpy(data.GetPoints().GetData()).reshape(-1, 2, 3).mean(axis=1)
     xy_to_ras = slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS())
     return (np.c_[xy[:, :2], np.zeros(len(xy)), np.ones(len(xy))] @ xy_to_ras.T)[:, :3]
+
+
+def test_dashes_that_are_there_are_not_worked_out_for_every_finished_slice(stage_of, monkeypatch):
+    from SlideSAMBridge import dashes as pieces
+
+    stage = weak_stage(stage_of)
+    calls, original = [], pieces.dashes
+
+    def counted(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(pieces, "dashes", counted)
+    before, kept = dashes(stage, "Yellow"), stage.interaction.work.shown()
+    sure = np.zeros((16, 20), bool)
+    sure[1:3, 1:4] = True
+    preview, source = stage.interaction.preview, stage.interaction.work.source
+    for index in (0, 10):  # as a slide that finds slices it is sure of
+        kept[index] = (sure, 1.0)
+        preview.show(stage.scene.segmentation, source.part, 2, kept, preview.color, 1.0)
+        stage.python.onChange()
+    assert calls == [] and np.allclose(dashes(stage, "Yellow"), before)
+    x, y, z = stage.views["Yellow"].node.GetFieldOfView()
+    stage.views["Yellow"].node.SetFieldOfView(x / 2, y / 2, z)
+    assert calls and len(dashes(stage, "Yellow")) > len(before)
 
 
 def around(stage, ras, truth=None):

@@ -4,9 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from SlideSAMBridge import applying, lattice, work
+import slicer
+from SlideSAMBridge import applying, editing, lattice, neighbours, overlay, segments, work
+from SlideSAMBridge.prompt_set import from_json
 from SlideSAMBridge.source import Source
 
+from SlideSAMLib import prompt_json
 from Testing.host.scripted_effect import ScriptedEffect
 from Testing.slicer.scenes import SHAPE
 
@@ -95,3 +98,156 @@ def test_the_volume_is_copied_once_and_not_kept_by_the_logic(stage_of, whole_rea
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)
     assert "sourceVolumeImageData" not in whole_reads
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """How often the prompts were drawn in a view: a list that grows."""
+    calls, original = [], overlay.Overlay.show
+
+    def counted(self, *arguments):
+        calls.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(overlay.Overlay, "show", counted)
+    return calls
+
+
+def test_undo_is_looked_at_once_whatever_the_number_of_segments(stage_of, drawn, monkeypatch):
+    """Slicer then tells of every segment that it has changed, several times each."""
+    stage = stage_of()
+    for number in range(30):
+        stage.scene.contents.AddEmptySegment(f"Other {number}")
+    stage.click()
+    stage.wait()
+    stage.editor.logic.SaveStateForUndo()
+    stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", "")
+    assert stage.actors() == 0
+    looks, original = [], stage.interaction.marks_changed
+    monkeypatch.setattr(
+        stage.interaction, "marks_changed", lambda: (looks.append(1), original())[1]
+    )
+    drawn.clear()
+    stage.editor.logic.Undo()
+    stage.wait()
+    assert stage.actors() == 2  # they are back
+    assert len(looks) <= 4 and len(drawn) <= 4
+
+
+def test_other_segments_that_change_are_not_drawn_for(stage_of, drawn):
+    stage = stage_of()
+    stage.scene.contents.AddEmptySegment("B")
+    stage.click()
+    stage.wait()
+    drawn.clear()
+    stage.scene.contents.GetSegment("B").SetName("liver")
+    stage.scene.contents.GetSegment("B").SetColor(0.1, 0.2, 0.3)
+    stage.scene.contents.GetSegment("A").SetName("spleen")  # its prompts are where they were
+    assert drawn == []
+    stage.scene.contents.GetSegment("A").SetColor(0.1, 0.2, 0.3)
+    assert np.allclose(stage.interaction.preview.color, (0.1, 0.2, 0.3))
+
+
+def test_what_others_lose_needs_no_mask_for_each_of_them(session):
+    """A hundred segments in a large result would be a hundred times its size."""
+    part = lattice.Lattice((0, 59, 0, 59, 0, 39), np.eye(4), np.eye(4))
+    labels = np.zeros(part.shape, np.uint8)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    for value in range(1, 31):
+        labels[value, 5:8, value : value + 4] = value
+    labels[labels == 0] = 31  # the result itself fills the rest
+    image = editing.label_image(labels, part)
+    for value in range(1, 32):
+        segment = slicer.vtkSegment()
+        segment.SetLabelValue(value)
+        segment.AddRepresentation("Binary labelmap", image)
+        segmentation.GetSegmentation().AddSegment(segment, "A" if value == 31 else f"S{value}")
+    where = np.ones(part.shape, bool)
+    tracemalloc.start()
+    try:
+        had = neighbours.owned(segmentation, "A", part, where)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(had) == 30 and peak < 10 * where.size
+    gone = neighbours.lost(had, {**had, "S7": had["S7"][2:]})
+    assert list(gone) == ["S7"] and np.array_equal(gone["S7"], np.flatnonzero(labels == 7)[:2])
+    voxels = neighbours.voxels_at(gone["S7"], part)
+    assert voxels.tolist() == [[7, 5, 7], [7, 5, 8]]
+    moved = part.cropped((8, 59, 4, 59, 7, 39))  # has the second of them alone
+    assert neighbours.places_of(voxels, moved).tolist() == [52]
+
+
+def test_a_correction_looks_for_neighbours_only_where_it_writes(stage_of, monkeypatch):
+    stage = stage_of()
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    looked, original = [], neighbours.owned
+
+    def spied(node, but, part, where):
+        looked.append(part.shape)
+        return original(node, but, part, where)
+
+    monkeypatch.setattr(neighbours, "owned", spied)
+    stage.click((6, 5, 6))  # the result is as before; the marked slice is written all the same
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    assert [shape[0] for shape in looked] == [1, 1]
+
+
+def test_a_click_does_not_write_and_read_all_masks_again(stage_of, monkeypatch):
+    """On large slices each of them takes some ten milliseconds."""
+    stage = stage_of()
+    stage.write("A", block())
+    for k in (5, 6):
+        stage.scroll_to((9, 7, k))
+        stage.panel.existing.click()
+        stage.wait()
+    calls = []
+    for name in ("mask_to_object", "mask_from_object"):
+        original = getattr(prompt_json, name)
+        monkeypatch.setattr(
+            prompt_json,
+            name,
+            lambda value, name=name, original=original: (calls.append(name), original(value))[1],
+        )
+    stage.click()
+    stage.wait()
+    assert calls == []
+    marks = stage.interaction.book.prompts.marks
+    assert [mark.kind for mark in marks] == ["mask", "mask", "point"]
+    assert marks[0].key is marks[0].key  # a hash of all its voxels
+    saved = from_json(segments.saved_text(stage.scene.segmentation, "A"), None)
+    assert [m.key for m in saved.marks] == [m.key for m in marks]
+    assert calls == ["mask_from_object"] * 2
+
+
+def test_only_the_selected_segment_has_its_result_as_masks(stage_of):
+    """Somebody segments a hundred objects in one go; each of them may be corrected later."""
+    stage = stage_of()
+    stage.effect.setParameter("AutoApply", 0)
+    stage.scene.contents.AddEmptySegment("B")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    shown, confidence = stage.preview(), stage.panel.strip.state.confidence
+    weakest = stage.interaction.work.weakest
+    stage.editor.node.SetSelectedSegmentID("B")
+    (small,) = stage.interaction._works.values()
+    size = sum(mask.nbytes for mask, _confidence in small.slices.values())
+    assert len(small.slices) == 6 and size <= 6 * (SHAPE[1] * SHAPE[2] // 8)
+    assert small.session is None and not small.initial
+    stage.click()  # the other one's work is not touched
+    stage.wait()
+    stage.shut()
+    stage.open()  # it waits as it is
+    assert not stage.preview().any() and stage.interaction._works["A"].packed
+    stage.editor.node.SetSelectedSegmentID("A")
+    assert np.array_equal(stage.preview(), shown) and shown.any()
+    assert stage.panel.strip.state.confidence == confidence
+    assert stage.interaction.work.weakest == weakest and stage.panel.apply.isEnabled()
+    stage.click((6, 5, 6))  # a correction goes on from it
+    stage.wait()
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
