@@ -37,14 +37,30 @@ class Player:
     def __init__(self, stage, model, seed, monkeypatch):
         self.stage, self.model, self.chance = stage, model, random.Random(seed)
         self.expected, self.applied = {}, 0
+        self.before = None  # what Undo brings back, where the last edit was an apply
+        segmentation = stage.scene.segmentation
+        self.areas = (
+            segmentation.EditAllowedEverywhere,
+            segmentation.EditAllowedEverywhere,
+            segmentation.EditAllowedOutsideAllSegments,
+        )
         self._apply = applying.apply
         monkeypatch.setattr(applying, "apply", self.apply)
         self.note()
 
-    def apply(self, *arguments):
-        self._apply(*arguments)
+    def apply(self, effect, work, *arguments):
+        node, before = self.stage.editor.node, dict(self.expected)
+        self._apply(effect, work, *arguments)
         self.applied += 1
         self.note()
+        other = "B" if work.segment_id == "A" else "A"
+        taken = before[other] & ~self.expected[other]
+        added = self.expected[work.segment_id] & ~before[work.segment_id]
+        masked = node.GetMaskMode() != self.stage.scene.segmentation.EditAllowedEverywhere
+        assert not (masked or node.GetOverwriteMode() == node.OverwriteNone) or not taken.any()
+        assert not masked or not (added & before[other]).any()
+        changed = any((before[name] != self.expected[name]).any() for name in "AB")
+        self.before = before if changed else None
 
     def note(self):
         self.expected.update({name: self.stage.mask(name) for name in "AB"})
@@ -54,6 +70,9 @@ class Player:
         if getattr(logic, f"Can{step}")():
             getattr(logic, step)()
             self.note()
+            if step == "Undo" and self.before is not None:
+                assert all((self.before[name] == self.expected[name]).all() for name in "AB")
+            self.before = None
 
     def mouse(self):
         chance, stage = self.chance, self.stage
@@ -85,6 +104,8 @@ class Player:
                 ),
                 lambda: self.history("Undo"),
                 lambda: self.history("Redo"),
+                lambda: stage.editor.node.SetOverwriteMode(chance.randrange(3)),
+                lambda: stage.editor.node.SetMaskMode(chance.choice(self.areas)),
                 lambda: getattr(stage.panel, chance.choice(BUTTONS)).click(),
                 lambda: stage.effect.setParameter("Mode", chance.choice(["add", "remove"])),
                 lambda: stage.effect.setParameter("AutoApply", chance.choice([0, 1, 1])),
@@ -116,6 +137,7 @@ class Player:
             self.anything()
             if stage_is_another_effect(self.stage):
                 self.note()  # what the other effect draws is not ours to judge
+                self.before = None
         if self.chance.random() < 0.4:
             self.idle()
 
@@ -130,11 +152,18 @@ def timers(stage):
     return sum(timer.isActive() for timer in QtCore.QObject.findChildren(frame, QtCore.QTimer))
 
 
+def own_props(stage):
+    """How many props every view has, without the four that Slicer has for every labelmap."""
+    layers = stage.scene.contents.GetNumberOfLayers("Binary labelmap")  # two where segments overlap
+    return [count - 4 * layers for count in stage.props()]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_random_events(stage_of, quick_model, seed, monkeypatch):
     """No exception, observer, actor, timer or thread is left, and the segments are as applied.
 
-    "As applied" is the state after the last apply, undo or redo.
+    "As applied" is the state after the last apply, undo or redo. What an apply may change follows
+    the mask and the overwrite mode, and Undo takes back all of it.
     """
     stage = stage_of(view_names=("Red", "Yellow", "Green"))
     stage.editor.addEffect(SAMPLE_EFFECT)
@@ -142,7 +171,7 @@ def test_random_events(stage_of, quick_model, seed, monkeypatch):
     stage.editor.node.SetSelectedSegmentID("A")
     stage.editor.logic.ClearUndoState()
     stage.shut()
-    props = stage.props()
+    props = own_props(stage)
     threads = {thread.name for thread in threading.enumerate()}
     player = Player(stage, quick_model, seed, monkeypatch)
     for _ in range(SEQUENCES):
@@ -153,7 +182,7 @@ def test_random_events(stage_of, quick_model, seed, monkeypatch):
         stage.shut()
         settle(stage, quick_model)
         assert stage.editor.errors == [] and pythonqt_rules.log == []
-        assert stage.props() == props and stage.python.watch.observers == 0
+        assert own_props(stage) == props and stage.python.watch.observers == 0
         assert not stage.python.pump.running and timers(stage) == 0
         assert stage.interaction.preview.node is None and stage.interaction.jobs.job is None
         assert {thread.name for thread in threading.enumerate()} == threads
