@@ -117,6 +117,8 @@ def read_image(
         spacing = _checked_spacing(spacing)
     if not path.exists():
         raise InputError(f"There is no file {path}.")
+    if not path.is_file() and not path.is_dir():  # ITK would wait for a pipe for ever
+        raise InputError(f"{path} is neither a file nor a folder: give an image file.")
     hidden, note = None, ""
     with _quiet_itk():
         if path.is_dir():
@@ -315,6 +317,12 @@ def _read_header(path: Path, file: Path) -> sitk.ImageFileReader:
     except RuntimeError as error:
         raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
     _check_kind(path, reader)
+    place = (*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection())
+    if not np.isfinite(place).all():
+        raise InputError(
+            f"{path} is damaged: its header says no numbers for where the volume lies; copy or "
+            "download it again."
+        )
     return reader
 
 
