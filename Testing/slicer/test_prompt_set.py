@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from SlideSAMBridge.lattice import Lattice
+from SlideSAMBridge.lattice import Lattice, covered_part
 from SlideSAMBridge.prompt_set import Mark, PromptSet, from_json, slice_prompt
 
 pytestmark = pytest.mark.slicer
@@ -159,3 +159,10 @@ def mask_text(shape: list[int], runs: list[int]) -> str:
 def test_prompts_of_a_foreign_scene_are_refused_whatever_they_say(text):
     with pytest.raises(ValueError, match="The saved prompts cannot be read"):
         from_json(text, GRID)
+
+
+def test_a_segmentation_without_a_volume_is_told():
+    """As a transform of a foreign scene can leave it."""
+    flat = Lattice(GRID.extent, FRAME, np.diag([1.0, 0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match="segmentation is squashed flat"):
+        covered_part(flat, GRID)
