@@ -152,6 +152,7 @@ def read_geometry(path: Path) -> Geometry:
 
 def _placed(image: sitk.Image, path: Path) -> tuple[Geometry, str]:
     """The lattice of an image, and a sentence where its NIfTI file has another one, too."""
+    _check_place(path, image)
     placement = None if path.is_dir() else nifti.read_placement(path)
     geometry = replace(Geometry.of(image), placement=placement)
     if placement is None or not placement.differs(geometry.size):
@@ -317,13 +318,16 @@ def _read_header(path: Path, file: Path) -> sitk.ImageFileReader:
     except RuntimeError as error:
         raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
     _check_kind(path, reader)
-    place = (*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection())
-    if not np.isfinite(place).all():
+    _check_place(path, reader)
+    return reader
+
+
+def _check_place(path: Path, found: sitk.Image | sitk.ImageFileReader) -> None:
+    if not np.isfinite((*found.GetSpacing(), *found.GetOrigin(), *found.GetDirection())).all():
         raise InputError(
             f"{path} is damaged: its header says no numbers for where the volume lies; copy or "
             "download it again."
         )
-    return reader
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:
