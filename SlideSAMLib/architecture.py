@@ -30,7 +30,7 @@ def infer_config(tensors: Mapping[str, Tensor], decoder_heads: int | None = None
     shapes = _Shapes(tensors)
     embed_dim, _, patch, _ = shapes.of("image_encoder.patch_embed.proj.weight", 4)
     grid = shapes.of("image_encoder.pos_embed", 4)[1]
-    depth = shapes.count(r"image_encoder\.blocks\.(\d+)\.")
+    depth = shapes.count(r"image_encoder\.blocks\.(\d{1,9})\.")
     spans = [shapes.of(f"image_encoder.blocks.{i}.attn.rel_pos_h", 2) for i in range(depth)]
     windows = sorted({(length + 1) // 2 for length, _ in spans} - {grid})
     head_width = spans[0][1] if spans else 0
@@ -61,10 +61,10 @@ def infer_config(tensors: Mapping[str, Tensor], decoder_heads: int | None = None
         mlp_ratio=shapes.of("image_encoder.blocks.0.mlp.lin1.weight", 2)[0] / embed_dim,
         out_channels=out_channels,
         mask_channels=mask_channels[0],
-        decoder_depth=shapes.count(r"mask_decoder\.transformer\.layers\.(\d+)\.", MOST_LAYERS),
+        decoder_depth=shapes.count(r"mask_decoder\.transformer\.layers\.(\d{1,9})\.", MOST_LAYERS),
         decoder_mlp=decoder_mlp[0],
         decoder_heads=decoder_heads or (8 if out_channels >= 128 else 4),
-        quality_depth=shapes.count(rf"{re.escape(head)}\.(\d+)\.", MOST_LAYERS),
+        quality_depth=shapes.count(rf"{re.escape(head)}\.(\d{{1,9}})\.", MOST_LAYERS),
         quality_hidden=quality_hidden[0],
     )
 

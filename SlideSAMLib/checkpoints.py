@@ -88,9 +88,16 @@ def load_checkpoint(source: str | os.PathLike | TensorFile, kind: str | None = N
         The file cannot be read safely, is of no known kind, or does not fit: the message names
         the first tensors that differ.
     """
+    return _load(source, kind, ())
+
+
+def _load(
+    source: str | os.PathLike | TensorFile, kind: str | None, adapters: tuple[Path, ...]
+) -> Checkpoint:
+    """See `load_checkpoint`; adapters : the files of those that it is the base of."""
     file = source if isinstance(source, TensorFile) else read_tensor_file(source)
     try:
-        return _recognise(file, kind)
+        return _recognise(file, kind, adapters)
     except ModelError as error:
         raise ModelError(f"'{file.path.name}' cannot be used: {error}") from error
 
@@ -154,11 +161,14 @@ def lift(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return lifted
 
 
-def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
+def _recognise(file: TensorFile, kind: str | None, adapters: tuple[Path, ...]) -> Checkpoint:
     if is_builtin(file):
         raise ModelError("it is the built-in model, which is no Slide-SAM or SAM checkpoint.")
     if is_adapter(file):
-        base = load_checkpoint(base_path(file), file.metadata.get("kind"))
+        changed = base_path(file)
+        if any(changed.samefile(other) for other in adapters):
+            raise ModelError(f"it changes '{changed.name}', which changes it in turn.")
+        base = _load(changed, file.metadata.get("kind"), (*adapters, file.path))
         tensors, ranks = merge_adapter(base.tensors, file)
         fitting = _fitting(tensors, base.config)
         check_finite(fitting, file.path)
@@ -175,8 +185,8 @@ def _recognise(file: TensorFile, kind: str | None) -> Checkpoint:
     kind = kind or _catalogue_kind(file.path) or found
     if kind not in KINDS:
         raise ModelError(f"its kind '{kind}' is unknown (known: {', '.join(KINDS)}).")
-    heads = ours.get("decoder_heads", "")
-    config = infer_config(tensors, int(heads) if heads.isdigit() else None)
+    heads = re.fullmatch("[0-9]{1,4}", ours.get("decoder_heads", ""))
+    config = infer_config(tensors, int(heads[0]) if heads else None)
     note = _note(file) if ours else {}
     fitting = _fitting(tensors, config)
     check_finite(fitting, file.path)

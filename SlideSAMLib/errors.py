@@ -1,5 +1,10 @@
 """Errors that a user can meet. Each message is one sentence: what is wrong and what to do."""
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+
 
 class SlideSAMError(Exception):
     """Base class of every error that SlideSAM raises on purpose."""
@@ -19,3 +24,8 @@ class TorchError(ModelError):
 
 class Cancelled(SlideSAMError):
     """The work was cancelled on request; what was finished before stays valid."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, also where lists stand in lists without end."""
+    return _SHORT.repr(value)

@@ -18,6 +18,7 @@ from .errors import InputError
 from .prompts import SlicePrompt
 
 FIELDS = {"slice", "box", "points", "labels", "mask"}
+MOST_VOXELS = 1 << 30  # of a mask; a line of text could ask for more memory than there is
 
 
 def prompts_to_json(prompts: Iterable[SlicePrompt]) -> str:
@@ -95,7 +96,12 @@ def mask_from_object(entry: dict[str, Any]) -> np.ndarray:
     """
     height, width = (int(n) for n in entry["shape"])
     runs = np.array(entry["runs"], np.int64)
-    if height < 1 or width < 1 or (runs < 0).any() or runs.sum() != height * width:
+    voxels = height * width
+    if height > 0 and voxels > MOST_VOXELS:
+        raise ValueError(f"a mask of {height} x {width} voxels is too large")
+    # Each by itself, too: sums of such numbers start again at 0, and NumPy then writes anywhere.
+    wrong = height < 1 or width < 1 or ((runs < 0) | (runs > voxels)).any()
+    if wrong or runs.sum() != voxels:
         raise ValueError("the runs of the mask do not fill its shape")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(height, width)

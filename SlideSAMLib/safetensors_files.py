@@ -102,6 +102,8 @@ def _span(entry: Any) -> tuple[int, int]:
     )
     if not fitting:
         raise ValueError(f"the header has an entry that makes no sense: {entry!r}")
+    if math.prod(n or 1 for n in shape) > _LARGEST:  # torch counts so even where one is 0
+        raise ValueError(f"a tensor has an impossible shape: {entry!r}")
     if last - first != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"a tensor has another size than its shape: {entry!r}")
     return first, last

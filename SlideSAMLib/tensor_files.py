@@ -41,8 +41,8 @@ def read_tensor_file(path: str | os.PathLike) -> TensorFile:
     InputError
         There is no such file, or it cannot be opened.
     ModelError
-        It is no model file, is damaged or incomplete, holds no tensors, or holds objects other
-        than plain data (which could run code).
+        It is no model file, is damaged or incomplete, holds no tensors or such as are no plain
+        numbers, or holds objects other than plain data (which could run code).
     """
     path = Path(path)
     head, size = _first_bytes(path)
@@ -57,6 +57,7 @@ def read_tensor_file(path: str | os.PathLike) -> TensorFile:
         raise ModelError(f"'{path.name}' is not a model file: {reason}.")
     if not tensors:
         raise ModelError(f"'{path.name}' is not a model file: it holds no tensors.")
+    _check_plain(tensors, path)
     return TensorFile(path, tensors, metadata)
 
 
@@ -127,6 +128,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"'{path.name}' is damaged, incomplete or not a safetensors file: download or copy it "
             "again."
         ) from error
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ModelError where a tensor does not hold all of its numbers, as a weight does.
+
+    PyTorch's files may hold sparse ones, ones without values, and one number that stands for any
+    count of them, so that a small file makes a network larger than the memory.
+    """
+    for name, tensor in tensors.items():
+        whole = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
+        eighth = tensor.is_floating_point() and tensor.element_size() == 1  # few operations know it
+        if not whole or eighth or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ModelError(
+                f"'{path.name}' cannot be used: its tensor '{name}' is not stored number by number "
+                "in at least 16 bits; ask its author for a file with plain weights."
+            )
 
 
 def _flatten(content: object) -> dict[str, Tensor]:

@@ -147,10 +147,11 @@ def _imagej(text: str, tags: dict[int, str | float]) -> Pages:
 
 def _ome(text: str) -> Pages | None:
     """The attributes of the first image's Pixels; lengths are in um unless they have a unit."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
+    # No pattern may begin anywhere in what it has read already: long texts would take for ever.
+    pixels = re.search(r"<(?:\w+:)?Pixels\b([^<>]*)>", text)
     if pixels is None:
         return None
-    found = re.findall(r"(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", pixels[1])
+    found = re.findall(r"\b(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", pixels[1])
     fields = {name: html.unescape(double or single) for name, double, single in found}
     units = (MILLIMETRES.get(fields.get(f"PhysicalSize{a}Unit", "um").lower()) for a in "XYZ")
     spacing = tuple(
@@ -162,7 +163,8 @@ def _ome(text: str) -> Pages | None:
 
 
 def _count(text: str | None) -> int:
-    return int(text) if text is not None and text.strip().isdecimal() else 1
+    # Of numbers of thousands of digits Python makes an error.
+    return int(text) if re.fullmatch(r"\s*\d{1,9}\s*", text or "") else 1
 
 
 def _length(text: str | None, unit: float | None) -> float | None:

@@ -117,6 +117,8 @@ def read_image(
         spacing = _checked_spacing(spacing)
     if not path.exists():
         raise InputError(f"There is no file {path}.")
+    if not path.is_file() and not path.is_dir():  # ITK would wait for a pipe for ever
+        raise InputError(f"{path} is neither a file nor a folder: give an image file.")
     hidden, note = None, ""
     with _quiet_itk():
         if path.is_dir():
@@ -150,6 +152,7 @@ def read_geometry(path: Path) -> Geometry:
 
 def _placed(image: sitk.Image, path: Path) -> tuple[Geometry, str]:
     """The lattice of an image, and a sentence where its NIfTI file has another one, too."""
+    _check_place(path, image)
     placement = None if path.is_dir() else nifti.read_placement(path)
     geometry = replace(Geometry.of(image), placement=placement)
     if placement is None or not placement.differs(geometry.size):
@@ -315,7 +318,16 @@ def _read_header(path: Path, file: Path) -> sitk.ImageFileReader:
     except RuntimeError as error:
         raise InputError(f"{path} is not an image that can be read: {_reason(error)}") from None
     _check_kind(path, reader)
+    _check_place(path, reader)
     return reader
+
+
+def _check_place(path: Path, found: sitk.Image | sitk.ImageFileReader) -> None:
+    if not np.isfinite((*found.GetSpacing(), *found.GetOrigin(), *found.GetDirection())).all():
+        raise InputError(
+            f"{path} is damaged: its header says no numbers for where the volume lies; copy or "
+            "download it again."
+        )
 
 
 def _check_kind(path: Path, reader: sitk.ImageFileReader) -> None:

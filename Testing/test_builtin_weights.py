@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 import SlideSAMLib
+from SlideSAMLib.builtin import weights
 from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import (
     FORMAT,
@@ -21,8 +22,9 @@ from SlideSAMLib.builtin.weights import (
     read_network,
     write_weights,
 )
-from SlideSAMLib.errors import InputError
+from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
+from SlideSAMLib.safetensors_files import read_safetensors, save
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "Resources" / "Models" / "slidesam-builtin.safetensors"
@@ -136,6 +138,26 @@ def test_a_damaged_file_is_noticed(tmp_path, monkeypatch):
     moved = property(lambda info: tmp_path / info.file)
     monkeypatch.setattr(catalogue.ModelInfo, "path", moved)
     assert models.verify("builtin").matches is False
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"blocks": 10**9},
+        {"depths": [0, 10**9, 0, 0]},
+        {"decoder": [0, 10**9]},
+        {"widths": [30_000] * 4},
+        {"widths": [8, 30_000, 8, 224]},
+    ],
+)
+def test_sizes_that_a_file_does_not_carry_are_not_made(tmp_path, monkeypatch, size):
+    """A note of one line must not take all the memory before the file is refused."""
+    tensors, note = read_safetensors(WEIGHTS)
+    config = json.dumps(json.loads(note["config"]) | size)
+    save(tensors, tmp_path / "odd.safetensors", note | {"config": config})
+    monkeypatch.setattr(weights, "BuiltinNetwork", lambda **sizes: pytest.fail("was made"))
+    with pytest.raises(ModelError, match="its sizes are not those of its tensors"):
+        weights.read_network(tmp_path / "odd.safetensors")
 
 
 def test_the_model_card_names_this_file():

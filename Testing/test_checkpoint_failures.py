@@ -206,3 +206,52 @@ def test_sizes_that_a_file_does_not_carry_are_not_made(
     monkeypatch.setattr(checkpoints, "empty_network", lambda config: pytest.fail("was made"))
     save_file(mini | {name: torch.zeros(shape)}, tmp_path / "broken.safetensors")
     assert words in _refused(tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),  # without its values
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: torch.zeros(1).expand(weight.shape),  # one number for all
+    ],
+)
+def test_weights_that_are_not_stored_number_by_number(tmp_path, mini, stored):
+    name = "image_encoder.blocks.0.mlp.lin1.weight"
+    torch.save(mini | {name: stored(mini[name])}, tmp_path / "model.pth")
+    assert f"its tensor '{name}' is not stored number by number" in _refused(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("heads", ["\N{SUPERSCRIPT TWO}", "9" * 5000])
+def test_a_note_that_is_no_number_of_heads_is_as_none(tmp_path, mini, heads):
+    save_file(mini, tmp_path / "a.safetensors", {"format": checkpoints.FORMAT})
+    save_file(
+        mini, tmp_path / "b.safetensors", {"format": checkpoints.FORMAT, "decoder_heads": heads}
+    )
+    plain, odd = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert odd.config == plain.config
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "image_encoder.blocks",
+        "mask_decoder.transformer.layers",
+        "mask_decoder.iou_prediction_head.layers",
+    ],
+)
+def test_a_number_of_a_layer_of_thousands_of_digits(tmp_path, mini, layers):
+    name = f"{layers}.{'9' * 5000}.x"
+    save_file(mini | {name: torch.zeros(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match="unknown"):
+        load_checkpoint(tmp_path / "odd.safetensors")
+
+
+def test_adapters_that_change_each_other(tmp_path):
+    for name, other in ("ab", "ba"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file({"x": torch.zeros(1)}, path, {"adapter_of": f"{other}.safetensors"})
+    assert "it changes 'a.safetensors', which changes it in turn" in _refused(
+        tmp_path / "a.safetensors"
+    )

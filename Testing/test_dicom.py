@@ -332,3 +332,9 @@ def test_slices_that_do_not_say_how_large_their_pixels_are(tmp_path: Path) -> No
     assert image.spacing == (2, 1, 1)
     assert "how large their pixels are: 1 x 1 mm is taken; --spacing K J I" in image.note
     assert not volumes.read_image(tmp_path, spacing=(2, 0.8, 0.7)).note
+
+
+def test_slices_beyond_all_bounds_are_a_damage(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3", [0, 1e300, 2e300, 3e300])
+    with pytest.raises(InputError, match="is damaged: its header says no numbers for where"):
+        volumes.read_image(tmp_path)

@@ -396,3 +396,24 @@ def test_a_real_case_runs(data_folder):
         assert 0.0 < result.dice <= 1.0
     copied = [r for r in summarise(results) if r.method == "copied mask"]
     assert copied[0].mean == pytest.approx(0.476, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"5\n",
+        b"\xff\xfe\n",
+        b'{"settings": 5}\n',
+        b'{"settings": {"a": 1, "data sha256": 5}}\n',
+        b'{"settings": {"a": 1}}\n{"x": 1}\n',
+        b'{"settings": {"a": 1}}\n5\n',
+        b'{"settings": {"a": 1}}\n{"box": null, "points": 5, "clicks": []}\n',
+        b'{"settings": {"a": 1}}\n' + b"[" * 100_000 + b"\n{}\n",
+    ],
+)
+def test_files_that_are_no_results_are_refused_in_a_sentence(tmp_path, text):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=r"is not a result file|Line 2 of .* is damaged"):
+        ResultFile(path, {"a": 1}).resume()
+    assert path.read_bytes() == text

@@ -131,9 +131,9 @@ def test_transforms_differ_in_more_than_their_place(tmp_path: Path, change: str)
     elif change != "nan":
         sform[:3, 2] *= -1 if change == "flip" else 1.2
     path = write_nifti(tmp_path / "image.nii", (1, 2), sform)
-    if change == "nan":  # in the first row of the sform
+    if change == "nan":  # in the quaternion
         data = bytearray(path.read_bytes())
-        struct.pack_into("<f", data, 284, np.nan)
+        struct.pack_into("<f", data, 256, np.nan)
         path.write_bytes(data)
     assert "place it differently" in volumes.read_image(path).note
 
@@ -159,3 +159,15 @@ def test_voxels_at_no_place_are_a_damage(tmp_path: Path, offset: float, suffix: 
     path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     with pytest.raises(InputError, match="damaged"):
         volumes.read_image(path)
+
+
+@pytest.mark.parametrize("number", [280, 284, 292])  # of the sform: of the axes, or of the place
+def test_a_volume_at_no_place_is_a_damage(tmp_path: Path, number: int) -> None:
+    """ITK hands on what is no number, and masks would get it, too."""
+    path = write_nifti(tmp_path / "image.nii", (1, 2), QFORM)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<f", data, number, np.nan)
+    path.write_bytes(data)
+    for read in (volumes.read_image, volumes.read_geometry):
+        with pytest.raises(InputError, match="is damaged: its header says no numbers for where"):
+            read(path)

@@ -191,6 +191,15 @@ def test_a_list_of_files_that_is_none_is_refused(tmp_path, found, message):
         read(write_set(tmp_path, {"background": 0, "liver": 1}, dataset=found))
 
 
+@pytest.mark.parametrize("ending", ["**", "/../../x.nii.gz", "[.nii"])
+def test_an_ending_that_is_none_is_refused(tmp_path, ending):
+    root = write_set(tmp_path, {"background": 0, "liver": 1})
+    content = json.loads((root / "dataset.json").read_text()) | {"file_ending": ending}
+    (root / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is no ending of a name"):
+        read(root)
+
+
 def test_a_tiff_file_may_say_its_spacing_itself(tmp_path):
     root = write_set(tmp_path, {"background": 0, "liver": 1}, ".tif")
     image, labels = blocks()

@@ -245,6 +245,8 @@ def test_unusable_json_is_refused_in_one_sentence(text):
         '[{"slice": 1, "mask": {"shape": [1e400, 1], "runs": [1]}}]',
         '[{"slice": 1, "mask": {"shape": [9, 9], "runs": [1e400]}}]',
         '[{"slice": 1, "mask": {"shape": [9, 9], "runs": [99999999999999999999]}}]',
+        # sums of such numbers start again at 0, so that these are 5 in all
+        f'[{{"slice": 1, "mask": {{"shape": [1, 5], "runs": [{2**63 - 1}, {2**63 - 1}, 7]}}}}]',
         '[{"slice": 1, "mask": {"shape": [10000000, 10000000], "runs": [0, 100000000000000]}}]',
     ],
 )

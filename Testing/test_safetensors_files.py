@@ -97,6 +97,7 @@ def entry(shape: object, offsets: object, dtype: str = "F32") -> dict:
         file_of({"a": entry(None, [0, 4])}, bytes(4)),
         file_of({"a": entry("", [0, 4])}, bytes(4)),
         file_of({"a": entry([0, 2**70], [0, 0])}, b""),
+        file_of({"a": entry([2**40, 2**40, 0], [0, 0])}, b""),
         file_of(b'{"a":' + b"[" * 200_000, b""),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib import volumes
+from SlideSAMLib import tiff, volumes
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.tiff_tags import read_tags
 from Testing.cli_tools import assert_refused, run_command
@@ -92,7 +92,7 @@ def noise(pages: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4000, (pages, 24, 20)).astype(np.uint16)
 
 
-def ome(channels: int = 1, frames: int = 1, slices: int = 8, more: str = "") -> str:
+def ome(channels: int = 1, frames: int = 1, slices: int | str = 8, more: str = "") -> str:
     size = f'SizeX="20" SizeY="24" SizeC="{channels}" SizeZ="{slices}" SizeT="{frames}"'
     return (
         '<?xml version="1.0"?><OME><Image ID="Image:0"><Pixels DimensionOrder="XYCZT" '
@@ -224,3 +224,15 @@ def test_spacing_from_the_command_line(
     for bad in ((1, 0, 1), (1, -1, 1), ("nan", 1, 1), (1, 1, "inf")):
         refused = run_command(capsys, *words, "--spacing", *bad)
         assert_refused(refused, "--spacing must be three positive numbers in mm")
+
+
+@pytest.mark.parametrize("text", ["<Pixels ", "a"])
+def test_long_descriptions_are_read_in_one_go(text: str) -> None:
+    """A megabyte took hours: what had been read was looked at again from each of its letters."""
+    pages = tiff._ome("<Pixels " + text * (2**20 // len(text)) + " SizeC='3'>")
+    assert pages.channels == 3
+
+
+@pytest.mark.parametrize("text", [ome(slices="9" * 5000), imagej("slices=" + "9" * 5000)])
+def test_numbers_of_thousands_of_digits(tmp_path: Path, text: str) -> None:
+    assert volumes.read_image(write_tiff(tmp_path / "a.tif", noise(), text)).array.shape[0] == 8

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.training.config import read_config
+from SlideSAMLib.training.config import read_config, train_config
 from Testing.cli_tools import assert_refused, run_command
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +51,33 @@ def test_settings_of_another_kind_or_size_are_refused(tmp_path: Path, name, valu
     path.write_text(yaml.safe_dump({"output": str(tmp_path / "run"), name: value}))
     with pytest.raises(InputError, match=str(name)):
         read_config(path)
+
+
+LISTS = "&l0 [x, x]", *(f"&l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ("seed: *l9", "seed"),
+        ("network: {widths: *l9}", "network"),
+        ("network: {blocks: 1000000000}", "network"),
+        ("datasets: [{path: *l9}]", "datasets"),
+        ("datasets: [{path: x, labels: *l9}]", "datasets"),
+        ("select: {steps: 1, manifest: *l9}", "select"),
+        ("select: {steps: 1, manifest: x, ids: *l9}", "select"),
+        ("select: {steps: 1, manifest: x, prompts: *l9}", "select"),
+    ],
+)
+def test_lists_in_lists_without_end_are_refused(tmp_path: Path, setting: str, word: str) -> None:
+    """Written out they are ten thousand million words."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"sources: {{a: [{', '.join(LISTS)}]}}\n{setting}\noutput: x\n")
+    values = yaml.safe_load(path.read_text())
+    del values["sources"]
+    with pytest.raises(InputError, match=f", {word} ") as caught:
+        train_config(values, path)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("content", [b"output: \xff\xfe", b"[" * 100_000, b"output: 2001-99-99"])

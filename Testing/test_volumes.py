@@ -346,3 +346,11 @@ def test_real_images_and_label_maps_are_told_apart(data_folder: Path) -> None:
             volumes.read_image(str(image).replace("_image", "_label"))
         label = volumes.read_image(str(image).replace("_image", "_label"), allow_labels=True)
         assert label.array.any()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    """To read it would take until somebody writes into it."""
+    os.mkfifo(tmp_path / "image.nii")
+    with pytest.raises(InputError, match="is neither a file nor a folder"):
+        volumes.read_image(tmp_path / "image.nii")

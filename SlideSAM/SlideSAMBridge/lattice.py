@@ -174,7 +174,7 @@ def covered_part(lattice: Lattice, volume: Lattice) -> Lattice:
     """The part of a lattice that a volume covers: the index box around the volume's voxels.
 
     A segmentation can be larger than the volume, and what lies outside is filler, not image.
-    Raises ValueError where the two do not overlap.
+    Raises ValueError where the two do not overlap, or the lattice has no volume.
     """
     low, high = volume.first - 0.5, volume.last + 0.5
     corners = np.array(
@@ -185,7 +185,12 @@ def covered_part(lattice: Lattice, volume: Lattice) -> Lattice:
             for k in (low[2], high[2])
         ]
     )
-    ijk = np.linalg.solve(lattice.ijk_to_ras, volume.ijk_to_ras @ corners.T)[:3]
+    try:
+        ijk = np.linalg.solve(lattice.ijk_to_ras, volume.ijk_to_ras @ corners.T)[:3]
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            _("The segmentation is squashed flat: mend its transform or its geometry.")
+        ) from None
     # Voxels whose centre lies inside; a centre on the border counts despite rounding errors.
     first = np.maximum(np.ceil(ijk.min(1) - TINY).astype(int), lattice.first)
     last = np.minimum(np.floor(ijk.max(1) + TINY).astype(int), lattice.last)

@@ -25,6 +25,9 @@ IN_PLANE = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
 
 Voxel = tuple[int, int, int]
 
+# What texts of others can raise: numbers beyond all bounds, too many brackets, masks too large.
+UNREADABLE = (LookupError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError)
+
 
 @dataclass(frozen=True)
 class Marks:
@@ -58,7 +61,7 @@ def reading(text: str) -> Iterator[None]:
     """Around the reading of a segment's tag: ValueError, whatever is wrong with the text."""
     try:
         yield
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             _("The saved prompts cannot be read ({error}): {text!r}.").format(
                 error=error, text=text[:80]
@@ -76,6 +79,8 @@ def from_content(content: dict[str, Any]) -> Marks:
     """The marks of what was JSON; for use within `reading`."""
     if content["version"] != 1:
         raise ValueError("unknown version")
+    if any(label not in (0, 1) for label in content["labels"]):
+        raise ValueError("labels are 0 or 1")
     box = content.get("box")
     return Marks(
         axis=AXES.index(content["axis"]),

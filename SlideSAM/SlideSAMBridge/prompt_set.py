@@ -217,7 +217,9 @@ def _to_object(mark: Mark) -> dict[str, Any]:
 def _from_object(entry: dict[str, Any]) -> Mark:
     from SlideSAMLib.prompt_json import mask_from_object
 
-    kind = next(name for name in ("point", "box", "mask") if name in entry)
+    kind = next((name for name in ("point", "box", "mask") if name in entry), None)
+    if kind is None:
+        raise ValueError("a mark is neither a point nor a box nor a mask")
     positions = tuple(_position(position) for position in entry[kind])
     if len(positions) != (2 if kind == "box" else 1):
         raise ValueError(f"wrong number of positions in a {kind}")

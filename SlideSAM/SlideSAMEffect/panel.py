@@ -47,6 +47,7 @@ class Panel:
         self.message = qt.QLabel()
         self.message.objectName = "SlideSAMMessage"
         self.message.wordWrap = True
+        self.message.textFormat = qt.Qt.PlainText  # names in it may look like HTML
         # Room for three lines, so that the panel does not jump with every sentence.
         self.message.setMinimumHeight(3 * self.message.fontMetrics().height() + 4)
         self.message.setAlignment(qt.Qt.AlignTop)

@@ -34,6 +34,7 @@ def label(name: str, text: str = "") -> Any:
     made = qt.QLabel(text)
     made.objectName = name
     made.wordWrap = True
+    made.textFormat = qt.Qt.PlainText  # names from a scene or a file may look like HTML
     made.textInteractionFlags = qt.Qt.TextSelectableByMouse
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
                 f"this SlideSAM reads versions 1 and {VERSION}: install them together."
             )
         config = {"reference": False, **json.loads(metadata["config"])}
+        if _numbers_of(config) > sum(tensor.numel() for tensor in tensors.values()):
+            raise ValueError("its sizes are not those of its tensors")
         # The user's own random numbers stay as they were, and a default device changes nothing.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             network = BuiltinNetwork(**config)
@@ -70,6 +73,25 @@ def read_model(path: Path) -> tuple[BuiltinNetwork, dict[str, str]]:
     check_finite(tensors, path)
     network.load_state_dict(values)
     return network.eval(), metadata
+
+
+def _numbers_of(config: dict[str, Any]) -> int:
+    """How many numbers a network of these sizes has at the least.
+
+    So no size is believed that a file does not carry itself: a note of one line could ask for
+    layers without end. What is wrong otherwise is found when the network is made.
+    """
+    widths = [max(width, 1) for width in config.get("widths", (1,))]
+
+    def residuals(depths: Sequence[int], widths: Sequence[int]) -> int:
+        return sum(18 * max(n, 0) * width**2 for n, width in zip(depths, widths, strict=False))
+
+    return (
+        10 * max(config.get("blocks", 0), 0) * widths[-1] ** 2
+        + residuals(config.get("depths", ()), widths)
+        + residuals(config.get("decoder", ()), widths[-2:0:-1])
+        + sum(width**2 for width in widths)
+    )
 
 
 def with_reference(network: BuiltinNetwork) -> BuiltinNetwork:

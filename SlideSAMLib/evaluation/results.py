@@ -124,6 +124,8 @@ class ResultFile:
         records, whole = _records(self.path)
         earlier = records[0]["settings"]
         before, now = earlier.get(DATA, {}), self.settings.get(DATA, {})
+        if not isinstance(before, dict):
+            raise InputError(f"{self.path} is not a result file: give another --output.")
         changed = _changed({**earlier, DATA: None}, {**self.settings, DATA: None})
         if changed:
             raise InputError(
@@ -138,7 +140,7 @@ class ResultFile:
             )
         if not now.keys() <= before.keys():
             self.settings[DATA], whole = {**before, **now}, False
-        results = [_restore(record) for record in records[1:]]
+        results = _restored(self.path, records)
         return results if whole else self._replace(results)
 
 
@@ -161,23 +163,38 @@ def read_results(path: Path) -> list[StructureResult]:
     """The results of a result file; raises InputError where it is none."""
     if not path.is_file():
         raise InputError(f"There is no result file {path}.")
-    return [_restore(record) for record in _records(path)[0][1:]]
+    return _restored(path, _records(path)[0])
 
 
 def _records(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """The lines of a result file, settings first, and whether the last one was whole."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        text = ""  # no text at all
     lines = text.splitlines()
     records = []
     for number, line in enumerate(lines, 1):
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise InputError(f"Line {number} of {path} is damaged.") from None
-    if not records or set(records[0]) != {"settings"}:
+    settings = records[0].get("settings") if records and isinstance(records[0], dict) else None
+    if not isinstance(settings, dict) or len(records[0]) != 1:
         raise InputError(f"{path} is not a result file: give another --output.")
     return records, len(records) == len(lines) and text.endswith("\n")
+
+
+def _restored(path: Path, records: list[dict[str, Any]]) -> list[StructureResult]:
+    """The results in the lines behind the settings."""
+    results = []
+    for number, record in enumerate(records[1:], 2):
+        try:
+            results.append(_restore(record))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise InputError(f"Line {number} of {path} is damaged.") from None
+    return results
 
 
 def _restore(record: dict[str, Any]) -> StructureResult:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..slide_types import SlideSettings
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], what: str) -> Settin
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise InputError(
                 f"The {what} setting {name} must be a {_KINDS[kind]} such as {known[name]!r}, not "
-                f"{value!r}."
+                f"{shown(value)}."
             )
     return replace(settings, **changes)
 
@@ -132,7 +132,7 @@ def _variant(path: Path, entry: Any) -> Variant:
     if not good or not all(isinstance(part, dict) for part in changes) or not any(changes):
         raise InputError(
             f"Every variant of {path} needs a `name` and settings under `slide` or `model`, not "
-            f"{entry!r}."
+            f"{shown(entry)}."
         )
     variant = Variant(entry["name"].strip(), *changes)
     if not variant.slug:

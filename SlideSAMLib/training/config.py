@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -178,11 +179,10 @@ def _dataset(entry: dict) -> DatasetConfig:
     whole = [described.channel, 0 if described.unlabelled is None else described.unlabelled]
     if not isfinite(float(described.weight)) or any(int(n) != float(n) for n in whole):
         raise ValueError
-    labels = described.labels
-    labels = (labels,) if isinstance(labels, str) else tuple(str(name) for name in labels)
+    labels = _texts(described.labels)
     return replace(
         described,
-        path=str(described.path),
+        path=_text(described.path),
         weight=float(described.weight),
         channel=int(described.channel),
         unlabelled=None if described.unlabelled is None else int(described.unlabelled),
@@ -190,14 +190,28 @@ def _dataset(entry: dict) -> DatasetConfig:
     )
 
 
+def _text(value: object) -> str:
+    """A setting as text; TypeError for lists and tables.
+
+    A few lines of YAML, whose lists stand in each other, make a text that fills the memory.
+    """
+    if isinstance(value, list | dict | set):
+        raise TypeError("a text is needed, not a list")
+    return str(value)
+
+
+def _texts(values: Iterable | str) -> tuple[str, ...]:
+    """One or several of them."""
+    return tuple(_text(value) for value in ([values] if isinstance(values, str) else values))
+
+
 def _select(entry: object, path: Path) -> SelectConfig | None:
     if entry is None:
         return None
     try:
         chosen = SelectConfig(**entry)
-        prompts = chosen.prompts
-        prompts = (prompts,) if isinstance(prompts, str) else tuple(str(p) for p in prompts)
-        ids = (chosen.ids,) if isinstance(chosen.ids, str) else tuple(str(i) for i in chosen.ids)
+        prompts, ids = _texts(chosen.prompts), _texts(chosen.ids)
+        manifest = None if chosen.manifest is None else _text(chosen.manifest)
         every = [value for value in (chosen.steps, chosen.minutes) if value is not None]
         good = len(every) == 1 and every[0] > 0
         counts = [chosen.limit, chosen.min_voxels, chosen.cases]
@@ -214,7 +228,6 @@ def _select(entry: object, path: Path) -> SelectConfig | None:
             f"In {path}, the prompts of select must be of {', '.join(PROMPTS)}, its protocol "
             f"{FULL} or {EXTENT}."
         )
-    manifest = None if chosen.manifest is None else str(chosen.manifest)
     return replace(chosen, prompts=prompts, manifest=manifest, ids=ids)
 
 

@@ -37,6 +37,8 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
         content = _json(folder / "dataset.json")
         names, regions, ignored = _label_names(content["labels"])
         ending = str(content.get("file_ending", DEFAULT_ENDING))
+        if set(ending) & set("/\\*?["):  # it would be a pattern, or lead elsewhere
+            raise ValueError(f"its file_ending {ending!r} is no ending of a name")
         listed = content.get("dataset")
     except BROKEN as error:
         raise InputError(

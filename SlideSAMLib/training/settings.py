@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 # Not "bf16-true" and its like: windows and some parts of the networks stay float32 in any case.
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 OLDER_PRECISIONS = ("32", "16", "bf16", 32, 16)  # other names of the same, which Fabric knows still
 LARGEST_SEED = 2**32 - 1
+LARGEST_SIZE = 4096  # of a network; more could fill the memory before anything is said
 LARGEST = 1e30  # of any other number; far beyond what makes sense
 
 Rule = tuple[Callable[[Any], bool], str]  # what is right, and how it is called
@@ -38,6 +38,12 @@ def _or_none(rule: Rule) -> Rule:
 
 def _shares(value: Any) -> bool:
     return isinstance(value, dict) and all(map(LEAST_0[0], value.values()))
+
+
+def _is_size(value: Any) -> bool:
+    """Whether it can be a size of a network: true or false, a whole number, or some of them."""
+    several = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int) and one <= LARGEST_SIZE for one in several)
 
 
 ABOVE_0: Rule = (lambda v: _is_number(v) and 0 < v < LARGEST, "a number above 0")
@@ -66,7 +72,10 @@ RULES: dict[str, Rule] = {
     ),
     "tensorboard": (lambda v: isinstance(v, bool), "true or false"),
     "sources": (_shares, "names of sources with a share of 0 or more each"),
-    "network": (lambda v: isinstance(v, dict), "names of sizes with their values"),
+    "network": (
+        lambda v: isinstance(v, dict) and all(map(_is_size, v.values())),
+        f"names of sizes with whole numbers up to {LARGEST_SIZE}, or lists of them",
+    ),
 }
 SELECT = {"steps": _or_none(_whole(1)), "minutes": _or_none(ABOVE_0)}
 
@@ -85,7 +94,7 @@ def check_settings(values: Mapping[str, Any], path: Path) -> None:
 def _check(values: Mapping[str, Any], rules: Mapping[str, Rule], path: Path, where: str) -> None:
     for name, (good, about) in rules.items():
         if name in values and not good(values[name]):
-            value = f"{reprlib.repr(values[name])}{_hint(values[name])}"
+            value = f"{shown(values[name])}{_hint(values[name])}"
             raise InputError(f"In {path}, {name}{where} must be {about}, not {value}.")
 
 

@@ -99,3 +99,8 @@ def test_the_panel_can_be_made_narrow_again(stage_of, qt_application):
     frame.setParent(None)  # the stage goes on with it
     assert widths == [(900, True, True), (380, True, True)]
     assert strip.height == 64
+
+
+def test_names_in_messages_that_look_like_html_are_shown_as_they_are(stage_of):
+    message = stage_of().effect.self().panel.message
+    assert message.textFormat == QtCore.Qt.TextFormat.PlainText

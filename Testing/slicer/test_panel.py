@@ -363,3 +363,9 @@ def test_the_sample_volume_is_registered_and_made_offline(session, slidesam, mon
     (node,) = make(None)
     image = slicer.util.arrayFromVolume(node)
     assert image.shape == (60, 128, 128) and 80 < image[33, 54, 41] < 140
+
+
+@pytest.mark.parametrize("name", ["SlideSAMStatus", "SlideSAMModelMessage", "SlideSAMBatchMessage"])
+def test_names_that_look_like_html_are_shown_as_they_are(panel, name):
+    """Qt takes a text with <b> in it for HTML, loses the line ends and fetches pictures."""
+    assert find(panel, name).textFormat == qt.Qt.PlainText

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from SlideSAMBridge.lattice import Lattice
+from SlideSAMBridge.lattice import Lattice, covered_part
 from SlideSAMBridge.prompt_set import Mark, PromptSet, from_json, slice_prompt
 
 pytestmark = pytest.mark.slicer
@@ -129,3 +129,40 @@ def test_damaged_marks_of_a_script_are_refused_in_one_sentence():
     with pytest.raises(ValueError) as caught:
         from_json(text, GRID)
     assert str(caught.value).count("The saved prompts cannot be read") == 1
+
+
+def marks_text(mark: str) -> str:
+    return f'{{"version":2,"marks":[{mark}]}}'
+
+
+def mask_text(shape: list[int], runs: list[int]) -> str:
+    voxels = json.dumps({"shape": shape, "runs": runs})
+    return marks_text(f'{{"axis":"K","mask":[[0,0,0]],"voxels":{voxels}}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        marks_text('{"axis":"K"}'),
+        marks_text('{"axis":"K","point":[[1' + "0" * 400 + ",0,0]]}"),
+        marks_text('{"axis":"K","point":[[0,0,0]],"label":Infinity}'),
+        '{"version":2,"marks":{"axis":"K"}}',
+        '{"version":1,"axis":"K","points":[[Infinity,0,0]],"labels":[1]}',
+        '{"version":1,"axis":"K","points":[[1,2,3]],"labels":[7]}',
+        mask_text([1, 5], [10**40]),
+        mask_text([1, 5], [2**63 - 1, 2**63 - 1, 7]),  # 5 in all, as sums of such numbers are made
+        mask_text([2**20, 2**20], [2**40]),  # a terabyte
+        mask_text([2**62, 4], [0]),
+    ],
+)
+def test_prompts_of_a_foreign_scene_are_refused_whatever_they_say(text):
+    with pytest.raises(ValueError, match="The saved prompts cannot be read"):
+        from_json(text, GRID)
+
+
+def test_a_segmentation_without_a_volume_is_told():
+    """As a transform of a foreign scene can leave it."""
+    flat = Lattice(GRID.extent, FRAME, np.diag([1.0, 0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match="segmentation is squashed flat"):
+        covered_part(flat, GRID)
