@@ -298,11 +298,37 @@ def scenes_matrix(array):
     return slicer.util.vtkMatrixFromArray(array)
 
 
-def test_damaged_text_is_told_and_survived(stage_of):
+@pytest.mark.parametrize("chosen", ["effect", "segment"])
+def test_damaged_text_is_told_and_survived(stage_of, chosen):
+    """As of a scene from a newer version: the next mark takes the place of what was saved."""
     stage = stage_of()
+    other = stage.scene.contents.AddEmptySegment("", "Other")
+    choose = stage.editor.node.SetSelectedSegmentID
+    stage.shut() if chosen == "effect" else choose(other)
     stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", '{"version": 9}')
+    stage.open() if chosen == "effect" else choose("A")
+    stage.wait()
+    assert "saved prompts cannot be read" in stage.message
+    assert stage.interaction.message.kind == "error"
     stage.click()
-    assert [v[2] for v in voxels(stage)] == [[MIDDLE]]
+    stage.wait()
+    assert [v[2] for v in voxels(stage)] == [[MIDDLE]] and stage.preview().any()
+
+
+def test_prompts_are_there_once_their_volume_is_chosen(stage_of):
+    """As in a scene that was opened with no source volume in the editor."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    text = stage.interaction.book.prompts.to_json() + " "  # not read before
+    stage.shut()
+    stage.editor.node.SetAndObserveSourceVolumeNode(None)
+    stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", text)
+    stage.open()
+    assert not stage.interaction.book.prompts and stage.actors() == 0
+    stage.editor.node.SetAndObserveSourceVolumeNode(stage.scene.volume)
+    stage.wait()
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)] and stage.actors() == 2
 
 
 def test_prompts_of_the_logic_are_shown(stage_of, slidesam):
