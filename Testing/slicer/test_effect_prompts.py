@@ -194,6 +194,33 @@ def test_a_box_is_cut_at_the_edge_and_outside_is_refused(stage_of):
     assert len(voxels(stage)) == 1
 
 
+@pytest.mark.parametrize("view", ["Red", "Yellow", "Green"])
+def test_the_outermost_slices_can_be_marked_and_no_other(stage_of, view):
+    stage = stage_of(view_names=(view,))
+    axis = {"Red": 2, "Yellow": 0, "Green": 1}[view]
+    count = SHAPE[2 - axis]
+    for index, good in ((-1, False), (0, True), (count - 1, True), (count, False)):
+        stage.interaction.clear()
+        voxel = list(MIDDLE)
+        voxel[axis] = index
+        stage.scroll_to(voxel, view)
+        stage.click(voxel, view)
+        assert len(stage.interaction.book.prompts) == good
+        assert good or "outside the volume: scroll to the object" in stage.message
+        stage.wait()
+
+
+def test_a_box_beside_the_volume_is_refused_on_every_side(stage_of):
+    stage = stage_of()
+    for axis, count in ((0, SHAPE[2]), (1, SHAPE[1])):
+        for side in ((-4, -1), (count, count + 3)):
+            a, b = [3, 3, 6], [9, 9, 6]
+            a[axis], b[axis] = side
+            stage.drag(a, b)
+            assert "box is outside the volume" in stage.message
+            assert not stage.interaction.book.prompts
+
+
 def test_an_oblique_view_is_refused_with_a_way_out(stage_of):
     stage = stage_of("oblique")
     stage.view.node.SetOrientation("Axial")  # anatomical, not the scan's
