@@ -104,13 +104,9 @@ class SlideSettings:
         )
         for name in at_least_zero:
             self._check(name, 0.0 <= getattr(self, name) < np.inf, "0 or greater and finite")
-        for name in (
-            "centre_weight",
-            "logit_limit",
-            "point_caution",
-            "max_growth",
-            "max_growth_total",
-        ):
+        for name in ("centre_weight", "point_caution"):
+            self._check(name, 0.0 < getattr(self, name) < np.inf, "greater than 0 and finite")
+        for name in ("logit_limit", "max_growth", "max_growth_total"):
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
         for name in ("outline_slope", "outline_voxels"):
             self._check(name, getattr(self, name) >= 0.0, "0 or greater")

@@ -260,10 +260,15 @@ def test_outputs_go_where_links_lead_to(tmp_path: Path, earlier: bool) -> None:
 
 
 def test_outputs_get_ordinary_permissions(tmp_path: Path) -> None:
-    outputs.write_together({tmp_path / "a.txt": lambda path: path.write_text("whole")})
-    mask = os.umask(0)
-    os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~mask
+    """And what the process writes later does, too."""
+    before = os.umask(0o027)
+    try:
+        outputs.write_together({tmp_path / "a.txt": lambda path: path.write_text("whole")})
+        (tmp_path / "later.txt").write_text("of somebody else")
+    finally:
+        os.umask(before)
+    for name in ("a.txt", "later.txt"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
 
 
 def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:

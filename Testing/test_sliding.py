@@ -1,6 +1,6 @@
 """The default sliding scheme: geometry, fusion, limits, cancelling, batches."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -263,21 +263,34 @@ def test_batches_stay_inside_the_limits():
     assert {centre for call in model.encoded for centre in call} == set(range(4, 10))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"scheme": "best"},
-        {"min_quality": 1.5},
-        {"enlarge_fraction": -0.1},
-        {"outer_weight": float("nan")},
-        {"max_growth": 0.0},
-        {"encode_batch": -1},
-        {"meet_overlap": -1},
-    ],
-)
-def test_unusable_settings_are_refused(fields):
-    with pytest.raises(InputError):
-        SlideSettings(**fields)
+NUMBERS = [f.name for f in fields(SlideSettings) if f.type in ("float", "int")]
+SHARES = [name for name in NUMBERS if name.startswith("min_") and "area" not in name]
+SHARES += ["box_ignore_fraction", "carried_doubt", "doubt_reach"]
+GROWTH = {"max_growth": np.inf, "max_growth_total": np.inf}
+WHOLE = ("meet_overlap", "encode_batch")
+UNLIMITED = ("outline_slope", "outline_voxels", "logit_limit", *GROWTH, *WHOLE)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_setting_that_would_spoil_every_mask_is_refused_by_its_name(name):
+    """A percentage for a share, a sign, and what a weighted mean or a power makes useless."""
+    wrong = [-1, float("nan")] + [1.5, 30] * (name in SHARES) + [np.inf] * (name not in UNLIMITED)
+    for value in wrong:
+        with pytest.raises(InputError, match=f"setting {name} must be .*, not {value!r}"):
+            SlideSettings(**{name: value})
+
+
+def test_a_rule_can_be_switched_off():
+    SlideSettings(**dict.fromkeys(SHARES, 0.0), **GROWTH, min_area_mm2=0, min_area_voxels=0)
+    SlideSettings(**dict.fromkeys(SHARES, 1.0), outline_slope=np.inf, outline_voxels=np.inf)
+    for name in ("centre_weight", "point_caution", "logit_limit", *GROWTH):
+        with pytest.raises(InputError, match=f"{name} must be greater than 0"):
+            SlideSettings(**{name: 0.0})
+
+
+def test_there_is_no_other_scheme():
+    with pytest.raises(InputError, match="default, reference, not 'best'"):
+        SlideSettings(scheme="best")
 
 
 @pytest.mark.parametrize(("margin", "box"), [(0.0, BOX), (1.0, (8.0, 6.0, 26.0, 21.0))])

@@ -113,6 +113,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         except RuntimeError as error:
             self.interaction.say(str(error), "error")
             return
+        before = self.interaction.message
         if self.panel is not None:
             models_list.fill(self.panel.model, models_list.offered())
         self.updateGUIFromMRML()
@@ -120,13 +121,13 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.views.find()
         self.shortcuts.enable()
         self.interaction.selection_changed()
-        toldOfResults = self.interaction.come_back()
+        self.interaction.come_back()
         self.interaction.jobs.shelf.resize_cache(preferences.cache_bytes())
         missing = library.missing_for_builtin()
         if missing and self.interaction.options.choice.name == "builtin":
             self.interaction.say(missing, "error")
-        elif library.torch_version() is not None and not toldOfResults:
-            self.interaction.readiness.load()
+        elif library.torch_version() is not None and self.interaction.message is before:
+            self.interaction.readiness.load()  # or it would hide what was just told
         self.redraw()
 
     def deactivate(self) -> None:

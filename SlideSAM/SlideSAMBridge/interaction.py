@@ -223,13 +223,12 @@ class Interaction:
         self.waiting.keep(self._works.values())
         self._forget()
 
-    def come_back(self) -> bool:
-        """Take up what waits, as far as it still fits; whether there was something to tell."""
+    def come_back(self) -> None:
+        """Take up what waits, as far as it still fits, and tell of it."""
         text = self.waiting.take_up(self._works)
         self.refresh()
         if text:
             self.say(text)
-        return bool(text)
 
     def reset(self) -> None:
         """Stop everything, forget all results, show nothing. The prompts are in their tags."""

@@ -131,8 +131,15 @@ def test_the_preview_has_the_colour_of_its_segment(stage_of):
     stage = stage_of()
     stage.click(MIDDLE)
     stage.wait()
-    stage.scene.contents.GetSegment("A").SetColor(0, 0, 1)
-    assert stage.interaction.preview.color == (0, 0, 1)
+    stage.effect.setParameter("WeakBelow", 1)  # with a dashed outline
+    stage.interaction.refresh()
+    (overlay,) = stage.python.views.overlays
+    for color in ((0, 0, 1), (1, 0.5, 0)):
+        stage.scene.contents.GetSegment("A").SetColor(*color)
+        contents = stage.interaction.preview.node.GetSegmentation()
+        for name in ("sure", "weak"):
+            assert np.allclose(contents.GetSegment(name).GetColor(), color)
+        assert np.allclose(overlay.dashes.GetProperty().GetColor(), color)
 
 
 def test_other_mask_of_an_applied_result_names_a_way_that_there_is(stage_of):

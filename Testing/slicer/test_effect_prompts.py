@@ -194,6 +194,33 @@ def test_a_box_is_cut_at_the_edge_and_outside_is_refused(stage_of):
     assert len(voxels(stage)) == 1
 
 
+@pytest.mark.parametrize("view", ["Red", "Yellow", "Green"])
+def test_the_outermost_slices_can_be_marked_and_no_other(stage_of, view):
+    stage = stage_of(view_names=(view,))
+    axis = {"Red": 2, "Yellow": 0, "Green": 1}[view]
+    count = SHAPE[2 - axis]
+    for index, good in ((-1, False), (0, True), (count - 1, True), (count, False)):
+        stage.interaction.clear()
+        voxel = list(MIDDLE)
+        voxel[axis] = index
+        stage.scroll_to(voxel, view)
+        stage.click(voxel, view)
+        assert len(stage.interaction.book.prompts) == good
+        assert good or "outside the volume: scroll to the object" in stage.message
+        stage.wait()
+
+
+def test_a_box_beside_the_volume_is_refused_on_every_side(stage_of):
+    stage = stage_of()
+    for axis, count in ((0, SHAPE[2]), (1, SHAPE[1])):
+        for side in ((-4, -1), (count, count + 3)):
+            a, b = [3, 3, 6], [9, 9, 6]
+            a[axis], b[axis] = side
+            stage.drag(a, b)
+            assert "box is outside the volume" in stage.message
+            assert not stage.interaction.book.prompts
+
+
 def test_an_oblique_view_is_refused_with_a_way_out(stage_of):
     stage = stage_of("oblique")
     stage.view.node.SetOrientation("Axial")  # anatomical, not the scan's
@@ -298,11 +325,37 @@ def scenes_matrix(array):
     return slicer.util.vtkMatrixFromArray(array)
 
 
-def test_damaged_text_is_told_and_survived(stage_of):
+@pytest.mark.parametrize("chosen", ["effect", "segment"])
+def test_damaged_text_is_told_and_survived(stage_of, chosen):
+    """As of a scene from a newer version: the next mark takes the place of what was saved."""
     stage = stage_of()
+    other = stage.scene.contents.AddEmptySegment("", "Other")
+    choose = stage.editor.node.SetSelectedSegmentID
+    stage.shut() if chosen == "effect" else choose(other)
     stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", '{"version": 9}')
+    stage.open() if chosen == "effect" else choose("A")
+    stage.wait()
+    assert "saved prompts cannot be read" in stage.message
+    assert stage.interaction.message.kind == "error"
     stage.click()
-    assert [v[2] for v in voxels(stage)] == [[MIDDLE]]
+    stage.wait()
+    assert [v[2] for v in voxels(stage)] == [[MIDDLE]] and stage.preview().any()
+
+
+def test_prompts_are_there_once_their_volume_is_chosen(stage_of):
+    """As in a scene that was opened with no source volume in the editor."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    text = stage.interaction.book.prompts.to_json() + " "  # not read before
+    stage.shut()
+    stage.editor.node.SetAndObserveSourceVolumeNode(None)
+    stage.scene.contents.GetSegment("A").SetTag("SlideSAM.Prompts", text)
+    stage.open()
+    assert not stage.interaction.book.prompts and stage.actors() == 0
+    stage.editor.node.SetAndObserveSourceVolumeNode(stage.scene.volume)
+    stage.wait()
+    assert voxels(stage) == [("point", "K", [MIDDLE], 1)] and stage.actors() == 2
 
 
 def test_prompts_of_the_logic_are_shown(stage_of, slidesam):

@@ -113,6 +113,22 @@ def test_another_lattice_gets_a_preview_of_its_own(segmentation):
     preview.clear()
 
 
+@pytest.mark.parametrize("only", [None, [3]])
+def test_a_preview_that_somebody_deleted_comes_back_whole(segmentation, only):
+    """The Data module lists its node; a slide goes on and asks for its newest slice only."""
+    preview, mask, here = Preview(), spot((9, 9), (2, 5), (2, 5)), lattice((6, 9, 9))
+    slices = {n: (mask, 0.2) for n in (1, 2, 3)}
+    preview.show(segmentation, here, 2, slices, RED, 0.5)
+    assert preview.weak_outlines(2, 1)
+    slicer.mrmlScene.RemoveNode(preview.node)
+    if only is None:  # a view is drawn meanwhile
+        assert not preview.weak_outlines(2, 1) and not preview.shown and preview.node is None
+    preview.show(segmentation, here, 2, slices, RED, 0.5, only)
+    assert preview.node.GetScene() is slicer.mrmlScene and preview.shown == {1, 2, 3}
+    assert on_lattice(image_of(preview), here)[1:4].any(axis=(1, 2)).all()
+    preview.clear()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_any_sequence_shows_what_is_asked_for(segmentation, seed):
     random = np.random.default_rng(seed)
@@ -177,3 +193,20 @@ def test_the_picture_follows_what_grows(stage_of):
     stage.panel.clear.click()  # views may draw at any time, also half way through it
     scene.RemoveObserver(tag)
     assert drawn and np.array_equal(stage.view.pixels(), plain[8])
+
+
+def test_a_view_that_stands_still_shows_the_mask_of_now(stage_of):
+    """As where *Other mask* gives a part of what was there: the box around it may stay."""
+    stage = stage_of()
+    show, segmentation = stage.interaction.preview.show, stage.scene.segmentation
+    part = stage.interaction.reader.part()
+    whole = spot(part.shape[1:], (2, 10), (3, 14))
+    with_hole = whole.copy()
+    with_hole[4:7, 5:8] = False
+    x, y = (round(v) for v in stage.xy((6, 5, 6)))
+    plain, seen = stage.view.pixels()[y, x].copy(), []
+    for mask in (whole, with_hole, whole):
+        show(segmentation, part, 2, {6: (mask, 0.9)}, RED, 0.5, [6])
+        seen.append(stage.view.pixels()[y, x].copy())
+    assert np.array_equal(seen[1], plain) and not np.array_equal(seen[0], plain)
+    assert np.array_equal(seen[2], seen[0])
