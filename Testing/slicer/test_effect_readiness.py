@@ -48,6 +48,7 @@ def other_editor(session):
 
     def make(stage):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Other")
+        node.CreateDefaultDisplayNodes()  # without one no view shows it
         geometry = slicer.vtkSlicerSegmentationGeometryLogic()
         geometry.SetInputSegmentationNode(node)
         geometry.SetSourceGeometryNode(stage.scene.volume)
