@@ -28,6 +28,7 @@ ALL_MASKED = _(
     "Nothing was changed: the masking settings (editable area or intensity range) leave out "
     "everything that was found."
 )
+NOTHING_TO_REMOVE = _("Nothing was changed: the segment has nothing of what was found.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,8 @@ def apply(effect: Any, work: Work, mode: str, correction: bool = False) -> None:
     mask, last = _masks(work, mode, correction)
     before = selected_mask(effect, last.part)
     change = _change(work, mask, last, before, correction)
+    if mode == "remove" and not _again(work, mode) and not (mask & before).any():
+        raise RuntimeError(NOTHING_TO_REMOVE)  # it would be no step for Undo, either
     editable = _editable(effect, work.source, last.part)
     wanted = change.new | change.back
     if wanted.any() and not (wanted & editable).any():

@@ -59,6 +59,24 @@ def test_modes(stage_of):
         assert np.array_equal(stage.mask(), expected), mode
 
 
+def test_removing_from_a_segment_that_has_none_of_it_is_told(stage_of):
+    """It would be no step: the next Undo would take back what was done before."""
+    stage = stage_of()
+    block = np.zeros(SHAPE, bool)
+    block[0, 0, 0] = True
+    stage.write("A", block)
+    stage.effect.setParameter("Mode", "remove")
+    stage.click()
+    stage.panel.segment.click()
+    stage.wait()
+    assert stage.message == "Nothing was changed: the segment has nothing of what was found."
+    assert np.array_equal(stage.mask(), block)
+    assert np.array_equal(stage.preview(), stage.scene.truth)  # nothing is lost
+    stage.effect.setParameter("Mode", "add")
+    stage.panel.apply.click()
+    assert np.array_equal(stage.mask(), block | stage.scene.truth)
+
+
 @pytest.mark.parametrize("first", [(8, 2, 1), (15, 6, -4)])
 @pytest.mark.parametrize("step", [0.5, 1, 2])
 def test_replacing_a_segment_on_another_lattice(stage_of, step, first):
