@@ -17,9 +17,9 @@ from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.weights import write_weights
 from SlideSAMLib.models import load_model
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
+from Testing.builtin_models import SMALL
 
 PRECISIONS = ("float32", "bfloat16")
-SMALL = {"widths": (8, 16, 16, 32), "depths": (0, 1, 1, 1), "blocks": 1, "heads": 4}
 BOX = WindowPrompt(box=(20, 30, 70, 60))
 POINTS = WindowPrompt(points=((40, 40), (60, 50), (5, 5)), labels=(1, 1, 0))
 

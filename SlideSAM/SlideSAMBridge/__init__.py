@@ -12,8 +12,11 @@ the module without it. The modules from the ground up:
 - `segments`: a segment's name, colour and saved marks
 - `segmenting`: the whole way from marks to a segment
 - `prompt_set`, `prompt_book`: the prompts of a segment as the effect keeps them in its tag
+- `neighbours`: what other segments have of some voxels, and lose to a write
 - `source`: what the model sees, as a copy that worker threads may have
 - `worker`, `work`, `jobs`: the one worker thread, what it does for a segment, and its results
+- `retreat`, `shortage`: where the memory of a GPU, or of the computer, is too small
+- `waiting`: results of segments and effects that are not chosen
 - `preview`, `overlay`, `slice_views`: what is shown before anything is written
 - `applying`: a result into the selected segment, through the effect
 - `interaction`, `scene_watch`: all that a person does with the effect, and what the scene does
