@@ -1,12 +1,21 @@
 """SlideSAM: segment an object of a volume from a few clicks, one sliding window at a time.
 
 Nothing heavy is imported until it is used: `import SlideSAMLib` loads neither torch nor scipy.
+
+From the ground up:
+- `errors`, `boxes`, `patches`, `prompts`, `prompt_json`, `intensity`: the words that all else uses
+- `compute` (devices, memory), `files` (downloads, locks, tensors), `images` (volumes on disk)
+- `protocol`: what the slide asks of a model; `stack`, `window`: the volume seen along its slide
+  axis, and its encoded windows
+- `sliding`: the slide itself; `builtin` and `sam`: the two kinds of networks behind the protocol
+- `catalogue`, `models`: models by name; `api`: one call; `session`: what an interactive user does
+- `cli`, `demo`, `benchmark`, `evaluation`, `training`: the commands, on top of all this
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .waiting import wait_briefly
+from .compute.waiting import wait_briefly
 
 __version__ = "0.1.0"
 
@@ -15,10 +24,10 @@ _HOMES = {
     "SlicePrompt": "prompts",
     "segment": "api",
     "SlideResult": "api",
-    "slide": "sliding",
-    "SlideSettings": "slide_types",
-    "FinishedSlice": "slide_types",
-    "Stop": "stops",
+    "slide": "sliding.slide",
+    "SlideSettings": "sliding.slide_types",
+    "FinishedSlice": "sliding.slide_types",
+    "Stop": "sliding.stops",
     "Stack": "stack",
     "EmbeddingCache": "window",
     "Session": "session",
@@ -53,10 +62,10 @@ if TYPE_CHECKING:
     from .models import load_model
     from .prompts import SlicePrompt
     from .session import Session
-    from .slide_types import FinishedSlice, SlideSettings
-    from .sliding import slide
+    from .sliding.slide import slide
+    from .sliding.slide_types import FinishedSlice, SlideSettings
+    from .sliding.stops import Stop
     from .stack import Stack
-    from .stops import Stop
     from .window import EmbeddingCache
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from .errors import InputError
 from .prompts import SlicePrompt
 from .protocol import SliceModel
-from .sliding import FinishedSlice, Slider, SlideSettings
+from .sliding.slide import FinishedSlice, Slider, SlideSettings
 from .stack import Stack
 from .window import EmbeddingCache
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import Cancelled, InputError, ModelError
-from .whole_files import replacing
+from .errors import InputError, ModelError
+from .files.whole_files import file_sha256, replacing
 
-_CHUNK = 1 << 22
 _RECORDS = "hashes.json"
 
 
@@ -155,20 +152,6 @@ def models_folder() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or home / ".cache"
     return Path(base) / "slidesam"
-
-
-def file_sha256(path: Path, cancelled: Callable[[], bool] | None = None) -> str:
-    """SHA-256 of a file in hexadecimal; raises Cancelled on request, InputError if unreadable."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                if cancelled is not None and cancelled():
-                    raise Cancelled(f"Checking '{path.name}' was cancelled.")
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"The file '{path}' cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()
 
 
 def check_unchanged(info: ModelInfo) -> None:

@@ -18,15 +18,14 @@ from .catalogue import (
     CATALOGUE,
     ModelInfo,
     check_unchanged,
-    file_sha256,
     model_info,
     models_folder,
     record_hash,
     recorded_hash,
 )
-from .downloads import Cancelling, Progress, fetch, partial_path
 from .errors import Cancelled, InputError, ModelError, TorchError
-from .whole_files import replacing
+from .files.downloads import Cancelling, Progress, fetch, partial_path
+from .files.whole_files import file_sha256, replacing
 
 if TYPE_CHECKING:
     from .protocol import SliceModel
@@ -156,7 +155,7 @@ def install(name: str, source: str | os.PathLike, cancelled: Cancelling | None =
         raise InputError("The built-in model comes with SlideSAM and is not replaced by a file.")
     source = _existing_file(os.fspath(source))
     _need_torch()
-    from .checkpoints import load_checkpoint
+    from .sam.checkpoints import load_checkpoint
 
     found = load_checkpoint(source, info.kind).description
     sha256 = file_sha256(source, cancelled)
@@ -235,14 +234,14 @@ def remove(name: str) -> int:
 def _load_file(
     path: Path, device: str, precision: str, info: ModelInfo | None = None
 ) -> SliceModel:
-    from .tensor_files import is_builtin, read_tensor_file
+    from .files.tensor_files import is_builtin, read_tensor_file
 
     file = read_tensor_file(path)
     if is_builtin(file):
         from .builtin.model import load_builtin
 
         return load_builtin(path, device, precision)
-    from .sam_model import load_sam
+    from .sam.model import load_sam
 
     if info is None:
         return load_sam(file, device, precision)
@@ -250,7 +249,7 @@ def _load_file(
 
 
 def _describe(path: Path, info: ModelInfo | None) -> str:
-    from .tensor_files import is_builtin, read_tensor_file
+    from .files.tensor_files import is_builtin, read_tensor_file
 
     file = read_tensor_file(path)
     if is_builtin(file):
@@ -258,7 +257,7 @@ def _describe(path: Path, info: ModelInfo | None) -> str:
 
         name = read_model(path)[1].get("name")
         return f"{name}, made from the built-in model" if name else "Built-in model of SlideSAM"
-    from .checkpoints import load_checkpoint
+    from .sam.checkpoints import load_checkpoint
 
     return load_checkpoint(file, info.kind if info is not None else None).description
 

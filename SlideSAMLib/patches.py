@@ -19,7 +19,6 @@ REMOTE = 4.0  # logits of -REMOTE or less, p < 0.02, are far from every mask
 SURE_LOGIT = float(np.log(0.7 / 0.3))  # p > 0.7, or p > 0.3 with the sign turned
 
 Extent = tuple[int, int, int, int]  # top, left, bottom, right, the last two exclusive
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,21 +14,30 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .additions import adds_slice, reference_for, staying, whole_stretches
-from .candidates import Choice
-from .corrections import box_beside, is_elsewhere
+from .boxes import Box
 from .errors import InputError
-from .front import anchor_choices
-from .next_prompt import Box, merge_prompts
 from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
 from .session_types import Preview, Snapshot, preview_of
-from .slide_types import FinishedSlice, Reference, SlideSettings
-from .sliding import Slider, check_prompts, checked_limits
+from .sliding.additions import adds_slice, reference_for, staying, whole_stretches
+from .sliding.candidates import Choice
+from .sliding.corrections import box_beside, is_elsewhere
+from .sliding.front import anchor_choices
+from .sliding.next_prompt import merge_prompts
+from .sliding.slide import Slider, check_prompts, checked_limits
+from .sliding.slide_types import FinishedSlice, Reference, SlideSettings
+from .sliding.stops import Stop
+from .sliding.stretches import (
+    SIDES,
+    between,
+    gap_names,
+    run_stretch,
+    sides_of,
+    stretch_name,
+    takes_back,
+)
 from .stack import Stack
-from .stops import Stop
-from .stretches import SIDES, between, gap_names, run_stretch, sides_of, stretch_name, takes_back
 from .window import EmbeddingCache, WindowPredictor
 
 __all__ = ["Preview", "Session", "Snapshot"]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .candidates import Choice
-from .front import kept_mask, told_confidence
-from .fusion import SliceRecord
 from .prompts import SlicePrompt
-from .slide_types import SlideSettings
+from .sliding.candidates import Choice
+from .sliding.front import kept_mask, told_confidence
+from .sliding.fusion import SliceRecord
+from .sliding.slide_types import SlideSettings
+from .sliding.stops import Stop
 from .stack import Stack
-from .stops import Stop
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .compute.memory import cache_bytes, out_of_memory
 from .errors import InputError
-from .memory import cache_bytes, out_of_memory
 from .protocol import (
     SliceModel,
     WindowPrediction,

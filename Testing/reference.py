@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SlideSAMLib.network import NetworkConfig
 from SlideSAMLib.protocol import Window
+from SlideSAMLib.sam.network import NetworkConfig
 
 FOLDER = Path(__file__).parent / "Data" / "reference"
 

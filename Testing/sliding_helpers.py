@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from SlideSAMLib.sliding import slide
+from SlideSAMLib.sliding.slide import slide
 from SlideSAMLib.stack import Stack
 from Testing.fakes import ThresholdModel, block_volume
 

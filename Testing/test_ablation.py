@@ -17,7 +17,7 @@ from SlideSAMLib.evaluation.ablation_report import as_markdown, compare, compare
 from SlideSAMLib.evaluation.runner import ModelSource
 from SlideSAMLib.evaluation.variants import changed_model, read_variants
 from SlideSAMLib.models import register_model
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding.slide_types import SlideSettings
 from Testing.evaluation_data import FIRST, LAST, SLICES, memory_case, write_manifest
 from Testing.fakes import ThresholdModel
 

@@ -13,7 +13,7 @@ from SlideSAMLib.api import SlideResult, segment
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrediction
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding.slide_types import SlideSettings
 from Testing.fakes import FakeEmbedding, ThresholdModel, ball_volume, block_volume
 
 BOX = (10, 8, 24, 19)

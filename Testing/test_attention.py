@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from SlideSAMLib import attention, kernel_attention, linears, tiled_attention
-from SlideSAMLib.attention import FusedAttention
-from SlideSAMLib.network import ImageBlock
-from SlideSAMLib.relative_positions import Grid
-from SlideSAMLib.sam_modeling import load_modeling
+from SlideSAMLib.sam import attention, kernel_attention, linears, tiled_attention
+from SlideSAMLib.sam.attention import FusedAttention
+from SlideSAMLib.sam.modeling import load_modeling
+from SlideSAMLib.sam.network import ImageBlock
+from SlideSAMLib.sam.relative_positions import Grid
 
 encoder = load_modeling().image_encoder
 

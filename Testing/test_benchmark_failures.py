@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from SlideSAMLib.benchmark import apart, encoding, large, machine, profiling, subjects, suite, table
+from SlideSAMLib.compute.memory import out_of_memory
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.memory import out_of_memory
 from Testing.cli_tools import run_command, small_checkpoint
 from Testing.reference import MINI
 

@@ -15,8 +15,8 @@ from SlideSAMLib.builtin.network import BuiltinNetwork
 from SlideSAMLib.builtin.regions import GRID
 from SlideSAMLib.builtin.requests import BuiltinSettings
 from SlideSAMLib.builtin.weights import FORMAT, read_network, with_reference, write_weights
+from SlideSAMLib.files.safetensors_files import write_safetensors
 from SlideSAMLib.protocol import WindowPrompt
-from SlideSAMLib.safetensors_files import write_safetensors
 from Testing.builtin_models import SMALL, small_network, window
 
 

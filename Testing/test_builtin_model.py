@@ -20,9 +20,9 @@ from SlideSAMLib.builtin.regions import GRID
 from SlideSAMLib.builtin.requests import BuiltinSettings, Request
 from SlideSAMLib.builtin.weights import FORMAT, read_network, write_weights
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.files.safetensors_files import write_safetensors
 from SlideSAMLib.models import load_model
 from SlideSAMLib.protocol import SliceModel, Window, WindowPrompt
-from SlideSAMLib.safetensors_files import write_safetensors
 from SlideSAMLib.stack import Stack
 from Testing.builtin_models import small_network, window
 

@@ -24,7 +24,7 @@ from SlideSAMLib.builtin.weights import (
 )
 from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.evaluation import evaluate, read_manifest, summarise
-from SlideSAMLib.safetensors_files import read_safetensors, save
+from SlideSAMLib.files.safetensors_files import read_safetensors, save
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "Resources" / "Models" / "slidesam-builtin.safetensors"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from SlideSAMLib import checkpoints
-from SlideSAMLib.checkpoints import load_checkpoint
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.sam import checkpoints
+from SlideSAMLib.sam.checkpoints import load_checkpoint
 from Testing.reference import named_weights, tensor_shapes
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from SlideSAMLib.checkpoints import convert, lift, load_checkpoint
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.files.tensor_files import TensorFile, is_builtin, read_tensor_file
 from SlideSAMLib.models import load_model
-from SlideSAMLib.network import CONFIGS, empty_network
-from SlideSAMLib.sam_modeling import load_modeling
-from SlideSAMLib.tensor_files import TensorFile, is_builtin, read_tensor_file
+from SlideSAMLib.sam.checkpoints import convert, lift, load_checkpoint
+from SlideSAMLib.sam.modeling import load_modeling
+from SlideSAMLib.sam.network import CONFIGS, empty_network
 from Testing.reference import MINI, named_weights, tensor_shapes
 
 sam = load_modeling()

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib import intensity, stack, volumes
+from SlideSAMLib import intensity, stack
 from SlideSAMLib.cli import outputs
 from SlideSAMLib.cli.stopping import signals_as_interrupts
+from SlideSAMLib.images import volumes
 from Testing.cli_tools import (
     BOX,
     DIRECTION,

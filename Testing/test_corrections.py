@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SlideSAMLib.corrections import SURE, Points, box_beside, corrected, is_elsewhere, obeying
 from SlideSAMLib.patches import Patch, patch_of_mask
 from SlideSAMLib.prompts import SlicePrompt
+from SlideSAMLib.sliding.corrections import (
+    SURE,
+    Points,
+    box_beside,
+    corrected,
+    is_elsewhere,
+    obeying,
+)
 
 SHAPE = (60, 80)
 EVEN = np.zeros(SHAPE, np.float32)

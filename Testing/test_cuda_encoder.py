@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from SlideSAMLib.benchmark.subjects import random_network
-from SlideSAMLib.cuda_encoder import CudaEncoder, quickest_encoder
-from SlideSAMLib.network import NetworkConfig
-from SlideSAMLib.sam_model import fill_network
+from SlideSAMLib.sam.cuda_encoder import CudaEncoder, quickest_encoder
+from SlideSAMLib.sam.model import fill_network
+from SlideSAMLib.sam.network import NetworkConfig
 
 CPU = torch.device("cpu")
 CONFIGS = {

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib.cuda_graphs import MOST_GRAPHS, PLAIN_RUNS, Graphed
-from SlideSAMLib.network import empty_network
+from SlideSAMLib.compute.cuda_graphs import MOST_GRAPHS, PLAIN_RUNS, Graphed
 from SlideSAMLib.protocol import Window, WindowPrompt
-from SlideSAMLib.sam_model import load_sam
+from SlideSAMLib.sam.model import load_sam
+from SlideSAMLib.sam.network import empty_network
 from Testing.reference import MINI, PROMPTS, decode_arguments, named_weights, tensor_shapes
 
 CPU = torch.device("cpu")

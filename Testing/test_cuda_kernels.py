@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from SlideSAMLib import cuda_compiler, cuda_kernels
-from SlideSAMLib.cuda_kernels import PLAIN, operations
+from SlideSAMLib.sam import cuda_compiler, cuda_kernels
+from SlideSAMLib.sam.cuda_kernels import PLAIN, operations
 from Testing.emulated_cuda import emulated
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

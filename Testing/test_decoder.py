@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from SlideSAMLib.attention import TokenAttention, plain_attention
-from SlideSAMLib.linears import linear
-from SlideSAMLib.network import build_network
-from SlideSAMLib.sam_modeling import load_modeling
-from SlideSAMLib.upscaling import upscaled_logits
+from SlideSAMLib.sam.attention import TokenAttention, plain_attention
+from SlideSAMLib.sam.linears import linear
+from SlideSAMLib.sam.modeling import load_modeling
+from SlideSAMLib.sam.network import build_network
+from SlideSAMLib.sam.upscaling import upscaled_logits
 from Testing.reference import MINI
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from SlideSAMLib.demo import data, surface
 from SlideSAMLib.demo.orientation import SliceView
-from SlideSAMLib.volumes import Geometry
+from SlideSAMLib.images.volumes import Geometry
 from Testing.cli_tools import BOX, assert_refused, noisy_ball, read_mask, run_command, write_image
 
 Capture = pytest.CaptureFixture[str]
@@ -33,7 +33,7 @@ def no_surface(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_brain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> np.ndarray:
     """A stand-in for the brain, small enough for a quick test; returns its mask."""
-    from SlideSAMLib import volumes
+    from SlideSAMLib.images import volumes
     from SlideSAMLib.prompts import SlicePrompt
 
     volume, mask = noisy_ball()
@@ -195,7 +195,7 @@ def test_the_template_and_its_brain_mask() -> None:
 @pytest.mark.slow
 def test_the_surface_is_rendered_by_slicers_views(tmp_path: Path) -> None:
     pytest.importorskip("slicer", reason="slicer-core is not installed")
-    from SlideSAMLib import volumes
+    from SlideSAMLib.images import volumes
 
     _, mask = noisy_ball()
     geometry = Geometry((44, 40, 21), (1, 1, 2), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

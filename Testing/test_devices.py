@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from SlideSAMLib import devices
+from SlideSAMLib.compute import devices
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.sam_model import load_sam
+from SlideSAMLib.sam.model import load_sam
 
 
 def test_devices_that_are_not_there(monkeypatch):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib import volumes
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.images import volumes
 
 ACROSS = "1\\0\\0\\0\\1\\0"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from SlideSAMLib import volumes
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.images import volumes
 
 CT = "1.2.840.10008.5.1.4.1.1.2.1"  # Enhanced CT Image Storage
 SYNTAXES = {"implicit": "1.2.840.10008.1.2", "explicit": "1.2.840.10008.1.2.1"}

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from SlideSAMLib import downloads, locks
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.files import downloads, locks
 from Testing.file_server import FileServer, serving
 
 ROOT = Path(__file__).parent.parent
 CONTENT = bytes(range(256)) * 2000
-SCRIPT = "import sys; from pathlib import Path; from SlideSAMLib.downloads import fetch; "
+SCRIPT = "import sys; from pathlib import Path; from SlideSAMLib.files.downloads import fetch; "
 SCRIPT += "fetch(sys.argv[1], Path(sys.argv[2]))"
 # Takes the lock of a file again and again; fails where two programs have it at once.
 TURNS = """
 import sys, time
 from pathlib import Path
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.locks import alone_with
+from SlideSAMLib.files.locks import alone_with
 inside, turns, end = Path(sys.argv[1] + ".inside"), 0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     try:

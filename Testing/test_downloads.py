@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from SlideSAMLib import catalogue, downloads, models
+from SlideSAMLib import catalogue, models
 from SlideSAMLib.errors import Cancelled, InputError, ModelError
+from SlideSAMLib.files import downloads
 from Testing.file_server import FileServer, serving
 
 CONTENT = bytes(range(256)) * 12_000  # three megabytes

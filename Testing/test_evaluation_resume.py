@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib.locks import alone_with
+from SlideSAMLib.files.locks import alone_with
 from SlideSAMLib.models import register_model
 from Testing.cli_tools import assert_refused, run_command
 from Testing.evaluation_data import write_manifest

@@ -17,11 +17,11 @@ pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'
 pytest.importorskip("peft", reason="LoRA needs the extra 'train'")
 
 from SlideSAMLib import SlicePrompt, load_model, segment
-from SlideSAMLib.checkpoints import load_checkpoint
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.files.safetensors_files import read_safetensors
 from SlideSAMLib.models import verify
-from SlideSAMLib.network import build_network
-from SlideSAMLib.safetensors_files import read_safetensors
+from SlideSAMLib.sam.checkpoints import load_checkpoint
+from SlideSAMLib.sam.network import build_network
 from SlideSAMLib.training import sam_task
 from SlideSAMLib.training.config import TrainConfig
 from SlideSAMLib.training.finetune import read_finetune_config

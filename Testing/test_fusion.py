@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from SlideSAMLib import candidates
-from SlideSAMLib.candidates import best, rank
-from SlideSAMLib.fusion import SliceRecord, View, blend, fuse
 from SlideSAMLib.patches import BACKGROUND, Patch, patch_of_mask
 from SlideSAMLib.protocol import WindowPrediction
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding import candidates
+from SlideSAMLib.sliding.candidates import best, rank
+from SlideSAMLib.sliding.fusion import SliceRecord, View, blend, fuse
+from SlideSAMLib.sliding.slide_types import SlideSettings
 
 
 def _patch(corner, shape, value):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib import cuda_graphs
-from SlideSAMLib.cuda_graphs import PLAIN_RUNS, SHARE, Graphed
+from SlideSAMLib.compute import cuda_graphs
+from SlideSAMLib.compute.cuda_graphs import PLAIN_RUNS, SHARE, Graphed
+from SlideSAMLib.compute.memory import out_of_memory
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.memory import out_of_memory
 from SlideSAMLib.protocol import Window, WindowPrompt
-from SlideSAMLib.sam_model import SamModel, load_sam
+from SlideSAMLib.sam.model import SamModel, load_sam
 from Testing.reference import named_weights, tensor_shapes
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from SlideSAMLib import labelmaps
+from SlideSAMLib.images import labelmaps
 
 
 def drawn(dtype: type, shape: tuple[int, int, int] = (30, 256, 320)) -> np.ndarray:

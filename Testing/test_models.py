@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from SlideSAMLib import catalogue, downloads, models
+from SlideSAMLib import catalogue, models
 from SlideSAMLib.errors import InputError, ModelError
+from SlideSAMLib.files import downloads
 from Testing.reference import named_weights, tensor_shapes
 
 ROOT = Path(__file__).parent.parent

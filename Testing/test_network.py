@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib.checkpoints import load_checkpoint
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.network import CONFIGS, build_network, empty_network
-from SlideSAMLib.sam_encoding import prepare
-from SlideSAMLib.tensor_files import TensorFile
+from SlideSAMLib.files.tensor_files import TensorFile
+from SlideSAMLib.sam.checkpoints import load_checkpoint
+from SlideSAMLib.sam.encoding import prepare
+from SlideSAMLib.sam.network import CONFIGS, build_network, empty_network
 from Testing.reference import (
     MINI,
     PROMPTS,
@@ -158,7 +158,7 @@ def test_torchvision_is_never_imported():
                     raise ImportError("torchvision is broken here")
 
         sys.meta_path.insert(0, Blocked())
-        from SlideSAMLib.network import VIT_B, empty_network
+        from SlideSAMLib.sam.network import VIT_B, empty_network
 
         empty_network(VIT_B)
         print("segment_anything" in sys.modules, "torchvision" in sys.modules)
@@ -173,7 +173,7 @@ def test_an_empty_network_costs_neither_the_compiler_nor_random_numbers():
         """
         import sys
         import torch
-        from SlideSAMLib.network import VIT_B, empty_network
+        from SlideSAMLib.sam.network import VIT_B, empty_network
 
         torch.manual_seed(1)
         network = empty_network(VIT_B)
@@ -202,7 +202,7 @@ def test_an_imported_segment_anything_is_left_alone():
 
         import segment_anything
         before = {k: id(v) for k, v in sys.modules.items() if k.startswith("segment_anything")}
-        from SlideSAMLib.network import VIT_B, empty_network
+        from SlideSAMLib.sam.network import VIT_B, empty_network
         empty_network(VIT_B)
         after = {k: id(v) for k, v in sys.modules.items() if k.startswith("segment_anything")}
         print(before == after, segment_anything.SamPredictor.__name__)
@@ -212,7 +212,7 @@ def test_an_imported_segment_anything_is_left_alone():
 
 
 def test_a_missing_segment_anything_is_one_sentence(monkeypatch):
-    from SlideSAMLib import sam_modeling
+    from SlideSAMLib.sam import modeling as sam_modeling
 
     monkeypatch.setattr(sam_modeling, "_NAME", "SlideSAMLib._not_loaded_yet")
     monkeypatch.setattr(sam_modeling.importlib.util, "find_spec", lambda name: None)
@@ -221,7 +221,7 @@ def test_a_missing_segment_anything_is_one_sentence(monkeypatch):
 
 
 def test_a_broken_segment_anything_is_one_sentence(monkeypatch, tmp_path):
-    from SlideSAMLib import sam_modeling
+    from SlideSAMLib.sam import modeling as sam_modeling
 
     (tmp_path / "segment_anything" / "modeling").mkdir(parents=True)
     (tmp_path / "segment_anything" / "__init__.py").write_text("")

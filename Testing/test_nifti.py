@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from SlideSAMLib import volumes
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.images import volumes
 from Testing.cli_tools import run_command
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel comes with the demo packages")

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import SlideSAMLib
-from SlideSAMLib import cuda_kernels
 from SlideSAMLib.benchmark import phantom, subjects
-from SlideSAMLib.cuda_graphs import PLAIN_RUNS
-from SlideSAMLib.network import VIT_B, NetworkConfig
+from SlideSAMLib.compute.cuda_graphs import PLAIN_RUNS
 from SlideSAMLib.protocol import WindowPrompt
 from SlideSAMLib.rehearsal import rehearse
+from SlideSAMLib.sam import cuda_kernels
+from SlideSAMLib.sam.network import VIT_B, NetworkConfig
 from SlideSAMLib.stack import Stack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SlideSAMLib import outline
-from SlideSAMLib.outline import MOST_AWAY, MOST_BACK, STEEPNESS, SURE, held, reach_mm
 from SlideSAMLib.patches import BACKGROUND, Patch
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding import outline
+from SlideSAMLib.sliding.outline import MOST_AWAY, MOST_BACK, STEEPNESS, SURE, held, reach_mm
+from SlideSAMLib.sliding.slide_types import SlideSettings
 
 from .fakes import LOGIT
 

@@ -7,9 +7,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from SlideSAMLib.fusion import SliceRecord, View, fuse
-from SlideSAMLib.next_prompt import _is_plainly_one
-from SlideSAMLib.outline import held
 from SlideSAMLib.patches import (
     BACKGROUND,
     REMOTE,
@@ -22,9 +19,12 @@ from SlideSAMLib.patches import (
     stability,
 )
 from SlideSAMLib.protocol import WindowPrompt
-from SlideSAMLib.sam_candidates import _extents
-from SlideSAMLib.sam_prompts import framed, kind_of
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sam.candidates import _extents
+from SlideSAMLib.sam.prompts import framed, kind_of
+from SlideSAMLib.sliding.fusion import SliceRecord, View, fuse
+from SlideSAMLib.sliding.next_prompt import _is_plainly_one
+from SlideSAMLib.sliding.outline import held
+from SlideSAMLib.sliding.slide_types import SlideSettings
 
 SHAPE = (30, 36)
 

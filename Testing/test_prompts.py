@@ -5,19 +5,18 @@ import json
 import numpy as np
 import pytest
 
+from SlideSAMLib.boxes import around, mask_box
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.next_prompt import (
-    around,
-    enlarged,
-    first_prompt,
-    following_prompt,
-    mask_box,
-    merge_prompts,
-)
 from SlideSAMLib.patches import Patch
 from SlideSAMLib.prompt_json import prompts_from_json, prompts_to_json
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding.next_prompt import (
+    enlarged,
+    first_prompt,
+    following_prompt,
+    merge_prompts,
+)
+from SlideSAMLib.sliding.slide_types import SlideSettings
 
 SHAPE = (20, 30)
 

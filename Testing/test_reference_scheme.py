@@ -6,15 +6,15 @@ import pytest
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrediction
-from SlideSAMLib.reference_scheme import (
+from SlideSAMLib.sliding.reference_scheme import (
     enlarged_box,
     logit_stability,
     opened,
     shifted_box,
     targets,
 )
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.stops import Stop
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Stop
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sliding_helpers import BOX, slide_all, through_block
 

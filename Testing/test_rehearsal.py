@@ -13,11 +13,11 @@ from SlideSAMLib import load_model, rehearsal
 from SlideSAMLib.benchmark import subjects
 from SlideSAMLib.benchmark.phantom import column
 from SlideSAMLib.builtin.requests import POINT_SIDES
-from SlideSAMLib.cuda_graphs import Graphed
-from SlideSAMLib.network import NetworkConfig
+from SlideSAMLib.compute.cuda_graphs import Graphed
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import encodes_early
-from SlideSAMLib.sliding import Slider, Stop
+from SlideSAMLib.sam.network import NetworkConfig
+from SlideSAMLib.sliding.slide import Slider, Stop
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.window import EmbeddingCache, WindowPredictor
 from Testing.fakes import ThresholdModel

@@ -170,6 +170,39 @@ def test_the_library_knows_nothing_of_slicer() -> None:
         assert not names & {"slicer", "vtk", "qt", "ctk"}, path
 
 
+WORDS = {"errors", "boxes", "patches"}
+ROOMS = {  # what each may import of the library, beside itself
+    "compute": {"errors"},
+    "files": {"errors"},
+    "images": {"errors"},
+    "sliding": WORDS | {"prompts", "protocol", "stack", "window"},
+    "builtin": WORDS | {"compute", "files", "protocol", "rehearsal"},
+    "sam": WORDS | {"catalogue", "compute", "files", "protocol", "rehearsal"},
+}
+COMMANDS = {"__main__", "benchmark", "cli", "demo", "evaluation", "training"}
+
+
+def test_imports_within_the_library_run_one_way() -> None:
+    library = ROOT / "SlideSAMLib"
+    for path in library.rglob("*.py"):
+        room = path.relative_to(library).with_suffix("").parts[0]
+        if room in COMMANDS:
+            continue
+        tree = ast.parse(path.read_text())
+        rooms = {name for node in ast.walk(tree) for name in rooms_imported(node, path)} - {room}
+        assert not rooms & COMMANDS, f"{path}: {rooms & COMMANDS}"
+        assert rooms <= ROOMS.get(room, rooms), f"{path}: {rooms - ROOMS[room]}"
+
+
+def rooms_imported(node: ast.AST, path: Path) -> set[str]:
+    """The library's own modules and packages that a relative import of a file names."""
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return set()
+    folder = path.parents[node.level - 1].relative_to(ROOT / "SlideSAMLib").parts
+    names = [node.module] if node.module else [alias.name for alias in node.names]
+    return {(*folder, *name.split("."))[0] for name in names}
+
+
 def test_slicer_loads_no_foreign_package_at_file_scope() -> None:
     own = {"SlideSAM", "SlideSAMBridge", "SlideSAMEffect", "SlideSAMLib", "SlideSAMPanel"}
     for path in (ROOT / "SlideSAM").rglob("*.py"):

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from SlideSAMLib.safetensors_files import read_safetensors, save, write_safetensors
+from SlideSAMLib.files.safetensors_files import read_safetensors, save, write_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from SlideSAMLib import sam_candidates
-from SlideSAMLib.candidates import best, rank
-from SlideSAMLib.cuda_graphs import PLAIN_RUNS, Graphed
+from SlideSAMLib.compute.cuda_graphs import PLAIN_RUNS, Graphed
 from SlideSAMLib.patches import extent_of
 from SlideSAMLib.protocol import Window, WindowPrompt
-from SlideSAMLib.sam_model import SamModel, load_sam
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sam import candidates as sam_candidates
+from SlideSAMLib.sam.model import SamModel, load_sam
+from SlideSAMLib.sliding.candidates import best, rank
+from SlideSAMLib.sliding.slide_types import SlideSettings
 
 BOX = (5.0, 6.0, 30.0, 25.0)
 POINT = {"points": ((20.0, 15.0),), "labels": (1,)}

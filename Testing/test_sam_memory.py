@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.sam_model import SamModel, load_sam
+from SlideSAMLib.sam.model import SamModel, load_sam
 from Testing.reference import sam_window, values
 
 

@@ -6,11 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.network import empty_network
 from SlideSAMLib.protocol import SliceModel, WindowPrompt, remembers
-from SlideSAMLib.sam_encoding import PIXEL_MEAN, PIXEL_STD, prepare
-from SlideSAMLib.sam_model import SamModel, load_sam
-from SlideSAMLib.sam_prompts import box_to_frame, points_to_frame
+from SlideSAMLib.sam.encoding import PIXEL_MEAN, PIXEL_STD, prepare
+from SlideSAMLib.sam.model import SamModel, load_sam
+from SlideSAMLib.sam.network import empty_network
+from SlideSAMLib.sam.prompts import box_to_frame, points_to_frame
 from Testing.reference import (
     MINI,
     PROMPTS,

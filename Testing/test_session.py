@@ -5,14 +5,14 @@ import gc
 import numpy as np
 import pytest
 
-from SlideSAMLib.candidates import Choice
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Session
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding.candidates import Choice
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Stop
+from SlideSAMLib.sliding.stretches import run_stretch, sides_of
 from SlideSAMLib.stack import Stack
-from SlideSAMLib.stops import Stop
-from SlideSAMLib.stretches import run_stretch, sides_of
 from SlideSAMLib.window import EmbeddingCache
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sessions import BOX, PROMPT, new_session

@@ -5,8 +5,8 @@ import pytest
 
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Snapshot
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.stops import Stop
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Stop
 from Testing.fakes import ThresholdModel
 from Testing.sessions import new_session, two_parts
 

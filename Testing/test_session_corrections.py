@@ -6,8 +6,8 @@ import pytest
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Snapshot
-from SlideSAMLib.stops import Stop
-from SlideSAMLib.stretches import takes_back
+from SlideSAMLib.sliding.stops import Stop
+from SlideSAMLib.sliding.stretches import takes_back
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sessions import BOX, PROMPT, new_session, two_parts
 

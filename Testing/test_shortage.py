@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib import models, sam_model
+from SlideSAMLib import models
+from SlideSAMLib.compute.memory import host_shortage, out_of_memory
 from SlideSAMLib.errors import ModelError
-from SlideSAMLib.memory import host_shortage, out_of_memory
-from SlideSAMLib.sam_model import load_sam
+from SlideSAMLib.sam import model as sam_model
+from SlideSAMLib.sam.model import load_sam
 from Testing.cli_tools import BOX, assert_refused, noisy_ball, run_command, write_image
 from Testing.fakes import ThresholdModel
 from Testing.reference import named_weights, tensor_shapes

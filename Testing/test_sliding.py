@@ -7,10 +7,10 @@ import pytest
 
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.sliding import Slider, slide
+from SlideSAMLib.sliding.slide import Slider, slide
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Stop
 from SlideSAMLib.stack import Stack
-from SlideSAMLib.stops import Stop
 from Testing.fakes import ThresholdModel, ball_volume, block_volume
 from Testing.sliding_helpers import BOX, WINDOW, slide_all, through_block
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from SlideSAMLib.front import Anchor, nearest_anchor
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.stops import Stop
+from SlideSAMLib.sliding.front import Anchor, nearest_anchor
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Stop
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sliding_helpers import BOX, slide_all, through_block
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.slide_types import SlideSettings
+from SlideSAMLib.sliding.slide_types import SlideSettings
 from SlideSAMLib.window import EmbeddingCache
 from Testing.fakes import ball_volume, block_volume
 from Testing.sliding_helpers import BOX, Together, slide_all, through_block

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrediction
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.stops import Findings, Stop, judge
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.stops import Findings, Stop, judge
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sliding_helpers import BOX, slide_all, through_block
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib import tiff, volumes
 from SlideSAMLib.errors import InputError
-from SlideSAMLib.tiff_tags import read_tags
+from SlideSAMLib.images import tiff, volumes
+from SlideSAMLib.images.tiff_tags import read_tags
 from Testing.cli_tools import assert_refused, run_command
 
 PIXEL = 0.325  # um

@@ -9,10 +9,10 @@ from SlideSAMLib.errors import ModelError
 from SlideSAMLib.models import load_model
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import WindowPrompt, objects_at_once
-from SlideSAMLib.slide_types import SlideSettings
-from SlideSAMLib.sliding import Slider
+from SlideSAMLib.sliding.slide import Slider
+from SlideSAMLib.sliding.slide_types import SlideSettings
+from SlideSAMLib.sliding.together import slide_together
 from SlideSAMLib.stack import Stack
-from SlideSAMLib.together import slide_together
 from SlideSAMLib.window import EmbeddingCache
 from Testing.fakes import ThresholdModel, ball_volume
 from Testing.sliding_helpers import BOX, WINDOW, Together, through_block

@@ -23,8 +23,8 @@ import yaml
 pytest.importorskip("lightning_fabric", reason="training needs the extra 'train'")
 
 from SlideSAMLib.errors import InputError, ModelError
-from SlideSAMLib.locks import alone_with
-from SlideSAMLib.safetensors_files import read_safetensors, write_safetensors
+from SlideSAMLib.files.locks import alone_with
+from SlideSAMLib.files.safetensors_files import read_safetensors, write_safetensors
 from SlideSAMLib.training import checkpoints, datasets, loop, mixture, sources
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import DatasetConfig, TrainConfig, read_config

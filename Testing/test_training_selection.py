@@ -15,7 +15,7 @@ from SlideSAMLib import load_model
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.evaluation.report import summarise
 from SlideSAMLib.evaluation.runner import evaluate
-from SlideSAMLib.safetensors_files import read_safetensors
+from SlideSAMLib.files.safetensors_files import read_safetensors
 from SlideSAMLib.training.command import train
 from SlideSAMLib.training.config import TrainConfig, read_config
 from SlideSAMLib.training.curve import read_curve

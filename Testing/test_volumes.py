@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SlideSAMLib import labelmaps, nifti, volumes
 from SlideSAMLib.errors import InputError
+from SlideSAMLib.images import labelmaps, nifti, volumes
 
 OBLIQUE = (
     (0.8, 0.9, 2.5),  # spacing
@@ -294,7 +294,7 @@ def test_names_that_are_not_utf8_are_refused_before_itk_takes_them(
         path = folder / ("mask.nrrd" if "folder" in what else f"{name}.nii.gz")
         call = f"volumes.write_mask(image.array > 9, image.geometry, {str(path)!a})"
     code = f"""
-from SlideSAMLib import volumes
+from SlideSAMLib.images import volumes
 from SlideSAMLib.errors import InputError
 image = volumes.read_image({str(tmp_path / "image.nrrd")!r}) if {what.startswith("mask")} else None
 try:

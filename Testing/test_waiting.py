@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from SlideSAMLib.waiting import SHORT, wait_briefly
+from SlideSAMLib.compute.waiting import SHORT, wait_briefly
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from SlideSAMLib import memory
+from SlideSAMLib.compute import memory
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.protocol import SliceModel, WindowPrompt
 from SlideSAMLib.stack import Stack

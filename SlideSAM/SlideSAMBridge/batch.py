@@ -261,7 +261,7 @@ def _slide_all(
     """
     if job.cancelled():
         return
-    from SlideSAMLib.memory import out_of_memory
+    from SlideSAMLib.compute.memory import out_of_memory
 
     try:
         slide(group)
@@ -290,7 +290,7 @@ def _slide(
 
     Cancelled, those that are not finished get no answer. Raises whatever the model raises.
     """
-    from SlideSAMLib.together import slide_together
+    from SlideSAMLib.sliding.together import slide_together
 
     runs: list[_Run] = []
     for number, entry in group:
@@ -336,7 +336,7 @@ def _slider(
     axis: int,
 ) -> Any:
     """The slider of some prompts along an axis, or None where nothing is marked on its slices."""
-    from SlideSAMLib.sliding import Slider
+    from SlideSAMLib.sliding.slide import Slider
 
     on_slices = [
         slice_prompt(index, marks, part, axis)

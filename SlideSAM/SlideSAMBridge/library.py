@@ -134,7 +134,7 @@ def _device(wanted: str) -> str:
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if spec is None or getattr(spec, "_initializing", False):
         return _("device {wanted}").format(wanted=wanted)
-    from SlideSAMLib.devices import choose_device
+    from SlideSAMLib.compute.devices import choose_device
 
     try:
         return _("device {device}").format(device=choose_device(wanted))
@@ -149,7 +149,7 @@ def has_device(name: str) -> bool:
     if torch_version() is None:
         return False
     try:
-        from SlideSAMLib.devices import choose_device
+        from SlideSAMLib.compute.devices import choose_device
 
         choose_device(name)
     except (ImportError, OSError, ValueError):  # OSError: libraries of torch that cannot be loaded

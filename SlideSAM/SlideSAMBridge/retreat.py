@@ -57,7 +57,7 @@ def _shortage(perform: Callable[[Job], None], job: Job) -> BaseException | None:
 
     What its traceback held is let go, or the tensors of the failed try would still fill the GPU.
     """
-    from SlideSAMLib.memory import out_of_memory
+    from SlideSAMLib.compute.memory import out_of_memory
 
     try:
         perform(job)

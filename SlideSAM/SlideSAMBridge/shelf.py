@@ -67,8 +67,8 @@ def _places_of_base(path: Path) -> list[Path]:
     if stamp(path) is None:
         return []
     try:
-        from SlideSAMLib.adapters import BASE, base_places
-        from SlideSAMLib.safetensors_files import read_safetensors
+        from SlideSAMLib.files.safetensors_files import read_safetensors
+        from SlideSAMLib.sam.adapters import BASE, base_places
 
         note = read_safetensors(path)[1]
     except (ImportError, OSError, ValueError):

@@ -14,7 +14,9 @@ from .text import tr as _
 
 def shortage(error: BaseException) -> str | None:
     """One sentence where memory was too small; None for any other error."""
-    library = sys.modules.get("SlideSAMLib.memory")  # not imported: then no library has failed
+    library = sys.modules.get(
+        "SlideSAMLib.compute.memory"
+    )  # not imported: then no library has failed
     if library is not None:
         asked = library.host_shortage(error)
     else:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..devices import precision_name
+from ..compute.devices import precision_name
 from ..evaluation.metrics import dice
-from ..network import SlideSam
 from ..protocol import SliceModel, WindowPrompt
+from ..sam.network import SlideSam
 from ..stack import Stack
 from .phantom import Phantom
 from .subjects import as_model

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cuda_encoder import quickest_encoder
-from ..cuda_graphs import PLAIN_RUNS, Graphed
-from ..devices import precision_name
-from ..memory import out_of_memory
-from ..network import NetworkConfig, SlideSam
-from ..sam_model import fill_network
+from ..compute.cuda_graphs import PLAIN_RUNS, Graphed
+from ..compute.devices import precision_name
+from ..compute.memory import out_of_memory
+from ..sam.cuda_encoder import quickest_encoder
+from ..sam.model import fill_network
+from ..sam.network import NetworkConfig, SlideSam
 from . import subjects
 from .clock import medians
 from .peak import peak_beyond

@@ -57,7 +57,7 @@ def segment_large(
     import torch
 
     from ..api import segment
-    from ..memory import cache_bytes
+    from ..compute.memory import cache_bytes
     from ..models import load_model
     from .peak import process_mib
     from .phantom import LedModel, column

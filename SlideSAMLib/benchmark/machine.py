@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..memory import physical_memory
+from ..compute.memory import physical_memory
 from .clock import medians
 
 _SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}  # of the square matrices
@@ -40,7 +40,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
     """The best rate of the product of two square matrices in GFLOP/s, as measured now."""
-    from ..linears import linear
+    from ..sam.linears import linear
 
     side = side or _SIDE[device.type]
     layer = torch.nn.Linear(side, side, device=device, dtype=dtype)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ..cuda_encoder import quickest_encoder
-from ..network import SlideSam
-from ..sam_model import fill_network
+from ..sam.cuda_encoder import quickest_encoder
+from ..sam.model import fill_network
+from ..sam.network import SlideSam
 from .clock import finish
 
 ROWS = 40

@@ -11,7 +11,7 @@ import torch
 from ..prompts import SlicePrompt
 from ..protocol import SliceModel, WindowPrompt, predict_many
 from ..session import Session
-from ..sliding import Slider
+from ..sliding.slide import Slider
 from ..stack import Stack
 from .clock import finish, medians
 from .peak import peak_beyond

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..network import CONFIGS, NetworkConfig, SlideSam, build_network, encoder_sizes
-from ..sam_model import SamModel, fill_network
-from ..sam_modeling import load_modeling
+from ..sam.model import SamModel, fill_network
+from ..sam.modeling import load_modeling
+from ..sam.network import CONFIGS, NetworkConfig, SlideSam, build_network, encoder_sizes
 
 SIZES = {name.replace("_", "-"): config for name, config in CONFIGS.items()}  # vit-b, ...
 SEED = 7

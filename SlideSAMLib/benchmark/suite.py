@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ..devices import choose_device, choose_precision, precision_name
+from ..compute.devices import choose_device, choose_precision, precision_name
+from ..compute.memory import out_of_memory
 from ..errors import InputError
-from ..memory import out_of_memory
 from ..models import load_model
-from ..network import SlideSam
+from ..sam.network import SlideSam
 from . import agreement, encoding, large, machine, phantom, profiling, runs, startup, subjects
 
 PARTS = ("encode", "runs", "startup", "memory", "agreement")

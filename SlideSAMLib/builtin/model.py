@@ -21,10 +21,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from ..cuda_graphs import PLAIN_RUNS, Graphed
-from ..devices import choose_device, choose_precision, on_host, precision_name
-from ..next_prompt import mask_box
-from ..own_settings import own_settings
+from ..boxes import mask_box
+from ..compute.cuda_graphs import PLAIN_RUNS, Graphed
+from ..compute.devices import choose_device, choose_precision, on_host, precision_name
+from ..compute.own_settings import own_settings
 from ..patches import dice
 from ..protocol import CandidateLogits, ModelTraits, Window, WindowPrediction, WindowPrompt
 from ..rehearsal import Rehearsal, with_prompts

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ..devices import on_host
+from ..boxes import mask_box
+from ..compute.devices import on_host
+from ..compute.memory import out_of_memory
+from ..compute.own_settings import own_settings
 from ..errors import InputError
-from ..memory import out_of_memory
-from ..next_prompt import mask_box
-from ..own_settings import own_settings
 from ..patches import Patch
 from ..protocol import WindowPrompt
 from . import features

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError, ModelError
-from ..safetensors_files import read_safetensors, write_safetensors
-from ..tensor_files import check_finite
+from ..files.safetensors_files import read_safetensors, write_safetensors
+from ..files.tensor_files import check_finite
 from .network import BuiltinNetwork
 
 FORMAT = "slidesam-builtin"

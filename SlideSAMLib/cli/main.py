@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from ..compute.memory import host_shortage, out_of_memory
 from ..errors import SlideSAMError
-from ..memory import host_shortage, out_of_memory
 from .stopping import Terminated, signals_as_interrupts
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130

@@ -97,7 +97,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from ..checkpoints import convert
+    from ..sam.checkpoints import convert
     from .outputs import check_different, check_writable
 
     check_different({"FILE": args.source, "TARGET": args.target})

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import InputError
-from ..formats import OUTPUT_SUFFIXES
-from ..whole_files import make_ordinary
+from ..files.whole_files import make_ordinary
+from ..images.formats import OUTPUT_SUFFIXES
 
 
 def check_writable(path: Path, what: str = "The output") -> None:

@@ -13,8 +13,8 @@ from .prompting import AXES, add_prompt_arguments, check_range, gather_prompts
 
 if TYPE_CHECKING:
     from ..api import SlideResult
+    from ..images.volumes import ImageVolume
     from ..prompts import SlicePrompt
-    from ..volumes import ImageVolume
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -74,7 +74,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment one image; nothing is written before everything has succeeded."""
-    from .. import volumes
+    from ..images import volumes
     from .outputs import check_different, check_writable, write_together
 
     prompts = gather_prompts(args)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_image(args: argparse.Namespace) -> ImageVolume:
     """Read IMAGE as the arguments of `add_image_arguments` say."""
-    from .. import volumes
+    from ..images import volumes
 
     image = volumes.read_image(
         args.image,

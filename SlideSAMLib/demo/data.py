@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..images.volumes import ImageVolume, read_image
 from ..prompts import SlicePrompt
-from ..volumes import ImageVolume, read_image
 
 FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 AXIS = "k"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..volumes import Geometry
+from ..images.volumes import Geometry
 
 # For each patient axis that a slice looks along: its name, the patient axis that runs to the
 # right of the picture with its sign, the one that runs downwards, and the letters at the left,

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import volumes
 from ..api import SlideResult
 from ..cli import segment as segment_command
 from ..cli.outputs import check_different, check_writable, write_together
 from ..cli.prompting import AXES
 from ..evaluation.metrics import dice
+from ..images import volumes
+from ..images.volumes import ImageVolume
 from ..prompts import SlicePrompt
 from ..stack import Stack
-from ..volumes import ImageVolume
 from .orientation import SliceView
 from .pictures import Scene, draw_prompted_slice, draw_strip
 from .surface import draw_surface

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
-    from ..locks import alone_with
+    from ..files.locks import alone_with
     from . import ablation_report
     from .cases import check_structures, read_manifest
     from .results import DATA, check_new

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..stack import Stack
 
 if TYPE_CHECKING:
-    from ..volumes import Geometry
+    from ..images.volumes import Geometry
 
 # A volume counts as anisotropic when its coarsest axis is this much coarser than axis k.
 ANISOTROPIC = 1.1
@@ -121,7 +121,7 @@ class Case:
         if self.content is not None:
             labels = self.content.labels
             return replace(self.content, labels=self._chosen(labels), known=self._known(labels))
-        from ..volumes import read_image
+        from ..images.volumes import read_image
 
         # The manifest says which file is the image, so it may even be a label map.
         image = read_image(self.image, allow_labels=True, spacing=self.spacing)
@@ -136,7 +136,7 @@ class Case:
     def check(self) -> None:
         """Raise InputError where the headers of its files say that `load` would do so."""
         if self.content is None:
-            from ..volumes import read_geometry
+            from ..images.volumes import read_geometry
 
             image, label = read_geometry(self.image), read_geometry(self.label)
             if self.spacing is not None:
@@ -161,7 +161,7 @@ class Case:
         """Read the labels alone: integers (K, J, I)."""
         if self.content is not None:
             return self._chosen(self.content.labels)
-        from ..volumes import read_image
+        from ..images.volumes import read_image
 
         return self._chosen(self._whole(read_image(self.label, allow_labels=True).array))
 

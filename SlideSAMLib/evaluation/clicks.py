@@ -15,7 +15,7 @@ import numpy as np
 
 from ..protocol import SliceModel
 from ..session import Session
-from ..slide_types import SlideSettings
+from ..sliding.slide_types import SlideSettings
 from ..stack import Stack
 from ..window import EmbeddingCache
 from .click_report import MOST, TARGET

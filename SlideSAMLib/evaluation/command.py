@@ -114,7 +114,7 @@ def add_shared_arguments(
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
-    from ..locks import alone_with
+    from ..files.locks import alone_with
     from .cases import check_structures, read_manifest
     from .results import check_new
 
@@ -240,7 +240,7 @@ def data_hashes(cases: Sequence[Case]) -> dict[str, str]:
     Not their size and time, which copies do not keep and edited files may: hashing the bytes takes
     a small part of the time of unpacking the volumes, and each run does that in any case.
     """
-    from ..catalogue import file_sha256
+    from ..files.whole_files import file_sha256
 
     return {
         case.id: " ".join(file_sha256(f) for p in (case.image, case.label) for f in _files(p))
@@ -288,14 +288,15 @@ def load_described(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 def _weights_hash(name: str) -> str | None:
     """SHA-256 of the model's file; None where it has none (a model registered by a program)."""
-    from ..catalogue import CATALOGUE, file_sha256
+    from ..catalogue import CATALOGUE
+    from ..files.whole_files import file_sha256
 
     path = CATALOGUE[name].path if name in CATALOGUE else Path(name).expanduser()
     return file_sha256(path) if path.is_file() else None
 
 
 def _slide_settings(args: argparse.Namespace) -> Any:
-    from ..slide_types import SlideSettings
+    from ..sliding.slide_types import SlideSettings
 
     return SlideSettings(scheme=args.scheme)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..whole_files import replacing
+from ..files.whole_files import replacing
 
 Key = tuple[str, int, str, str]
 DATA = "data sha256"  # among the settings: of each case's files, by id

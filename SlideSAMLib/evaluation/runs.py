@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..protocol import SliceModel
-from ..slide_types import SlideSettings
+from ..sliding.slide_types import SlideSettings
 from ..stack import Stack
 from ..window import EmbeddingCache
 from . import protocols
@@ -55,7 +55,7 @@ def run(subject: Subject, protocol: str, means: Means) -> Run:
 
 def _slide(subject: Subject, protocol: str, means: Means) -> tuple:
     """Not `api.segment`, which would encode every window anew."""
-    from ..sliding import Slider
+    from ..sliding.slide import Slider
 
     first, last = protocols.limits(protocol, subject.truth)
     slider = Slider(

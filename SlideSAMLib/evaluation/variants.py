@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError, shown
-from ..slide_types import SlideSettings
+from ..sliding.slide_types import SlideSettings
 
 if TYPE_CHECKING:
     from ..protocol import SliceModel

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ..errors import InputError
-from ..locks import alone_with
+from ..files.locks import alone_with
 from .config import TrainConfig, left_out
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError)

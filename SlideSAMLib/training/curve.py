@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..whole_files import replacing
+from ..files.whole_files import replacing
 
 # Label, colour and style: colours that people who see red and green alike can tell apart.
 LINES = {

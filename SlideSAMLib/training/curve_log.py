@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..whole_files import replacing
+from ..files.whole_files import replacing
 from .curve import draw_curve
 
 # Columns of every curve. data_share : of the time, for making windows or waiting for them.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters import BASE
-from ..catalogue import CATALOGUE, file_sha256
+from ..catalogue import CATALOGUE
 from ..errors import InputError
 from ..evaluation.cases import Case, check_structures
-from ..safetensors_files import write_safetensors
-from ..tensor_files import is_builtin, read_tensor_file
+from ..files.safetensors_files import write_safetensors
+from ..files.tensor_files import is_builtin, read_tensor_file
+from ..files.whole_files import file_sha256
+from ..sam.adapters import BASE
 from .config import TrainConfig, read_settings, train_config
 from .datasets import Dataset, held_out_cases, read_dataset, split
 from .selection import measure

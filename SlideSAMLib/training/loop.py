@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
-from ..tensor_files import is_builtin, read_tensor_file
+from ..files.tensor_files import is_builtin, read_tensor_file
 from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
 from .curve_log import CurveLog

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..evaluation.cases import Case
-from ..tiff import says_spacing
+from ..images.tiff import says_spacing
 
 DEFAULT_ENDING = ".nii.gz"
 IGNORE = "ignore"  # nnU-Net's reserved name for the voxels that nobody has labelled

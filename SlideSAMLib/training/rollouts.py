@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import torch
 
+from ..boxes import mask_box
 from ..builtin import features
 from ..builtin.features import Batch
 from ..builtin.regions import GRID, Region, paste_region, region_around, sample_region
 from ..builtin.requests import FACTOR
-from ..next_prompt import mask_box
 from .fields import UNLABELLED, only_labelled
 from .generators import StateMismatch, generator_state, restored_generator
 from .simulated_user import grown, jittered, largest_error, rough, user_points

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..next_prompt import mask_box
+from ..boxes import mask_box
 from .fields import UNLABELLED
 from .generators import generator_state, restored_generator
 from .rollouts import CORRECTED, LEFT, MOST_CORRECTIONS

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..adapters import BASE, BASE_HASH, BASE_PLACE, SCALE
-from ..catalogue import CATALOGUE, file_sha256
-from ..checkpoints import FORMAT, Checkpoint, load_checkpoint
+from ..catalogue import CATALOGUE
 from ..errors import InputError
-from ..network import SlideSam, build_network
-from ..safetensors_files import write_safetensors
-from ..sam_model import USAGES
+from ..files.safetensors_files import write_safetensors
+from ..files.whole_files import file_sha256
+from ..sam.adapters import BASE, BASE_HASH, BASE_PLACE, SCALE
+from ..sam.checkpoints import FORMAT, Checkpoint, load_checkpoint
+from ..sam.model import USAGES
+from ..sam.network import SlideSam, build_network
 from .config import TrainConfig
 from .generators import StateMismatch, generator_state, restored_generator
 from .mixture import TRIES, check_data, nothing_to_cut, own_shelves

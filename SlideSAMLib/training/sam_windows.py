@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..evaluation.prompting import true_box
-from ..sam_encoding import prepare
-from ..sam_prompts import box_to_frame, mask_logits, points_to_frame
+from ..sam.encoding import prepare
+from ..sam.prompts import box_to_frame, mask_logits, points_to_frame
 from . import appearance
 from .fields import only_labelled
 from .simulated_user import jittered, rough, user_points

@@ -19,7 +19,7 @@ import torch
 from ..errors import InputError
 from ..evaluation.cases import Case, check_structures, read_manifest
 from ..evaluation.protocols import FULL
-from ..safetensors_files import read_safetensors
+from ..files.safetensors_files import read_safetensors
 from .config import SelectConfig, TrainConfig
 from .datasets import held_out_cases, read_dataset
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from ..next_prompt import mask_box
+from ..boxes import mask_box
 from . import appearance
 from .fields import Device, blur, grown, shrunk, smooth_noise
 

@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from ..evaluation.cases import Case, label_names, manifest_entries, verify_file
+from ..images.volumes import read_image
 from ..intensity import automatic_window
-from ..volumes import read_image
 from . import shapes
 from .generators import StateMismatch
 from .slabs import Labelled, labelled

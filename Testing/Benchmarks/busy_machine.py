@@ -3,9 +3,9 @@
     python Testing/Benchmarks/busy_machine.py [--runs 5] [--slices 20]
 
 Each run is a fresh process that slides the built-in model over a phantom, once to warm up and three
-times for the clock. Threads wait as OpenMP would have it, or as `SlideSAMLib.waiting` says; the
-settings take turns, on the machine as it is and beside a process that never sleeps. Prints one JSON
-object: median seconds per slice.
+times for the clock. Threads wait as OpenMP would have it, or as `SlideSAMLib.compute.waiting` says;
+the settings take turns, on the machine as it is and beside a process that never sleeps. Prints one
+JSON object: median seconds per slice.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def first_click(name: str, prompt: str, aimed: bool) -> dict[str, float]:
     import SlideSAMLib
     from SlideSAMLib.benchmark.phantom import column
     from SlideSAMLib.benchmark.subjects import as_model, random_network
-    from SlideSAMLib.devices import choose_device, choose_precision
-    from SlideSAMLib.network import VIT_B
+    from SlideSAMLib.compute.devices import choose_device, choose_precision
     from SlideSAMLib.rehearsal import rehearse
+    from SlideSAMLib.sam.network import VIT_B
     from SlideSAMLib.window import WindowPredictor
 
     device = choose_device("auto")

@@ -56,7 +56,7 @@ def write(manifest: Path, folder: Path) -> int:
 
     from SlideSAMLib.errors import InputError
     from SlideSAMLib.evaluation.cases import read_manifest
-    from SlideSAMLib.volumes import read_image
+    from SlideSAMLib.images.volumes import read_image
 
     known = [(case, parts(case.names)) for case in read_manifest(manifest, verify=False)]
     if manifest.resolve().parent == folder.resolve():

@@ -137,7 +137,7 @@ def image_and_object(
     image: str | None, label: str | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(voxels (K, J, I), the object on the same voxels, IJK to RAS)."""
-    from SlideSAMLib.volumes import read_image
+    from SlideSAMLib.images.volumes import read_image
 
     if image is None:
         from SlideSAMLib.demo.data import load_brain

@@ -171,7 +171,7 @@ def test_a_model_that_lacks_its_package_is_not_ready(panel, monkeypatch):
     from SlideSAMBridge import preferences
 
     from SlideSAMLib.errors import ModelError
-    from SlideSAMLib.sam_modeling import _package_folder
+    from SlideSAMLib.sam.modeling import _package_folder
 
     known = importlib.util.find_spec
     monkeypatch.setattr(

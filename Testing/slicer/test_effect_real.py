@@ -17,7 +17,7 @@ class RealScene(scenes.Scene):
     """The CT of the abdomen with the box of its liver, in mm-scale voxels (i, j, k)."""
 
     def __init__(self, folder, transforms):
-        from SlideSAMLib.volumes import read_image
+        from SlideSAMLib.images.volumes import read_image
 
         with open(folder / "manifest.json") as file:
             cases = {case["id"]: case for case in json.load(file)["cases"]}

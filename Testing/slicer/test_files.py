@@ -67,7 +67,7 @@ def test_files_of_the_command_line_open_in_slicer(session, case, tmp_path):
     """A .seg.nrrd written without Slicer lies on the same voxels of the same image."""
     from SlideSAMBridge import editing, lattice
 
-    from SlideSAMLib import volumes
+    from SlideSAMLib.images import volumes
 
     path, image, _ = case
     mask = sitk.GetArrayFromImage(image) > 120

@@ -244,8 +244,8 @@ def test_files_are_not_read_at_each_request(loads, model_file, monkeypatch):
 
 @pytest.mark.parametrize("place", ["trained", "beside", "models"])
 def test_the_base_is_looked_for_where_loading_does(tmp_path, monkeypatch, place):
-    from SlideSAMLib.adapters import base_path
-    from SlideSAMLib.tensor_files import read_tensor_file
+    from SlideSAMLib.files.tensor_files import read_tensor_file
+    from SlideSAMLib.sam.adapters import base_path
 
     monkeypatch.setenv("SLIDESAM_MODELS", str(tmp_path / "models"))
     for folder in ("models", "run", "trained"):

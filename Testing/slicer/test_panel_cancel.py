@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slicer
 @pytest.fixture
 def reading(panel, monkeypatch, tmp_path):
     """A file is being read by the worker until `go` is set."""
-    from SlideSAMLib import checkpoints, models
+    from SlideSAMLib import models
+    from SlideSAMLib.sam import checkpoints
 
     go, begun = threading.Event(), threading.Event()
     path = tmp_path / "mine.pth"
@@ -91,8 +92,9 @@ def test_a_download_cancelled_before_it_begins(panel):
 def test_a_copy_that_is_cancelled_is_not_installed(panel, monkeypatch, tmp_path, when):
     import types
 
-    from SlideSAMLib import checkpoints, models
+    from SlideSAMLib import models
     from SlideSAMLib.errors import Cancelled
+    from SlideSAMLib.sam import checkpoints
 
     asked = []
     monkeypatch.setattr(

@@ -66,7 +66,7 @@ def test_a_translation_with_other_placeholders_is_not_taken(translated):
 def test_every_reason_to_stop_has_a_text():
     from SlideSAMBridge.jobs import STOPS
 
-    from SlideSAMLib.stops import Stop
+    from SlideSAMLib.sliding.stops import Stop
 
     assert set(STOPS) == {str(stop) for stop in Stop}
 

@@ -1,0 +1,1 @@
+"""Where networks compute, how precisely, and with how much memory."""

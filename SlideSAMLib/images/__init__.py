@@ -1,0 +1,1 @@
+"""Volumes as files: reading what people have, and writing label maps beside it. No torch here."""
