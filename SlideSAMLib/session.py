@@ -20,6 +20,7 @@ from .prompt_json import prompts_from_json, prompts_to_json
 from .prompts import SlicePrompt
 from .protocol import SliceModel
 from .session_types import Preview, Snapshot, preview_of
+from .sliding import stretches
 from .sliding.additions import adds_slice, reference_for, staying, whole_stretches
 from .sliding.candidates import Choice
 from .sliding.corrections import box_beside, is_elsewhere
@@ -28,15 +29,6 @@ from .sliding.next_prompt import merge_prompts
 from .sliding.slide import Slider, check_prompts, checked_limits
 from .sliding.slide_types import FinishedSlice, Reference, SlideSettings
 from .sliding.stops import Stop
-from .sliding.stretches import (
-    SIDES,
-    between,
-    gap_names,
-    run_stretch,
-    sides_of,
-    stretch_name,
-    takes_back,
-)
 from .stack import Stack
 from .window import EmbeddingCache, WindowPredictor
 
@@ -80,7 +72,7 @@ class Session:
         self._references: dict[int, Reference] = {}  # prompted slice -> what the object looks like
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
         self._limits: tuple[int | None, int | None] = (None, None)
-        self._sides = SIDES["both"]
+        self._sides = stretches.SIDES["both"]
 
     # Prompts
 
@@ -191,12 +183,12 @@ class Session:
 
         Raises InputError for no prompt, limits that cannot be used and unknown directions.
         """
-        sides = sides_of(direction)
+        sides = stretches.sides_of(direction)
         slider = self._slider(self.prompts.values(), first, last, sides, cancelled)
         self.keep_to(first, last, direction)
-        stretch = run_stretch(self.prompts, slider.sides)
+        stretch = stretches.run_stretch(self.prompts, slider.sides)
         self._drop(index for index in list(self._masks) if index in stretch)
-        self.stops = {side: stop for side, stop in self.stops.items() if side in SIDES}
+        self.stops = {side: stop for side, stop in self.stops.items() if side in stretches.SIDES}
         try:
             for finished in slider.run():
                 self._keep(finished)
@@ -211,7 +203,7 @@ class Session:
 
         Raises InputError for limits that cannot be used and unknown directions.
         """
-        sides = sides_of(direction)
+        sides = stretches.sides_of(direction)
         checked_limits(self.stack, first, last)
         self._limits, self._sides = (first, last), sides
 
@@ -257,13 +249,14 @@ class Session:
                 self._keep(finished)
                 yield finished
         finally:
-            names = gap_names(self.prompts) | set(SIDES)
+            names = stretches.gap_names(self.prompts) | set(stretches.SIDES)
             merged = {**self.stops, **dict.fromkeys(whole, Stop.MET_NEXT_PROMPT), **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
-                stop = slider.stops.get(stretch_name(prompt.index, end, side))
-                if takes_back(stop, prompt.index, end, side, reached, earlier, self._masks):
-                    beyond = between(self._masks, prompt.index, end, side)
+                way = (prompt.index, end, side)
+                stop = slider.stops.get(stretches.stretch_name(*way))
+                if stretches.takes_back(stop, *way, reached, earlier, self._masks):
+                    beyond = stretches.between(self._masks, *way)
                     self._drop(beyond - reached - kept)
 
     def correction(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .patches import Patch
+    from ..patches import Patch
 
 SCHEMES = ("default", "reference")
 
