@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from SlideSAMLib.boxes import _is_plainly_one
 from SlideSAMLib.patches import (
     BACKGROUND,
     REMOTE,
@@ -22,7 +23,6 @@ from SlideSAMLib.protocol import WindowPrompt
 from SlideSAMLib.sam.candidates import _extents
 from SlideSAMLib.sam.prompts import framed, kind_of
 from SlideSAMLib.sliding.fusion import SliceRecord, View, fuse
-from SlideSAMLib.sliding.next_prompt import _is_plainly_one
 from SlideSAMLib.sliding.outline import held
 from SlideSAMLib.sliding.slide_types import SlideSettings
 
