@@ -32,9 +32,10 @@ def test_devices_that_are_not_there(monkeypatch):
 def gpus(monkeypatch) -> Callable[..., None]:
     """Two GPUs of a name and capability, and a PyTorch that was built for some."""
 
-    def there(name="a card", capability=(9, 0), built=("sm_75", "sm_80", "sm_90")):
+    def there(name="a card", capability=(9, 0), built=("sm_75", "sm_80", "sm_90"), current=0):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
@@ -45,11 +46,36 @@ def gpus(monkeypatch) -> Callable[..., None]:
 def test_devices_that_are_there(monkeypatch, gpus):
     gpus()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert devices.choose_device("auto") == torch.device("cuda")
+    assert devices.choose_device("auto") == torch.device("cuda", 0)
     assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
     assert devices.choose_device("mps") == torch.device("mps")
     with pytest.raises(InputError, match="use 0 to 1"):
         devices.choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_has_its_number(gpus, name):
+    """The current GPU is another one in another thread, or once a script has gone on."""
+    gpus(current=1)
+    model_device = devices.choose_device(name)
+    gpus(current=0)
+    assert model_device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:1"])
+def test_the_free_memory_of_a_gpu_that_was_chosen(monkeypatch, gpus, name):
+    """PyTorch before 2.5 asks for the number of a GPU there."""
+
+    def mem_get_info(device):
+        if device.index is None:
+            raise ValueError(f"Expected a torch.device with a specified index, but got:{device}")
+        return 5, 9
+
+    gpus()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2)
+    assert devices.free_memory(devices.choose_device(name)) == 6
 
 
 def test_an_old_card_beside_a_usable_one(monkeypatch, gpus):
@@ -75,7 +101,7 @@ def test_an_old_card_beside_a_usable_one(monkeypatch, gpus):
 )
 def test_gpus_that_pytorch_was_not_built_for(gpus, capability, built, usable):
     gpus("GTX 1080", capability, built)
-    assert devices.choose_device("auto") == torch.device("cuda" if usable else "cpu")
+    assert devices.choose_device("auto") == torch.device("cuda:0" if usable else "cpu")
     if usable:
         assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
     else:

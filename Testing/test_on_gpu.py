@@ -22,7 +22,7 @@ from SlideSAMLib.stack import Stack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = NetworkConfig(embed_dim=256, depth=3, heads=4, global_blocks=(1,), image_size=512)
 
 

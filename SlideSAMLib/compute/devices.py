@@ -21,7 +21,8 @@ def choose_device(device: str = "auto") -> torch.device:
     """The device for 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
 
     'auto' is CUDA's current GPU, or else the first one that this PyTorch can compute on; where
-    there is none, the CPU.
+    there is none, the CPU. A GPU is returned with its number: which one is the current one is a
+    matter of the thread, and may change while a model is used.
 
     Raises
     ------
@@ -31,9 +32,9 @@ def choose_device(device: str = "auto") -> torch.device:
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        every = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-        gpus = (each for each in (torch.device("cuda"), *every) if _has_kernels_for(each))
-        return next(gpus, torch.device("cpu"))
+        numbers = (torch.cuda.current_device(), *range(torch.cuda.device_count()))
+        gpus = (torch.device("cuda", number) for number in numbers)
+        return next(filter(_has_kernels_for, gpus), torch.device("cpu"))
     kind, _, number = str(device).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise InputError(f"The device '{device}' is unknown: use auto, cpu, cuda or mps.")
@@ -49,6 +50,8 @@ def choose_device(device: str = "auto") -> torch.device:
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("There is no Apple GPU (mps) here: use the device auto or cpu.")
+    if kind == "cuda" and not number:
+        number = str(torch.cuda.current_device())
     chosen = torch.device(kind, int(number)) if number else torch.device(kind)
     if kind == "cuda" and not _has_kernels_for(chosen):
         raise InputError(
