@@ -88,24 +88,27 @@ def test_an_old_card_beside_a_usable_one(monkeypatch, gpus):
 
 
 @pytest.mark.parametrize(
-    ("capability", "built", "usable"),
+    ("capability", "built", "wanted"),
     [
-        ((8, 6), ["sm_75", "sm_80", "sm_90"], True),  # kernels of 8.0 run on 8.6
-        ((7, 0), ["sm_75", "sm_80", "sm_90"], False),
-        ((6, 1), ["sm_75", "sm_80", "compute_90"], False),
-        ((12, 0), ["sm_80", "sm_90a"], False),
-        ((12, 0), ["sm_80", "compute_90"], True),  # compiled on the way
-        ((11, 0), ["gfx90a", "gfx1100"], True),  # AMD's own names
-        ((9, 0), [], True),
+        ((8, 6), ["sm_75", "sm_80", "sm_90"], None),  # kernels of 8.0 run on 8.6
+        ((7, 0), ["sm_75", "sm_80", "sm_90"], "an older"),
+        ((6, 1), ["sm_75", "sm_80", "compute_90"], "an older"),
+        ((10, 0), ["sm_90", "sm_120"], "another"),  # built for a few cards only
+        ((12, 0), ["sm_80", "sm_90a"], "a newer"),
+        ((12, 0), ["sm_80", "compute_90"], None),  # compiled on the way
+        ((11, 0), ["gfx90a", "gfx1100"], None),  # AMD's own names
+        ((9, 0), [], None),
     ],
 )
-def test_gpus_that_pytorch_was_not_built_for(gpus, capability, built, usable):
-    gpus("GTX 1080", capability, built)
-    assert devices.choose_device("auto") == torch.device("cuda:0" if usable else "cpu")
-    if usable:
+def test_gpus_that_pytorch_was_not_built_for(gpus, capability, built, wanted):
+    """A card may be older than all that are known, or newer."""
+    gpus("some card", capability, built)
+    assert devices.choose_device("auto") == torch.device("cpu" if wanted else "cuda:0")
+    if wanted is None:
         assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
     else:
-        with pytest.raises(InputError, match="other GPUs than the GTX 1080"):
+        words = f"other GPUs than the some card: install {wanted} PyTorch that knows it"
+        with pytest.raises(InputError, match=words):
             devices.choose_device("cuda")
 
 

@@ -56,7 +56,7 @@ def choose_device(device: str = "auto") -> torch.device:
     if kind == "cuda" and not _has_kernels_for(chosen):
         raise InputError(
             f"This PyTorch was built for other GPUs than the {torch.cuda.get_device_name(chosen)}: "
-            "install an older PyTorch that knows it, or use the device auto or cpu."
+            f"install {_version_for(chosen)} PyTorch that knows it, or use the device auto or cpu."
         )
     return chosen
 
@@ -160,15 +160,27 @@ def _has_kernels_for(device: torch.device) -> bool:
     run on later GPUs of the same major number, those compiled on the way on all later ones.
     """
     own = torch.cuda.get_device_capability(device)
-    built = [name.rstrip("abcdef").partition("_") for name in torch.cuda.get_arch_list()]
-    known = [(kind, divmod(int(number), 10)) for kind, _, number in built if number.isdigit()]
-    if not known:  # AMD's have names of another kind
+    built = _built_for()
+    if not built:  # AMD's have names of another kind
         return True
-    return any(
-        arch <= own and (kind == "compute" or arch[0] == own[0])
-        for kind, arch in known
-        if kind in ("sm", "compute")
-    )
+    return any(arch <= own and (kind == "compute" or arch[0] == own[0]) for kind, arch in built)
+
+
+def _version_for(device: torch.device) -> str:
+    """Which other PyTorch may know a GPU that this one was not built for."""
+    own = torch.cuda.get_device_capability(device)
+    known = [arch for _, arch in _built_for()]
+    return "an older" if own < min(known) else "a newer" if own > max(known) else "another"
+
+
+def _built_for() -> list[tuple[str, tuple[int, int]]]:
+    """What PyTorch was built for: kernels ("sm") of a capability, or their source ("compute")."""
+    names = (name.rstrip("abcdef").partition("_") for name in torch.cuda.get_arch_list())
+    return [
+        (kind, divmod(int(number), 10))
+        for kind, _, number in names
+        if kind in ("sm", "compute") and number.isdigit()
+    ]
 
 
 def _cpu_multiplies_bfloat16() -> bool:
