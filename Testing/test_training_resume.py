@@ -300,10 +300,35 @@ def test_the_script_for_gpus_trains_in_pieces_and_measures(tmp_path, balls, log_
         done = subprocess.run(script, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Stopped at step" in done.stdout and "Dice" in done.stdout
+        assert ("no NVIDIA GPU" in done.stderr) != torch.cuda.is_available()
     assert "other windows" not in done.stdout
     assert len(list((tmp_path / "run").glob("evaluation-*/*.csv"))) >= 2
     recipe = read_config(ROOT / "Resources" / "Models" / "builtin-training-gpu.yaml")
     assert recipe.data_processes and recipe.optimiser == "muon"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["monai", "matplotlib", "manifest.json", "train/manifest.json"])
+def test_the_script_for_gpus_asks_for_all_it_needs_before_it_trains(tmp_path, balls, lacking):
+    """What the evaluation needs, too: the minutes of the training would be lost."""
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    for folder in (tmp_path / "data", tmp_path / "data" / "train"):
+        write_manifest(folder)
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    if lacking.endswith(".json"):
+        (tmp_path / "data" / lacking).unlink()
+    else:
+        (hidden / f"{lacking}.py").write_text(f"raise ImportError({lacking!r})")
+    config = write(tmp_path / "recipe.yaml", tiny_run(tmp_path / "elsewhere", balls)).config
+    script = ["bash", str(ROOT / "scripts" / "train-gpu")]
+    script += map(str, (tmp_path / "data", tmp_path / "run", "0.05", config))
+    environment = {**os.environ, "SLIDESAM_PYTHON": sys.executable, "PYTHONPATH": str(hidden)}
+    done = subprocess.run(script, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    assert lacking in line and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("size", [3000, 6001, 60_000])
