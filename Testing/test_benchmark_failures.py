@@ -6,8 +6,10 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -181,3 +183,28 @@ def test_the_script_for_gpus_asks_for_its_packages_first(tmp_path: Path, package
     assert line.startswith("error: ") and package in line
     assert not folder.exists()
     assert package in script.read_text().split("set -euo")[0]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="signals of POSIX")
+def test_the_script_for_gpus_keeps_the_table_where_it_is_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of the script; the benchmark prints what there is, and ends."""
+    begun, python = tmp_path / "begun", tmp_path / "python"
+    python.write_text(
+        '#!/usr/bin/env bash\n[[ "$1" != - ]] || exit 0\n'
+        "trap 'sleep 0.3; echo the table so far; exit 130' INT\n"
+        f"touch '{begun}'\nwhile true; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "scripts" / "benchmark-gpu"), str(tmp_path / "out")]
+    environment = {**os.environ, "SLIDESAM_PYTHON": str(python)}
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=environment, start_new_session=True
+    )
+    while not begun.exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert said == b"the table so far\n"
+    assert (tmp_path / "out" / "table.txt").read_bytes() == said
