@@ -103,3 +103,22 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch, caplog):
 def test_libraries_that_are_not_there_are_named():
     with pytest.raises(RuntimeError, match=r"There is no libnothing\.so\.1"):
         cuda_compiler._library(["libnothing.so.1", "nowhere/libnothing.so.1"])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "platform", "name"),
+    [
+        ("11.8", "linux", "libnvrtc.so.11.2"),  # the name that it has had since CUDA 11.2
+        ("12.6", "linux", "libnvrtc.so.12"),
+        ("13.0", "linux", "libnvrtc.so.13"),
+        ("11.8", "win32", "nvrtc64_112_0.dll"),
+        ("12.6", "win32", "nvrtc64_120_0.dll"),
+        ("13.0", "win32", "nvrtc64_130_0.dll"),
+    ],
+)
+def test_the_compiler_of_each_version_of_cuda_has_its_name(monkeypatch, cuda, platform, name):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(cuda_compiler.sys, "platform", platform)
+    monkeypatch.setattr(cuda_compiler, "_library", lambda names: names)
+    first, *others = cuda_compiler._nvrtc()
+    assert first == name and others[0].endswith(name)

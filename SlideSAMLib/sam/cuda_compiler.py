@@ -81,8 +81,10 @@ def _compiled(source: str, capability: tuple[int, int]) -> bytes:
 def _nvrtc() -> ctypes.CDLL:
     """NVRTC of PyTorch's version of CUDA: in memory, on the path, or among its packages."""
     major = str(torch.version.cuda).split(".")[0]
+    since = "11.2" if major == "11" else f"{major}.0"  # its name has been the same since then
     windows = sys.platform == "win32"
-    name = f"nvrtc64_{major}0_0.dll" if windows else f"libnvrtc.so.{major}"
+    linux = f"libnvrtc.so.{since.removesuffix('.0')}"
+    name = f"nvrtc64_{since.replace('.', '')}_0.dll" if windows else linux
     root = Path(torch.__file__).parent
     pattern = f"*/{'bin' if windows else 'lib'}/{name}"
     beside = [root / "lib" / name, *sorted((root.parent / "nvidia").glob(pattern))]
