@@ -119,9 +119,25 @@ def test_precision_of_gpus(gpus, capability):
     assert chosen == (torch.bfloat16 if capability[0] >= 8 else torch.float16)
 
 
-def test_cards_without_usable_half_precision(gpus):
-    gpus("NVIDIA GeForce GTX 1660 Ti", (7, 5))
-    assert devices.choose_precision("auto", torch.device("cuda")) == torch.float32
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [
+        ("NVIDIA GeForce GTX 1660 Ti", False),
+        ("NVIDIA GeForce GTX 1650", False),
+        ("Quadro T1000", False),  # laptops and small workstations have the same chips
+        ("NVIDIA T1000 8GB", False),
+        ("NVIDIA T600 Laptop GPU", False),
+        ("Quadro T2000 with Max-Q Design", False),
+        ("NVIDIA GeForce MX450", False),
+        ("Tesla T4", True),
+        ("NVIDIA GeForce RTX 2060", True),
+        ("Quadro RTX 4000", True),
+    ],
+)
+def test_cards_without_usable_half_precision(gpus, name, usable):
+    gpus(name, (7, 5))
+    half = torch.float16 if usable else torch.float32
+    assert devices.choose_precision("auto", torch.device("cuda")) == half
     assert devices.choose_precision("float16", torch.device("cuda")) == torch.float16
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# The chips TU116 and TU117: their convolutions in float16 are known to give no numbers.
+_WITHOUT_HALF = re.compile(r"\b(GTX 16\d\d|T[456]00|T550|T1[02]00|T2000|MX[45]50|30HX)\b")
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -65,8 +68,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """The number type for 'auto', 'float32', 'bfloat16' or 'float16' on a device.
 
     'auto' takes half precision where the hardware multiplies in it: bfloat16 on CUDA from compute
-    capability 8.0 and on CPUs with AMX or AVX512-BF16, float16 on older CUDA, else float32. So do
-    the GTX 16 cards, whose convolutions in float16 are known to give no numbers.
+    capability 8.0 and on CPUs with AMX or AVX512-BF16, float16 on older CUDA, else float32. The
+    GTX 16 cards, and others with their chips, get float32, too: see `_WITHOUT_HALF`.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
             )
         return PRECISIONS[precision]
     if device.type == "cuda":
-        if "GTX 16" in torch.cuda.get_device_name(device):
+        if _WITHOUT_HALF.search(torch.cuda.get_device_name(device)):
             return torch.float32
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16
