@@ -70,7 +70,7 @@ def test_too_little_memory_halves_the_batch_for_good(model, reference, monkeypat
 def test_the_batch_follows_the_free_memory(model, monkeypatch, free, idle, expected):
     """`free` and `idle` (kept by PyTorch, but unused) in windows."""
     window = model._encoder._window_bytes()
-    monkeypatch.setattr(model._encoder, "_device", torch.device("cuda"))
+    monkeypatch.setattr(model._encoder, "_device", torch.device("cuda", 0))
     monkeypatch.setattr(model._encoder, "_most", 8)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * window), 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int((idle + 1) * window))
