@@ -96,6 +96,23 @@ def test_the_dice_is_that_of_an_evaluation(tmp_path, balls):
     assert list((tmp_path / "run").iterdir()) == [training.best_path]
 
 
+def test_an_evaluation_leaves_the_gpus_of_others_alone(tmp_path, balls, monkeypatch):
+    """Where each process has a GPU of its own, the others may be closed to it."""
+    chosen = {"steps": 3, "manifest": str(write_manifest(tmp_path))}
+    training = Training(config(tmp_path, balls, steps=1, select=chosen))
+    states, given_back = {1: torch.ones(8, dtype=torch.uint8)}, []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: given_back.append((device, state))
+    )
+    monkeypatch.setattr(training.selection, "_device", "cuda")
+    monkeypatch.setattr(Selection, "_dice", lambda *_: 0.5)
+    assert training.selection.evaluate(training._write)["volume_dice"] == 0.5
+    assert given_back == [(1, states[1])]
+
+
 def test_held_out_cases_choose_where_no_manifest_is_named(tmp_path, balls):
     settings = config(tmp_path, balls, held_out=0.5, select={"steps": 1, "cases": 1})
     (dataset,) = (read_dataset(d) for d in settings.datasets)

@@ -80,7 +80,9 @@ class Selection:
         """
         candidate = self.path.with_name(CANDIDATE)
         write(candidate, {})
-        with torch.random.fork_rng():
+        # Without their names PyTorch would open all GPUs, those of other processes, too.
+        own = [torch.cuda.current_device()] if self._device == "cuda" else None
+        with torch.random.fork_rng(own):
             dice = {prompt: self._dice(candidate, prompt) for prompt in self._config.prompts}
         mean = float(np.mean(list(dice.values())))
         if self.best is None or mean > self.best:
