@@ -300,7 +300,7 @@ def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_pa
         ({"trainable": "tail"}, "trainable must be one of all, decoder"),
         ({"held_out": 1}, "held_out"),
         ({"sources": {"dreams": 1}}, "sources has dreams"),
-        ({"start_from": "none.safetensors"}, "is not there"),
+        ({"start_from": "none.safetensors"}, "is not there: give a name of 'slidesam models list'"),
         ({"steps": "many"}, "steps must be a whole number from 1 on, not 'many'"),
     ],
 )
