@@ -103,7 +103,7 @@ def test_regions_and_the_first_version_of_the_format_have_names(folder):
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
-        (lambda root: (root / "dataset.json").unlink(), "is no nnU-Net data set"),
+        (lambda root: (root / "dataset.json").unlink(), r"cannot be read \(No such file"),
         (lambda root: (root / "dataset.json").write_text('{"labels": 3}'), "is no nnU-Net"),
         (lambda root: (root / "dataset.json").write_text("[" * 100_000), "is no nnU-Net"),
         (lambda root: (root / "dataset.json").write_text('{"labels": {"x": 1e400}}'), "is no nnU"),
