@@ -8,8 +8,10 @@ From the ground up:
 - `protocol`: what the slide asks of a model; `stack`, `window`: the volume seen along its slide
   axis, and its encoded windows
 - `sliding`: the slide itself; `builtin` and `sam`: the two kinds of networks behind the protocol
-- `catalogue`, `models`: models by name; `api`: one call; `session`: what an interactive user does
-- `cli`, `demo`, `benchmark`, `evaluation`, `training`: the commands, on top of all this
+- `catalogue`, `models`: models by name; `rehearsal`: what they do once, before the first click
+- `api`: one call; `session`, `session_types`: what an interactive user does, and what that tells
+- `cli`, `demo`, `benchmark`, `evaluation`, `training`: the commands, on top of all this;
+  `__main__`: the same for `python -m SlideSAMLib`
 """
 
 from importlib import import_module

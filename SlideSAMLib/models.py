@@ -302,7 +302,7 @@ def _how_to_get(info: ModelInfo) -> str:
         )
     return (
         f"get its file from {info.page} and give that file, in Slicer by Choose file in the "
-        f"SlideSAM module, or save it as '{info.path}'"
+        f"SlideSAM module, or with 'slidesam models download {info.name} --from FILE'"
     )
 
 

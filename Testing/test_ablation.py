@@ -259,6 +259,14 @@ def test_wrong_use_writes_nothing(registered, tmp_path, capsys, change):
     assert not output.exists()
 
 
+def test_names_with_commas_in_them_are_told_apart(registered, tmp_path, capsys):
+    variants = write_variants(tmp_path, [{"name": "wide, twice", "slide": {"use_masks": False}}])
+    words = ["ablate", str(write_manifest(tmp_path)), "--output", str(tmp_path / "out")]
+    words += ["--model", registered, "--variants", str(variants), "--only", "wide"]
+    assert main(words) == 2
+    assert "'default', 'wide, twice'" in capsys.readouterr().err
+
+
 def test_a_variant_that_the_model_cannot_take_writes_nothing(registered, tmp_path, capsys):
     path = write_variants(tmp_path, [{"name": "wide", "model": {"factor": 3}}])
     output = tmp_path / "out"

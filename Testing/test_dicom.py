@@ -317,6 +317,14 @@ def test_a_folder_with_one_slice(tmp_path: Path) -> None:
     assert volume.geometry == volumes.read_image(files_of(tmp_path)[0]).geometry
 
 
+def test_one_file_of_a_series_is_read_with_a_note(tmp_path: Path) -> None:
+    write_series(tmp_path, "1.2.3.11", [0.0, 2.0, 4.0])
+    file = files_of(tmp_path)[1]
+    image = volumes.read_image(file)
+    assert image.array.shape[0] == 1
+    assert image.note == f"{file} is one slice: give its folder to read the whole series"
+
+
 def test_slices_of_several_pixel_sizes_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path, "1.2.3.4", (0, 2, 4, 6))
     set_element(files_of(tmp_path)[2], PIXELS, "0.9\\0.9")

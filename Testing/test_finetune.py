@@ -103,7 +103,7 @@ def test_regions_and_the_first_version_of_the_format_have_names(folder):
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
-        (lambda root: (root / "dataset.json").unlink(), "is no nnU-Net data set"),
+        (lambda root: (root / "dataset.json").unlink(), r"cannot be read \(No such file"),
         (lambda root: (root / "dataset.json").write_text('{"labels": 3}'), "is no nnU-Net"),
         (lambda root: (root / "dataset.json").write_text("[" * 100_000), "is no nnU-Net"),
         (lambda root: (root / "dataset.json").write_text('{"labels": {"x": 1e400}}'), "is no nnU"),
@@ -300,7 +300,7 @@ def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_pa
         ({"trainable": "tail"}, "trainable must be one of all, decoder"),
         ({"held_out": 1}, "held_out"),
         ({"sources": {"dreams": 1}}, "sources has dreams"),
-        ({"start_from": "none.safetensors"}, "is not there"),
+        ({"start_from": "none.safetensors"}, "is not there: give a name of 'slidesam models list'"),
         ({"steps": "many"}, "steps must be a whole number from 1 on, not 'many'"),
     ],
 )

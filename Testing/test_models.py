@@ -195,6 +195,7 @@ def test_an_unwritable_record_costs_only_time(folder, monkeypatch):
         ("sam-vit-b", ModelError, "download it in the SlideSAM module of Slicer, or"),
         ("slidesam-h", ModelError, "get its file from https://github.com/Curli-quan/Slide-SAM"),
         ("slidesam-h", ModelError, "in Slicer by Choose file in the SlideSAM module"),
+        ("slidesam-h", ModelError, "slidesam models download slidesam-h --from FILE"),
     ],
 )
 def test_models_that_are_not_there(name, error, words):

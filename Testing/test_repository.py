@@ -148,6 +148,27 @@ def test_every_package_is_listed() -> None:
     assert found | set(settings["package-dir"]) == set(settings["packages"])
 
 
+PACKAGES = sorted(
+    {
+        path.parent
+        for folder in ("SlideSAM", "SlideSAMLib", "Testing")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_large_packages_begin_with_an_overview_of_their_modules(package: Path) -> None:
+    files = {path.stem for path in package.glob("*.py") if not path.name.startswith("test_")}
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = sorted((files | folders) - {"__init__"})
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    named = sorted(set(modules) & set(re.findall(r"`(\w+)`", text)))
+    assert len(modules) < 10 or named == modules
+    for name in named:
+        assert text.count(f"`{name}`") == 1, name
+
+
 def test_every_setting_of_a_training_is_explained() -> None:
     pytest.importorskip("yaml")
     from dataclasses import fields

@@ -87,6 +87,12 @@ def test_files_that_are_no_yaml(tmp_path: Path, content: bytes, capsys) -> None:
     assert_refused(run_command(capsys, "train", path), "run.yaml cannot be read")
 
 
+def test_a_configuration_that_is_not_there(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "run.yaml"
+    said = "run.yaml cannot be read: No such file or directory."
+    assert_refused(run_command(capsys, "train", path), said)
+
+
 def test_numbers_that_yaml_takes_for_texts_are_explained(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("output: run\nlearning_rate: 2e-4\n")

@@ -7,6 +7,7 @@ name. Nothing here imports torch.
 - `gesture`: presses, moves and releases of the mouse to clicks and boxes
 - `views`: the slice views and what is drawn over them
 - `panel`, `strip`: the options frame, and the plot of the confidence in it
+- `models_list`, `help_text`: the models that can be chosen there, and the effect's help
 - `pump`: the timer that takes in the worker's results
 - `shortcuts`: keys that work while the effect is active
 - `reloading`: new code without a new start of Slicer, for developers

@@ -1,10 +1,14 @@
 """Evaluation: how good is a model, one prompt per structure, on volumes with known labels.
 
-The rooms, from the ground up: `cases` (manifests, volumes, structures), `prompting` (prompts made
-from labels), `protocols` (what the run is told and where the Dice is taken), `metrics`,
-`baselines` (answers without a network), `runner` (everything over many structures), `report`,
-`calibration`, `overlays` and `gallery` (what a person reads), `variants` and `ablation_report`
-(named changes of the settings, compared), `command` and `ablate_command` (the command line).
+From the ground up:
+- `cases`, `prompting`, `protocols`: volumes and structures, prompts made from labels, and
+  what a run is told
+- `surfaces`, `metrics`, `baselines`: what is measured, and answers without a network
+- `subject`, `runs`, `clicks`: one structure, the model on it, and a simulated user who corrects
+- `results`, `runner`: what came out, kept on the way, and everything over many structures
+- `tables`, `report`, `click_report`, `calibration`, `overlays`, `gallery`: what a person reads
+- `variants`, `ablation_report`: named changes of the settings, compared
+- `command`, `ablate_command`: the command line
 """
 
 from __future__ import annotations

@@ -79,9 +79,10 @@ def _chosen(variants: list, names: list[str] | None) -> list:
         return variants
     unknown = [name for name in names if name not in {variant.name for variant in variants}]
     if unknown:
+        # In quotes: names may have commas in them.
         raise InputError(
-            f"There is no variant {', '.join(unknown)}; there are: "
-            f"{', '.join(variant.name for variant in variants)}."
+            f"There is no variant {', '.join(map(repr, unknown))}; there are: "
+            f"{', '.join(repr(variant.name) for variant in variants)}."
         )
     return [variants[0], *(v for v in variants[1:] if v.name in names)]
 

@@ -92,14 +92,17 @@ def place_frames(image: sitk.Image, path: Path, spaced: bool = False) -> str:
     """Put the image of a DICOM file of many frames where these lie; does nothing to other files.
 
     ITK stacks them as they are stored, whatever they say, and takes 1 x 1 x 1 mm where their
-    distances differ by some thousandths of a mm, as rounded ones do. A note comes back where they
-    do not say where they lie, unless the spacing is known from elsewhere (`spaced`).
+    distances differ by some thousandths of a mm, as rounded ones do. A note comes back where there
+    is one frame only, and where they do not say where they lie, unless the spacing is known from
+    elsewhere (`spaced`).
 
     Raises InputError where the frames are no volume, or are scaled differently.
     """
     count = image.GetSize()[2]
-    if count == 1 or _kind(path) is None:
+    if _kind(path) is None:
         return ""
+    if count == 1:
+        return f"{path} is one slice: give its folder to read the whole series"
     frames = read_frames(path)
     if len(frames) == count and all(frame.position is not None for frame in frames):
         _stack(image, path, frames)

@@ -149,7 +149,8 @@ def read_settings(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The configuration {path} cannot be read: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"The configuration {path} cannot be read: {reason}.") from None
     if not isinstance(values, dict) or "output" not in values:
         raise InputError(f"The configuration {path} must name at least the folder `output`.")
     return values

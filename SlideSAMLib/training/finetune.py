@@ -96,8 +96,10 @@ def _base(name: str) -> Path:
     """The file of the model to start from: a name of the catalogue, or a path."""
     path = CATALOGUE[name].path if name in CATALOGUE else Path(name).expanduser()
     if not path.is_file():
-        way = f": download it with 'slidesam models download {name}'" if name in CATALOGUE else ""
-        raise InputError(f"The model to start from, {name}, is not there{way}.")
+        way = "give a name of 'slidesam models list', or a file"
+        if name in CATALOGUE:
+            way = f"download it with 'slidesam models download {name}'"
+        raise InputError(f"The model to start from, {name}, is not there: {way}.")
     return path
 
 

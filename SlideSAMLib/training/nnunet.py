@@ -41,8 +41,9 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
             raise ValueError(f"its file_ending {ending!r} is no ending of a name")
         listed = content.get("dataset")
     except BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{folder} is no nnU-Net data set: dataset.json cannot be read ({error})."
+            f"{folder} is no nnU-Net data set: dataset.json cannot be read ({reason})."
         ) from None
     if listed is None:
         files = _in_folder(folder, ending, channel)

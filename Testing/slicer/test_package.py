@@ -106,11 +106,7 @@ def test_nothing_is_forgotten(installed):
     expected = {
         path.relative_to(base).as_posix()
         for base, pattern in (
-            (ROOT / "SlideSAM", "SlideSAM.py"),
-            (ROOT / "SlideSAM", "SlideSAMBridge/*.py"),
-            (ROOT / "SlideSAM", "SlideSAMEffect/*.py"),
-            (ROOT / "SlideSAM", "SlideSAMPanel/*.py"),
-            (ROOT / "SlideSAM", "SegmentEditorSlideSAMLib/*.py"),
+            (ROOT / "SlideSAM", "**/*.py"),
             (ROOT / "SlideSAM", "Resources/**/*.*"),
             (ROOT, "SlideSAMLib/**/*.*"),
             (ROOT, "Resources/Models/*"),
