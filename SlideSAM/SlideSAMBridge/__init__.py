@@ -15,6 +15,7 @@ the module without it. The modules from the ground up:
 - `neighbours`: what other segments have of some voxels, and lose to a write
 - `source`: what the model sees, as a copy that worker threads may have
 - `worker`, `work`, `jobs`: the one worker thread, what it does for a segment, and its results
+- `corrected`: what corrections have made of their marks, kept with a result
 - `retreat`, `shortage`: where the memory of a GPU, or of the computer, is too small
 - `waiting`: results of segments and effects that are not chosen
 - `preview`, `overlay`, `slice_views`: what is shown before anything is written

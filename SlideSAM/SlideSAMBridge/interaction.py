@@ -329,7 +329,7 @@ class Interaction:
                 fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
                 fresh.marks = work.marks
                 fresh.dirty, fresh.unfinished = work.dirty, work.unfinished
-                fresh.limits = work.limits
+                fresh.limits, fresh.corrected = work.limits, dict(work.corrected)
         self._works[self.book.segment_id] = fresh
         return fresh
 

@@ -1,8 +1,8 @@
 """The work on one segment, and the jobs that the worker does for it. No Qt, no MRML.
 
 Functions whose name ends in `_task` make what the worker performs; they and all they call run on
-the worker. A `Work` has one half for either side: `session` and `used` belong to the worker, the
-rest to the main thread, which learns of progress from what the jobs emit.
+the worker. A `Work` has one half for either side: `session`, `used` and `corrected` belong to the
+worker, the rest to the main thread, which learns of progress from what the jobs emit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .corrected import Corrected
 from .library import missing_package
 from .prompt_set import Mark, in_slice, slice_prompt
 from .retreat import Notice, on_any_device
@@ -63,6 +64,7 @@ class Work:
     limits : first and last slice and direction of the last run; corrections keep to them.
     latest : the slice that was prompted last.
     packed : whether the masks of `slices` are bits, see `waiting.rest`.
+    corrected : slice index -> what a correction there has made of its marks.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -86,6 +88,7 @@ class Work:
     packed: bool = False
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
+    corrected: dict[int, Corrected] = field(default_factory=dict)
 
     @property
     def has_result(self) -> bool:
@@ -109,6 +112,7 @@ class Work:
             unfinished=self.unfinished and bool(slices),
             limits=self.limits,
             latest=self.latest,
+            corrected=dict(self.corrected) if slices else {},
         )
 
     def forgotten(self) -> Work:
@@ -124,6 +128,19 @@ class Work:
             for index, marks in wanted.items()
             if any(mark.label for mark in marks) and self.previewed.get(index) != keys_of(marks)
         ]
+
+    def marked(self, wanted: Wanted) -> list[int]:
+        """The slices that a slide goes by: on them the object is marked, or was corrected."""
+        return [
+            index
+            for index, marks in wanted.items()
+            if any(mark.label for mark in marks) or self.correction(index, marks) is not None
+        ]
+
+    def correction(self, index: int, marks: Iterable[Mark]) -> Corrected | None:
+        """What was made of these marks of a slice, where they have corrected it."""
+        found = self.corrected.get(index)
+        return found if found is not None and found.keys == keys_of(marks) else None
 
     def choices(self, wanted: Wanted) -> dict[int, int]:
         """What was chosen among the candidates for these marks, for a session that has to know."""
@@ -253,6 +270,7 @@ def correct_task(
         for finished in session.correct(prompt, job.cancelled):
             job.emit(finished)
         work.used[index] = {mark.key for mark in marks}
+        work.corrected[index] = Corrected.of(prompt, keys_of(marks))
         job.emit(_outcome(session))
 
     return on_any_device(shelf, work.choice, perform, work)
@@ -314,8 +332,13 @@ def _sync(
         keys = {mark.key for mark in marks}
         if keys == work.used.get(index):
             continue
+        known = work.correction(index, marks)
         try:
-            session.set_prompt(slice_prompt(index, marks, work.source.part, work.axis))
+            session.set_prompt(
+                slice_prompt(index, marks, work.source.part, work.axis)
+                if known is None
+                else known.prompt(index)
+            )
         except InputError:
             if any(mark.label for mark in marks):
                 raise

@@ -122,5 +122,20 @@ def test_a_mark_outside_the_limits_does_not_block_the_corrections(padded):
     assert padded.interaction.message.kind == "info" and slices_of(padded) == [4, 5, 6, 7, 8]
 
 
+def test_a_slice_that_negative_points_corrected_must_lie_inside_them_too(padded):
+    """It was refused all the same, with numbers of slices that the panel does not have."""
+    padded.click()
+    padded.wait()
+    padded.panel.segment.click()
+    padded.wait()
+    padded.scroll_to((14, 5, 7))
+    padded.click((14, 5, 7), ctrl=1)
+    padded.wait()
+    limit(padded, 13, 16)
+    padded.panel.segment.click()
+    padded.wait()
+    assert "The prompt on slice 17 is outside the slices 13 to 16" in padded.message
+
+
 def slices_of(stage):
     return np.flatnonzero(stage.mask().any(axis=(1, 2))).tolist()
