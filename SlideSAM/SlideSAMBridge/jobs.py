@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .options import refined_text, slices_text
 from .retreat import Notice
 from .shelf import ModelShelf, shared_shelf
 from .shortage import shortage
@@ -104,7 +105,7 @@ class Jobs:
             work.marks = Counter((index, m.key) for index, marks in wanted.items() for m in marks)
             self.progress = Progress(0, possible, None)
         if kind == "run":
-            work.slices, work.unfinished = {}, True
+            work.slices, work.stops, work.unfinished = {}, {}, True
         self.job = self.worker.submit(kind, task, early=kind == "aim", needs=needs)
         beginning = _beginning(kind)
         if beginning is None:
@@ -198,7 +199,7 @@ class Jobs:
             if index == work.latest:
                 news.texts.append(_about(event, work))
         elif isinstance(event, Outcome):
-            work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
+            work.slices, work.stops = event.slices, event.stops
             work.dirty = bool(event.slices)
             if self.job.kind == "run":
                 work.unfinished = self.job.cancelled()
@@ -230,9 +231,9 @@ class Jobs:
         elif job.kind in SLIDES and cancelled:
             owner.say(
                 _(
-                    "Cancelled: {count} finished slices are in the preview. Apply them, discard "
-                    "them, or segment again."
-                ).format(count=len(work.slices))
+                    "Cancelled, with {slices} in the preview: apply or discard the result, or "
+                    "segment again."
+                ).format(slices=slices_text(len(work.slices)))
             )
         elif job.kind in SLIDES:
             owner.say(_summary(work, owner.options.auto_apply))
@@ -279,14 +280,14 @@ def _about(event: Previewed, work: Work) -> str:
     )
     if event.candidates > 1:
         text += " " + _("C shows another mask.")
-    return text + " " + _("Add points to refine; Enter segments all slices.")
+    return f"{text} {refined_text()}"
 
 
 def _summary(work: Work, applied: bool) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
         return _("Nothing was found: mark the object with a box, or with more points.")
     stops = stops_text(work.stops)
-    text = _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
+    text = _("Found {slices} ({stops}).").format(slices=slices_text(len(work.slices)), stops=stops)
     return text if applied else text + " " + _("Press Apply to write them into the segment.")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .corrected import Corrected
@@ -44,7 +44,6 @@ class Outcome:
 
     slices: dict[int, tuple[Any, float]]
     stops: dict[str, str]
-    weakest: int | None
     model: str
 
 
@@ -79,7 +78,6 @@ class Work:
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
     marks: Counter = field(default_factory=Counter)
     stops: dict[str, str] = field(default_factory=dict)
-    weakest: int | None = None
     written: Any = None
     dirty: bool = False
     unfinished: bool = False
@@ -94,6 +92,13 @@ class Work:
     def has_result(self) -> bool:
         return bool(self.slices)
 
+    @property
+    def weakest(self) -> int | None:
+        """The least sure slice, of those without marks if there are any; None without a result."""
+        marked = {index for index, _key in self.marks}
+        pool = set(self.slices) - marked or set(self.slices)
+        return min(pool, key=lambda index: (self.slices[index][1], index), default=None)
+
     def renewed(self, slices: dict[int, tuple[Any, float]]) -> Work:
         """A new piece of work that goes on from a result; no older job knows of it."""
         return Work(
@@ -107,6 +112,7 @@ class Work:
             slices=dict(slices),
             initial=dict(slices),
             marks=self.marks,
+            stops=dict(self.stops) if slices else {},
             written=self.written,
             dirty=self.dirty and bool(slices),
             unfinished=self.unfinished and bool(slices),
@@ -120,6 +126,13 @@ class Work:
         fresh = self.renewed({})
         fresh.written = None
         return fresh
+
+    def continued(self, axis: int, choice: ModelChoice) -> Work:
+        """A new one along another axis, or with another model, which corrects the same result."""
+        if axis != self.axis:
+            return Work(self.segment_id, axis, self.source, choice, written=self.written)
+        nothing = {"previews": {}, "previewed": {}, "chosen": {}, "latest": 0}
+        return replace(self.renewed(self.slices), choice=choice, **nothing)
 
     def unpreviewed(self, wanted: Wanted) -> list[int]:
         """The slices on which the object is marked, and that have no preview of these marks."""
@@ -372,7 +385,7 @@ def _outcome(session: Any) -> Outcome:
     state = session.snapshot()
     slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
     stops = {name: str(stop) for name, stop in state.stops.items()}
-    return Outcome(slices, stops, session.weakest(), _describe(session.model))
+    return Outcome(slices, stops, _describe(session.model))
 
 
 def keys_of(marks: Iterable[Mark]) -> frozenset:

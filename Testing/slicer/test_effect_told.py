@@ -1,0 +1,69 @@
+"""What the panel says is true of what is chosen now, and good English."""
+
+import numpy as np
+import pytest
+import vtk
+from SlideSAMBridge import options
+
+pytestmark = pytest.mark.slicer
+
+
+def other_frame(stage):
+    """As a sequence does it: other image data in the same volume node."""
+    image = vtk.vtkImageData()
+    image.DeepCopy(stage.scene.volume.GetImageData())
+    stage.scene.volume.SetAndObserveImageData(image)
+
+
+@pytest.fixture
+def stage(stage_of):
+    stage = stage_of()
+    stage.editor.logic.AddEmptySegment("B")
+    stage.editor.node.SetSelectedSegmentID("A")
+    stage.click()
+    stage.wait()
+    return stage
+
+
+def choose(stage, segment):
+    stage.editor.node.SetSelectedSegmentID(segment)
+    stage.wait()
+    return stage.message
+
+
+def test_another_segment_is_told_of_itself(stage):
+    """What was said of the one before stayed: that it is applied, or to be applied."""
+    assert choose(stage, "B") == options.start_text()
+    assert choose(stage, "A") == options.refined_text()
+    stage.panel.autoApply.checked = False
+    stage.panel.segment.click()
+    stage.wait()
+    assert choose(stage, "B") == options.start_text()
+    assert choose(stage, "A") == options.waiting_text(6)
+    stage.panel.apply.click()
+    assert "Applied 6 slices" in stage.message
+    assert choose(stage, "B") == options.start_text()
+    assert choose(stage, "A") == options.corrected_text()
+
+
+def test_other_voxels_are_told_of_where_they_take_the_preview(stage):
+    other_frame(stage)
+    assert stage.interaction.preview.node is None and not stage.panel.candidate.isEnabled()
+    assert stage.message == options.marked_text()
+    stage.panel.segment.click()
+    stage.wait()
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+    other_frame(stage)
+    assert stage.message == options.marked_text()
+
+
+def test_one_is_not_several(stage):
+    assert options.slices_text(1) == "1 slice" and options.slices_text(2) == "2 slices"
+    stage.click((6, 5, 6))
+    stage.wait()
+    stage.key("Delete")
+    stage.panel.limit.checked = True
+    stage.panel.first.value = stage.panel.last.value = 6
+    stage.panel.segment.click()
+    stage.wait()
+    assert "Applied 1 slice in" in stage.message
