@@ -313,11 +313,16 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onSegment(self) -> bool:
         self.updateGUIFromMRML()
-        return self.interaction.segment()
+        return not self.interaction.sliding and self.isVisible() and self.interaction.segment()
 
     def onApply(self) -> None:
         self.updateGUIFromMRML()
-        self.interaction.apply()
+        if self.isVisible():
+            self.interaction.apply()
+
+    def isVisible(self) -> bool:
+        """Whether to write into the segment: Slicer asks where it is hidden."""
+        return self.scriptedEffect.confirmCurrentSegmentVisible() != 0  # NotConfirmed
 
     def onRotate(self) -> None:
         node, volumeNode = self.views.current(), self.interaction.book.volume_node
