@@ -17,6 +17,7 @@ from .retreat import Notice
 from .shelf import ModelShelf, shared_shelf
 from .shortage import shortage
 from .text import tr as _
+from .waiting import standing
 from .work import Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
 
@@ -188,7 +189,10 @@ class Jobs:
     def _take(self, event: Any, news: News) -> None:
         work = self.work
         if isinstance(event, Notice):
-            news.texts.append(notice_text(event))
+            text = notice_text(event)
+            if event.kind == "loaded":
+                text += " " + standing(self._owner.work, bool(self._owner.book.prompts))
+            news.texts.append(text)
         elif isinstance(event, Previewed):
             index = event.preview.index
             work.previews[index], work.previewed[index] = event.preview, event.marks
@@ -268,19 +272,19 @@ def notice_text(notice: Notice) -> str:
         return _("The GPU's memory is too small for this model: going on with the CPU.")
     if notice.kind == "smaller":
         return _("The GPU's memory is too small: trying again with less of it.")
-    return _("Ready: {model}. Click on the object, or drag a box around it.").format(
-        model=notice.detail
-    )
+    return _("Ready: {model}.").format(model=notice.detail)
 
 
 def _about(event: Previewed, work: Work) -> str:
     index = event.preview.index + int(work.source.part.first[work.axis])
-    text = _("Slice {index}: confidence {confidence:.0%}, {model}.").format(
-        index=index, confidence=event.preview.confidence, model=event.model
-    )
+    text, after = _("Slice {index}: confidence {confidence:.0%}, {model}."), refined_text()
+    if not event.preview.masks[event.preview.index].any():
+        text = _("Slice {index}: nothing was found, {model}.")
+        after = _("Add points, or drag a box around the object.")
+    text = text.format(index=index, confidence=event.preview.confidence, model=event.model)
     if event.candidates > 1:
         text += " " + _("C shows another mask.")
-    return f"{text} {refined_text()}"
+    return f"{text} {after}"
 
 
 def _summary(work: Work, applied: bool) -> str:

@@ -57,6 +57,24 @@ def test_other_voxels_are_told_of_where_they_take_the_preview(stage):
     assert stage.message == options.marked_text()
 
 
+def test_a_model_that_is_ready_is_told_with_what_a_click_does_now(stage):
+    """It was the same for a segment with a result, where a click corrects."""
+    for after in (options.marked_text(), options.corrected_text()):
+        stage.shut()
+        stage.open()
+        stage.wait()
+        assert stage.message == f"Ready: threshold (cpu, float32). {after}"
+        stage.panel.segment.click()
+        stage.wait()
+
+
+def test_a_preview_of_nothing_is_told(stage):
+    stage.click((6, 5, 6), ctrl=1)  # it hangs together with the point inside
+    stage.wait()
+    assert not stage.preview()[6].any()
+    assert "Slice 6: nothing was found" in stage.message and "confidence" not in stage.message
+
+
 def test_one_is_not_several(stage):
     assert options.slices_text(1) == "1 slice" and options.slices_text(2) == "2 slices"
     stage.click((6, 5, 6))
