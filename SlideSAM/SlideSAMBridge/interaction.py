@@ -126,7 +126,8 @@ class Interaction:
         def step() -> None:
             work = self.work
             if work is None or not work.previews:
-                raise ValueError(_("There is no preview yet: mark the object first."))
+                after = standing(None, bool(self.book.prompts))
+                raise ValueError(_("There is no preview yet.") + " " + after)
             if work.has_result:
                 raise ValueError(slid_text(work.dirty))
             self._preview(work, work.latest, step=True)

@@ -50,6 +50,8 @@ def test_other_voxels_are_told_of_where_they_take_the_preview(stage):
     other_frame(stage)
     assert stage.interaction.preview.node is None and not stage.panel.candidate.isEnabled()
     assert stage.message == options.marked_text()
+    stage.key("c")
+    assert stage.message == f"There is no preview yet. {options.marked_text()}"
     stage.panel.segment.click()
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)
