@@ -300,14 +300,15 @@ class Interaction:
             wanted = prompts.on_slices(work.source.part, work.axis)
             limits.check_correction(work, wanted, index)
         self.book.save(prompts)
-        if self.sliding:
+        alone = not any(each.label for each in self.wanted(work).get(index, ()))
+        if self.sliding and not alone:
             self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
-        if work.has_result:
+        if work.has_result and not self.sliding:
             task = correct_task(self.jobs.shelf, work, wanted, index)
             self.jobs.start("correct", work, task, needs=self.readiness.under_way(work, index))
             return
-        if not any(each.label for each in self.wanted(work).get(index, ())):
+        if alone:
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
             return
         self._preview(work, index)

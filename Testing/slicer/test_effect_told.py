@@ -87,3 +87,16 @@ def test_one_is_not_several(stage):
     stage.panel.segment.click()
     stage.wait()
     assert "Applied 1 slice in" in stage.message
+
+
+def test_a_negative_point_alone_is_not_said_to_be_kept_for_the_next_run(stage, quick_model):
+    """No run goes by it; what was made where the object is marked is kept."""
+    quick_model.delay = 0.1
+    stage.panel.segment.click()
+    assert stage.interaction.sliding
+    stage.click((12, 9, 6), ctrl=1)
+    assert "Kept for the next run" in stage.message
+    stage.scroll_to((6, 5, 5))
+    stage.click((6, 5, 5), ctrl=1)
+    assert "a negative point alone finds nothing" in stage.message
+    assert stage.interaction.sliding and len(stage.interaction.book.prompts) == 3
