@@ -42,7 +42,7 @@ def check_run(work: Work, wanted: Wanted, first: int | None, last: int | None) -
     start = int(work.source.part.first[work.axis])
     if first is not None and last is not None and first > last:
         raise ValueError(
-            _("The range of slices is empty: {first} lies behind {last}.").format(
+            _("The range of slices is empty: {first} comes after {last}.").format(
                 first=first + start, last=last + start
             )
         )

@@ -40,7 +40,7 @@ def test_refused_limits_are_told_in_slices_of_the_panel(padded):
     limit(padded, 19, 14)
     padded.panel.segment.click()
     padded.wait()
-    assert "19 lies behind 14" in padded.message
+    assert "19 comes after 14" in padded.message
     limit(padded, 14, 17)
     padded.panel.segment.click()
     padded.wait()
