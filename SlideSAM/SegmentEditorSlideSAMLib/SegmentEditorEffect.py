@@ -72,9 +72,9 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             "candidate": self.onNextCandidate,
             "clear": self.onClear,
             "segment": self.onSegment,
-            "cancel": self.onCancel,
+            "cancel": self.interaction.cancel,
             "apply": self.onApply,
-            "discard": self.onDiscard,
+            "discard": self.interaction.discard,
             "weakest": self.onWeakest,
             "changed": self.updateMRMLFromGUI,
         }
@@ -313,17 +313,16 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onSegment(self) -> bool:
         self.updateGUIFromMRML()
-        return self.interaction.segment()
-
-    def onCancel(self) -> None:
-        self.interaction.cancel()
+        return not self.interaction.sliding and self.isVisible() and self.interaction.segment()
 
     def onApply(self) -> None:
         self.updateGUIFromMRML()
-        self.interaction.apply()
+        if self.isVisible():
+            self.interaction.apply()
 
-    def onDiscard(self) -> None:
-        self.interaction.discard()
+    def isVisible(self) -> bool:
+        """Whether to write into the segment: Slicer asks where it is hidden."""
+        return self.scriptedEffect.confirmCurrentSegmentVisible() != 0  # NotConfirmed
 
     def onRotate(self) -> None:
         node, volumeNode = self.views.current(), self.interaction.book.volume_node
@@ -332,8 +331,10 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             self.interaction.say(_("Rotated. Now mark the object."))
 
     def onWeakest(self) -> bool:
+        if self.interaction.sliding:
+            return False
         work = self.interaction.work
-        if work is None or work.weakest is None:
+        if work is None or not work.has_result:
             self.interaction.say(_("There is no result yet: segment first."), "error")
             return False
         return self.jumpTo(work.weakest + int(work.source.part.first[work.axis]))
@@ -367,7 +368,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             begun=bool(prompts) or work is not None,
             previewed=work is not None and bool(work.previews) and not work.has_result,
             dirty=work is not None and work.dirty and work.has_result,
-            rated=work is not None and work.weakest is not None,
+            rated=work is not None and work.has_result,
         )
         if self.isActive:
             part = interaction.reader.part()
@@ -382,9 +383,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def drawOne(self, viewWidget: Any) -> None:
         """Draw them in one view."""
-        book = self.interaction.book
-        part, preview = book.reader.part(), self.interaction.preview
-        self.views.draw_one(viewWidget, part, book.prompts, preview, self._hovered)
+        book, preview = self.interaction.book, self.interaction.preview
+        self.views.draw_one(viewWidget, book.reader.part(), book.prompts, preview, self._hovered)
 
     def updateStrip(self) -> None:
         if self.panel is not None:

@@ -26,6 +26,7 @@ Working aside:
 - `garbage`, `worker`: what may not happen on the worker thread; that one thread
 - `shelf`, `work`: the loaded model; what the worker does for a segment
 - `jobs`, `readiness`: work and its results; what is done before anything is marked
+- `corrected`: what corrections have made of their marks, kept with a result
 - `retreat`, `shortage`: where the memory of a GPU, or of the computer, is too small
 
 The effect, and segmenting all:

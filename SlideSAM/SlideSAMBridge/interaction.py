@@ -13,14 +13,14 @@ from typing import Any
 
 from . import applying, limits
 from .jobs import Jobs, Progress, sentence, stops_text
-from .options import Message, Options, applied_text, slid_text, start_text
+from .options import Message, Options, applied_text, left_text, slid_text, start_text
 from .preview import Preview
 from .prompt_book import ObliqueView, PromptBook
 from .prompt_set import Mark, PromptSet
 from .readiness import Readiness
 from .source import SourceReader
 from .text import tr as _
-from .waiting import DROPPED, UNFIT, Waiting, awake, rest, unapplied
+from .waiting import DROPPED, UNFIT, Waiting, awake, rest, standing, unapplied
 from .work import Work, correct_task, preview_task, run_task
 from .worker import Worker
 
@@ -98,7 +98,7 @@ class Interaction:
         if not self._guarded(self._follow):
             return True
         self.refresh()
-        text = _("Removed; {left} prompts left.").format(left=left)
+        text = _("Removed; prompts left: {left}.").format(left=left)
         self.say(
             text if left else _("Removed. Apply or discard the result before the next object.")
         )
@@ -126,7 +126,8 @@ class Interaction:
         def step() -> None:
             work = self.work
             if work is None or not work.previews:
-                raise ValueError(_("There is no preview yet: mark the object first."))
+                after = standing(None, bool(self.book.prompts))
+                raise ValueError(_("There is no preview yet.") + " " + after)
             if work.has_result:
                 raise ValueError(slid_text(work.dirty))
             self._preview(work, work.latest, step=True)
@@ -166,12 +167,7 @@ class Interaction:
         if self.jobs.work is not None and self.jobs.work is not self.work:
             sliding, kept = self.sliding, self.jobs.abandon(keep=True)
             if sliding:
-                text = _("The slide was stopped: another segment is chosen.")
-                if kept:
-                    text += " " + _(
-                        "{count} finished slices are there again when you go back to the other one."
-                    ).format(count=kept)
-                self.say(text)
+                self.say(left_text(kept))
         rest(self._works, self.work)
         self._guarded(self._follow)  # a preview that was under way when it was left, too
         self.refresh()
@@ -195,7 +191,7 @@ class Interaction:
     def source_changed(self) -> None:
         """The volume or its voxels are others: nothing that was predicted holds any more."""
         running, loading = self.jobs.work is not None, self.jobs.loading
-        lost = any(unapplied(work) for work in self._works.values())
+        known, lost = bool(self._works), any(unapplied(work) for work in self._works.values())
         self.reset()
         if loading:
             self.readiness.load()  # the same model will do
@@ -203,7 +199,13 @@ class Interaction:
             self.say(_("The source volume changed, so the work was stopped."))
         elif lost:
             self.say(DROPPED)
+        elif known and not loading:
+            self.orient()
         self.on_change()
+
+    def orient(self) -> None:
+        """Tell how far the selected segment is: what was told before is of something else."""
+        self.say(standing(self.work, bool(self.book.prompts)))
 
     def segment_removed(self) -> None:
         """Forget the work on segments that are gone."""
@@ -298,14 +300,15 @@ class Interaction:
             wanted = prompts.on_slices(work.source.part, work.axis)
             limits.check_correction(work, wanted, index)
         self.book.save(prompts)
-        if self.sliding:
+        alone = not any(each.label for each in self.wanted(work).get(index, ()))
+        if self.sliding and not alone:
             self.say(_("Kept for the next run: the slide that is under way does not see it."))
             return
-        if work.has_result:
+        if work.has_result and not self.sliding:
             task = correct_task(self.jobs.shelf, work, wanted, index)
             self.jobs.start("correct", work, task, needs=self.readiness.under_way(work, index))
             return
-        if not any(each.label for each in self.wanted(work).get(index, ())):
+        if alone:
             self.say(_("Mark the object on this slice, too: a negative point alone finds nothing."))
             return
         self._preview(work, index)
@@ -322,14 +325,10 @@ class Interaction:
         if fits and work.axis == axis:
             return work
         self.jobs.make_room()
-        fresh = Work(self.book.segment_id, axis, source, choice)
         if work is not None and work.source is source:
-            fresh.written = work.written
-            if work.axis == axis:  # only the model is another one: it corrects the same result
-                fresh.slices, fresh.initial = dict(work.slices), dict(work.slices)
-                fresh.marks = work.marks
-                fresh.dirty, fresh.unfinished = work.dirty, work.unfinished
-                fresh.limits = work.limits
+            fresh = work.continued(axis, choice)
+        else:
+            fresh = Work(self.book.segment_id, axis, source, choice)
         self._works[self.book.segment_id] = fresh
         return fresh
 

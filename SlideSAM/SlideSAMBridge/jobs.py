@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .options import refined_text, slices_text
 from .retreat import Notice
 from .shelf import ModelShelf, shared_shelf
 from .shortage import shortage
 from .text import tr as _
+from .waiting import standing
 from .work import Outcome, Previewed, Work
 from .worker import Job, Worker, shared_worker
 
@@ -104,7 +106,7 @@ class Jobs:
             work.marks = Counter((index, m.key) for index, marks in wanted.items() for m in marks)
             self.progress = Progress(0, possible, None)
         if kind == "run":
-            work.slices, work.unfinished = {}, True
+            work.slices, work.stops, work.unfinished = {}, {}, True
         self.job = self.worker.submit(kind, task, early=kind == "aim", needs=needs)
         beginning = _beginning(kind)
         if beginning is None:
@@ -187,7 +189,10 @@ class Jobs:
     def _take(self, event: Any, news: News) -> None:
         work = self.work
         if isinstance(event, Notice):
-            news.texts.append(notice_text(event))
+            text = notice_text(event)
+            if event.kind == "loaded":
+                text += " " + standing(self._owner.work, bool(self._owner.book.prompts))
+            news.texts.append(text)
         elif isinstance(event, Previewed):
             index = event.preview.index
             work.previews[index], work.previewed[index] = event.preview, event.marks
@@ -198,7 +203,7 @@ class Jobs:
             if index == work.latest:
                 news.texts.append(_about(event, work))
         elif isinstance(event, Outcome):
-            work.slices, work.stops, work.weakest = event.slices, event.stops, event.weakest
+            work.slices, work.stops = event.slices, event.stops
             work.dirty = bool(event.slices)
             if self.job.kind == "run":
                 work.unfinished = self.job.cancelled()
@@ -230,9 +235,9 @@ class Jobs:
         elif job.kind in SLIDES and cancelled:
             owner.say(
                 _(
-                    "Cancelled: {count} finished slices are in the preview. Apply them, discard "
-                    "them, or segment again."
-                ).format(count=len(work.slices))
+                    "Cancelled, with {slices} in the preview: apply or discard the result, or "
+                    "segment again."
+                ).format(slices=slices_text(len(work.slices)))
             )
         elif job.kind in SLIDES:
             owner.say(_summary(work, owner.options.auto_apply))
@@ -267,26 +272,26 @@ def notice_text(notice: Notice) -> str:
         return _("The GPU's memory is too small for this model: going on with the CPU.")
     if notice.kind == "smaller":
         return _("The GPU's memory is too small: trying again with less of it.")
-    return _("Ready: {model}. Click on the object, or drag a box around it.").format(
-        model=notice.detail
-    )
+    return _("Ready: {model}.").format(model=notice.detail)
 
 
 def _about(event: Previewed, work: Work) -> str:
     index = event.preview.index + int(work.source.part.first[work.axis])
-    text = _("Slice {index}: confidence {confidence:.0%}, {model}.").format(
-        index=index, confidence=event.preview.confidence, model=event.model
-    )
+    text, after = _("Slice {index}: confidence {confidence:.0%}, {model}."), refined_text()
+    if not event.preview.masks[event.preview.index].any():
+        text = _("Slice {index}: nothing was found, {model}.")
+        after = _("Add points, or drag a box around the object.")
+    text = text.format(index=index, confidence=event.preview.confidence, model=event.model)
     if event.candidates > 1:
         text += " " + _("C shows another mask.")
-    return text + " " + _("Add points to refine; Enter segments all slices.")
+    return f"{text} {after}"
 
 
 def _summary(work: Work, applied: bool) -> str:
     if not any(mask.any() for mask, _ in work.slices.values()):
         return _("Nothing was found: mark the object with a box, or with more points.")
     stops = stops_text(work.stops)
-    text = _("{count} slices found ({stops}).").format(count=len(work.slices), stops=stops)
+    text = _("Found {slices} ({stops}).").format(slices=slices_text(len(work.slices)), stops=stops)
     return text if applied else text + " " + _("Press Apply to write them into the segment.")
 
 

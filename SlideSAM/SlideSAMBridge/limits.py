@@ -42,12 +42,12 @@ def check_run(work: Work, wanted: Wanted, first: int | None, last: int | None) -
     start = int(work.source.part.first[work.axis])
     if first is not None and last is not None and first > last:
         raise ValueError(
-            _("The range of slices is empty: {first} lies behind {last}.").format(
+            _("The range of slices is empty: {first} comes after {last}.").format(
                 first=first + start, last=last + start
             )
         )
-    for index, marks in wanted.items():
-        if _outside(index, first, last) and any(mark.label for mark in marks):
+    for index in work.marked(wanted):
+        if _outside(index, first, last):
             raise ValueError(
                 _(
                     "The prompt on slice {index} is outside the slices {first} to {last}: change "
@@ -62,7 +62,7 @@ def check_correction(work: Work, wanted: Wanted, index: int) -> None:
     It slides to the marked slices on either side, so that they must not lie outside either.
     """
     first, last, _direction = work.limits
-    marked = [each for each, marks in wanted.items() if any(mark.label for mark in marks)]
+    marked = work.marked(wanted)
     below = [each for each in marked if each < index][-1:]  # `wanted` is in order
     above = [each for each in marked if each > index][:1]
     for each in (index, *below, *above):

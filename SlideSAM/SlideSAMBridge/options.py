@@ -34,12 +34,52 @@ def start_text() -> str:
     return _("Click on the object, or drag a box around it. Ctrl+click marks what is outside.")
 
 
+def slices_text(count: int) -> str:
+    """So many slices."""
+    return _("1 slice") if count == 1 else _("{count} slices").format(count=count)
+
+
 def applied_text(count: int, seconds: float, stops: str) -> str:
     """What was done, why the slide had ended ("" where nobody knows), and what comes next."""
-    done = _("Applied {count} slices in {seconds:.1f} s").format(count=count, seconds=seconds)
+    slices = slices_text(count)
+    done = _("Applied {slices} in {seconds:.1f} s").format(slices=slices, seconds=seconds)
     why = f" ({stops})" if stops else ""
-    after = _("Click to correct a slice, or press Clear to start another object.")
-    return f"{done}{why}. {after}"
+    return f"{done}{why}. {corrected_text()}"
+
+
+def left_text(count: int) -> str:
+    """Why a slide has ended that so many slices are kept of."""
+    text = _("The slide was stopped: another segment is chosen.")
+    if count:
+        text += " " + _(
+            "What is finished ({slices}) is there again when you go back to the other one."
+        ).format(slices=slices_text(count))
+    return text
+
+
+def corrected_text() -> str:
+    """What to do once the segment has the result."""
+    return _("Click to correct a slice, or press Clear to start another object.")
+
+
+def refined_text() -> str:
+    """What to do once there is a preview."""
+    return _("Add points to refine; Enter segments all slices.")
+
+
+def marked_text() -> str:
+    """What to do where there are prompts, and nothing that was made of them."""
+    return _(
+        "This segment has prompts: press Segment to use them, click to add more, or press Clear "
+        "to start another object."
+    )
+
+
+def waiting_text(count: int) -> str:
+    """What to do with a result of so many slices that is not in the segment."""
+    return _(
+        "Not applied yet: {slices} in the preview. Apply or discard the result, or segment again."
+    ).format(slices=slices_text(count))
 
 
 def slid_text(dirty: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import applying, segments, slice_views
+from . import lattice as lattices
 from .lattice import Lattice
 from .overlay import nearest
 from .prompt_set import Mark, PromptSet, from_json
@@ -121,7 +122,8 @@ class PromptBook:
             raise oblique()
         axis, index = shown
         if not part.first[axis] <= index <= part.last[axis]:
-            raise ValueError(_("This slice is outside the volume: scroll to the object."))
+            here = [slice_views.middle(slice_node)]
+            raise self._outside(here, _("This slice is outside the volume: scroll to the object."))
         return axis, index, part
 
     def mark(self, slice_node: Any, ras: Sequence[Sequence[float]], label: int) -> Mark:
@@ -134,16 +136,27 @@ class PromptBook:
             place[axis] = index  # the view may stand between two slices
         if len(places) == 1:
             if not part.contains(np.floor(places[0] + 0.5).astype(int)):
-                raise ValueError(_("This is outside the volume: click on the object."))
+                raise self._outside(ras, _("This is outside the volume: click on the object."))
         else:
             low, high = np.min(places, axis=0), np.max(places, axis=0)
             if np.any(high < part.first - 0.5) or np.any(low > part.last + 0.5):
-                raise ValueError(_("The box is outside the volume: draw it around the object."))
+                text = _("The box is outside the volume: draw it around the object.")
+                raise self._outside(ras, text)
             places = [np.clip(place, part.first, part.last) for place in places]
             span = np.abs(np.rint(places[0]) - np.rint(places[1]))
             if np.count_nonzero(span) < 2:
                 raise ValueError(_("The box is too small: drag it around the object."))
         return Mark(axis, tuple(tuple(part.local(place).tolist()) for place in places), label)
+
+    def _outside(self, ras: Sequence[Sequence[float]], text: str) -> ValueError:
+        """The text, or the right one where the volume goes on and the labels do not."""
+        volume = lattices.of_volume(self.volume_node)
+        if any(volume.contains(volume.voxel(each)) for each in ras):
+            text = _(
+                "The segmentation's geometry ends before this place: set it to this volume with "
+                "'Specify geometry', beside the source volume."
+            )
+        return ValueError(text)
 
     def existing(self, slice_node: Any) -> Mark:
         """What the segment has on the slice that a view shows, as a mark.

@@ -72,11 +72,14 @@ class SceneWatch:
         before, now = self._state, self._now()
         if now == before:
             return
-        self._state = now
+        self._state, told = now, self._interaction.message
         if now[:2] != before[:2]:
             self._watch_nodes()
             self._interaction.source_changed()
         self._interaction.selection_changed()
+        other = now[::2] != before[::2]  # what a volume's change has done is told by now
+        if other and self._interaction.message is told and not self._interaction.jobs.loading:
+            self._interaction.orient()
 
     def _on_removed(self, caller: Any, event: str) -> None:
         self._interaction.segment_removed()

@@ -87,6 +87,11 @@ def jump(slice_node: Any, lattice: Lattice, axis: int, index: int) -> None:
         slice_node.EndModify(modifying)
 
 
+def middle(slice_node: Any) -> np.ndarray:
+    """The world position in mm of the middle of a view: float64 (3,)."""
+    return _drawn(slice_node)[1]
+
+
 def _drawn(slice_node: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit normal of the plane that is drawn, and its point in the middle of the view (RAS, mm)."""
     x, y = to_array(slice_node.GetXYToRAS())[:3, :2].T

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import segments
+from .options import corrected_text, marked_text, refined_text, start_text, waiting_text
 from .prompt_book import PromptBook
 from .prompt_set import slice_shape
 from .text import tr as _
@@ -105,10 +106,7 @@ class Waiting:
             return ""
         shown = works.get(self._book.segment_id or "")
         if shown is not None and unapplied(shown):
-            return _(
-                "{count} slices in the preview are not applied yet. Apply them, discard them, or "
-                "segment again."
-            ).format(count=len(shown.slices))
+            return waiting_text(len(shown.slices))
         contents = self._book.segmentation_node.GetSegmentation()
         names = [contents.GetSegment(work.segment_id).GetName() for work in found]
         return _("Not applied yet, and waiting at their segments: the results of {names}.").format(
@@ -119,6 +117,17 @@ class Waiting:
 def unapplied(work: Work) -> bool:
     """Whether there is a result, and the segment does not have it."""
     return work.dirty and work.has_result
+
+
+def standing(work: Work | None, marked: bool) -> str:
+    """How far a segment is, and what to do next. marked : whether it has prompts."""
+    if work is not None and unapplied(work):
+        return waiting_text(len(work.slices))
+    if work is not None and work.has_result:
+        return corrected_text()
+    if work is not None and work.previews:
+        return refined_text()
+    return marked_text() if marked else start_text()
 
 
 def rest(works: dict[str, Work], but: Work | None) -> None:
@@ -151,7 +160,6 @@ def _packed(work: Work) -> Work:
     bits = {index: (np.packbits(mask), value) for index, (mask, value) in work.slices.items()}
     small = work.renewed(bits)
     small.initial, small.packed = {}, True
-    small.stops, small.weakest = dict(work.stops), work.weakest
     return small
 
 

@@ -1,17 +1,18 @@
 """The work on one segment, and the jobs that the worker does for it. No Qt, no MRML.
 
 Functions whose name ends in `_task` make what the worker performs; they and all they call run on
-the worker. A `Work` has one half for either side: `session` and `used` belong to the worker, the
-rest to the main thread, which learns of progress from what the jobs emit.
+the worker. A `Work` has one half for either side: `session`, `used` and `corrected` belong to the
+worker, the rest to the main thread, which learns of progress from what the jobs emit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .corrected import Corrected
 from .library import missing_package
 from .prompt_set import Mark, in_slice, slice_prompt
 from .retreat import Notice, on_any_device
@@ -43,7 +44,6 @@ class Outcome:
 
     slices: dict[int, tuple[Any, float]]
     stops: dict[str, str]
-    weakest: int | None
     model: str
 
 
@@ -63,6 +63,7 @@ class Work:
     limits : first and last slice and direction of the last run; corrections keep to them.
     latest : the slice that was prompted last.
     packed : whether the masks of `slices` are bits, see `waiting.rest`.
+    corrected : slice index -> what a correction there has made of its marks.
     Slice indices count from the start of `source.part` along `axis` (an index into (I, J, K)).
     """
 
@@ -77,7 +78,6 @@ class Work:
     initial: dict[int, tuple[Any, float]] = field(default_factory=dict)
     marks: Counter = field(default_factory=Counter)
     stops: dict[str, str] = field(default_factory=dict)
-    weakest: int | None = None
     written: Any = None
     dirty: bool = False
     unfinished: bool = False
@@ -86,10 +86,18 @@ class Work:
     packed: bool = False
     session: Any = None
     used: dict[int, set[tuple]] = field(default_factory=dict)
+    corrected: dict[int, Corrected] = field(default_factory=dict)
 
     @property
     def has_result(self) -> bool:
         return bool(self.slices)
+
+    @property
+    def weakest(self) -> int | None:
+        """The least sure slice, of those without marks if there are any; None without a result."""
+        marked = {index for index, _key in self.marks}
+        pool = set(self.slices) - marked or set(self.slices)
+        return min(pool, key=lambda index: (self.slices[index][1], index), default=None)
 
     def renewed(self, slices: dict[int, tuple[Any, float]]) -> Work:
         """A new piece of work that goes on from a result; no older job knows of it."""
@@ -104,11 +112,13 @@ class Work:
             slices=dict(slices),
             initial=dict(slices),
             marks=self.marks,
+            stops=dict(self.stops) if slices else {},
             written=self.written,
             dirty=self.dirty and bool(slices),
             unfinished=self.unfinished and bool(slices),
             limits=self.limits,
             latest=self.latest,
+            corrected=dict(self.corrected) if slices else {},
         )
 
     def forgotten(self) -> Work:
@@ -117,6 +127,13 @@ class Work:
         fresh.written = None
         return fresh
 
+    def continued(self, axis: int, choice: ModelChoice) -> Work:
+        """A new one along another axis, or with another model, which corrects the same result."""
+        if axis != self.axis:
+            return Work(self.segment_id, axis, self.source, choice, written=self.written)
+        nothing = {"previews": {}, "previewed": {}, "chosen": {}, "latest": 0}
+        return replace(self.renewed(self.slices), choice=choice, **nothing)
+
     def unpreviewed(self, wanted: Wanted) -> list[int]:
         """The slices on which the object is marked, and that have no preview of these marks."""
         return [
@@ -124,6 +141,19 @@ class Work:
             for index, marks in wanted.items()
             if any(mark.label for mark in marks) and self.previewed.get(index) != keys_of(marks)
         ]
+
+    def marked(self, wanted: Wanted) -> list[int]:
+        """The slices that a slide goes by: on them the object is marked, or was corrected."""
+        return [
+            index
+            for index, marks in wanted.items()
+            if any(mark.label for mark in marks) or self.correction(index, marks) is not None
+        ]
+
+    def correction(self, index: int, marks: Iterable[Mark]) -> Corrected | None:
+        """What was made of these marks of a slice, where they have corrected it."""
+        found = self.corrected.get(index)
+        return found if found is not None and found.keys == keys_of(marks) else None
 
     def choices(self, wanted: Wanted) -> dict[int, int]:
         """What was chosen among the candidates for these marks, for a session that has to know."""
@@ -253,6 +283,7 @@ def correct_task(
         for finished in session.correct(prompt, job.cancelled):
             job.emit(finished)
         work.used[index] = {mark.key for mark in marks}
+        work.corrected[index] = Corrected.of(prompt, keys_of(marks))
         job.emit(_outcome(session))
 
     return on_any_device(shelf, work.choice, perform, work)
@@ -314,8 +345,13 @@ def _sync(
         keys = {mark.key for mark in marks}
         if keys == work.used.get(index):
             continue
+        known = work.correction(index, marks)
         try:
-            session.set_prompt(slice_prompt(index, marks, work.source.part, work.axis))
+            session.set_prompt(
+                slice_prompt(index, marks, work.source.part, work.axis)
+                if known is None
+                else known.prompt(index)
+            )
         except InputError:
             if any(mark.label for mark in marks):
                 raise
@@ -349,7 +385,7 @@ def _outcome(session: Any) -> Outcome:
     state = session.snapshot()
     slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
     stops = {name: str(stop) for name, stop in state.stops.items()}
-    return Outcome(slices, stops, session.weakest(), _describe(session.model))
+    return Outcome(slices, stops, _describe(session.model))
 
 
 def keys_of(marks: Iterable[Mark]) -> frozenset:

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 from SlideSAMBridge.applying import MODES
+from SlideSAMBridge.options import slices_text
 
 from . import models_list
 from .parameters import DIRECTIONS
@@ -234,10 +235,10 @@ class Panel:
             return
         self.progress.setRange(0, progress.possible or 0)  # 0 to 0: busy
         self.progress.setValue(progress.done)
-        text = _("{done} slices").format(done=progress.done)
+        text = slices_text(progress.done)
         if progress.possible:
-            text = _("{done} of at most {possible} slices").format(
-                done=progress.done, possible=progress.possible
+            text = _("{done} of at most {slices}").format(
+                done=progress.done, slices=slices_text(progress.possible)
             )
         if progress.seconds_left is not None:
             text += _(", at most {seconds} s left").format(seconds=round(progress.seconds_left))

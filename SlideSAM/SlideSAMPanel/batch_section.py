@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 from SlideSAMBridge import batch, jobs, preferences, retreat, worker
+from SlideSAMBridge.options import slices_text
 from SlideSAMBridge.segmenting import UndoStep
 from SlideSAMBridge.shelf import ModelChoice, shared_shelf
 
@@ -127,11 +128,11 @@ class BatchSection:
         elif isinstance(event, batch.Advance):
             entry = self.batch.entries[event.number]
             self.progress.value = event.number
-            self.message.text = _("{name} ({number} of {count}): {slices} slices").format(
+            self.message.text = _("{name} ({number} of {count}): {slices}").format(
                 name=entry.name,
                 number=event.number + 1,
                 count=len(self.batch.entries),
-                slices=event.slices,
+                slices=slices_text(event.slices),
             )
 
     def _end(self, job: Any) -> None:
@@ -142,7 +143,7 @@ class BatchSection:
             lines.append(jobs.sentence(job.error))
         elif job.cancelled():
             lines.append(_("Cancelled."))
-        lines.append(_("{count} segments written.").format(count=len(report.written)))
+        lines.append(_("Segments written: {count}.").format(count=len(report.written)))
         for segment_id, failure in report.failed.items():
             segment = segmentation.GetSegmentation().GetSegment(segment_id)
             name = segment_id if segment is None else segment.GetName()
@@ -167,7 +168,7 @@ class BatchSection:
 
     def _undo(self) -> None:
         if self._last.possible:
-            self.message.text = _("Taken back: {count} segments are as they were before.").format(
+            self.message.text = _("Taken back; segments restored: {count}.").format(
                 count=self._last.take_back()
             )
         else:

@@ -100,7 +100,7 @@ def test_the_button_takes_back_the_whole_batch(panel, prompted):
         assert exact(prompted, "A") and exact(prompted, "B") and button(panel).enabled
         button(panel).click()
         assert counts(prompted) == (0, 0, 0)
-        assert message(panel) == "Taken back: 2 segments are as they were before."
+        assert message(panel) == "Taken back; segments restored: 2."
         assert not button(panel).enabled
 
 
@@ -173,7 +173,7 @@ def test_a_stroke_between_two_segments_is_a_step_of_its_own(panel, prompted, edi
     size = int(prompted.truth.sum())
     assert counts(prompted) == (size, size, 50)
     button(panel).click()
-    assert message(panel) == "Taken back: 1 segments are as they were before."
+    assert message(panel) == "Taken back; segments restored: 1."
     assert counts(prompted) == (size, 0, 50) and not button(panel).enabled
     for left in ((size, 0, 0), (0, 0, 0)):
         editor.widget.undo()
@@ -200,7 +200,7 @@ def test_where_the_segment_editor_has_no_step_the_button_takes_it_back(
         editor.widget.setSegmentationNode(prompted.segmentation)
     button(panel).click()
     assert counts(prompted) == (0, 0, 0)
-    assert message(panel).startswith("Taken back: 2 segments")
+    assert message(panel).startswith("Taken back; segments restored: 2")
 
 
 def test_a_batch_that_writes_nothing_leaves_the_undo_of_the_one_before(
@@ -209,7 +209,7 @@ def test_a_batch_that_writes_nothing_leaves_the_undo_of_the_one_before(
     segment_all(panel)
     quick_model.error = RuntimeError("The model is broken.")
     segment_all(panel)
-    assert "0 segments written" in message(panel) and button(panel).enabled
+    assert "Segments written: 0" in message(panel) and button(panel).enabled
     button(panel).click()
     assert counts(prompted) == (0, 0, 0)
 
@@ -238,7 +238,7 @@ def test_a_try_on_another_segmentation_costs_no_undo(panel, prompted):
     find(panel, "SlideSAMSegmentAll").click()
     assert message(panel).startswith("No segment of this segmentation has prompts")
     button(panel).click()
-    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert message(panel) == "Taken back; segments restored: 2."
     assert counts(prompted) == (0, 0, 0)
 
 
@@ -255,7 +255,7 @@ def test_a_run_elsewhere_that_writes_nothing_costs_no_undo(panel, prompted, quic
     find(panel, "SlideSAMVolume").setCurrentNode(prompted.volume)
     quick_model.error = RuntimeError("The model is broken.")
     segment_all(panel)
-    assert message(panel).startswith("0 segments written.")
+    assert message(panel).startswith("Segments written: 0.")
     button(panel).click()
     assert counts(prompted) == (0, 0, 0)
 
@@ -304,7 +304,7 @@ def test_saving_costs_no_undo(panel, prompted, tmp_path):
     panel.enter()
     assert button(panel).enabled
     button(panel).click()
-    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert message(panel) == "Taken back; segments restored: 2."
     assert counts(prompted) == (0, 0, 0)
 
 
@@ -352,7 +352,7 @@ def test_steps_that_came_to_nothing_do_not_hide_the_batch(panel, prompted, edito
     editor.widget.saveStateForUndo()
     prompted.contents.RemoveSegment("more")
     button(panel).click()
-    assert message(panel) == "Taken back: 2 segments are as they were before."
+    assert message(panel) == "Taken back; segments restored: 2."
     assert counts(prompted) == (0, 0, 0) and prompted.contents.GetSegment("more") is None
 
 

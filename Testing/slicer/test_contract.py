@@ -305,8 +305,9 @@ def test_names_are_not_ids(stage_of):
     assert np.array_equal(stage.mask("B"), stage.scene.truth) and not stage.mask("A").any()
     stage.editor.node.SetSelectedSegmentID(None)
     assert stage.editor.active is None and stage.interaction.book.segment_id is None
-    for action in ("segment", "apply", "clear", "existing", "weakest", "discard"):
+    for action in ("segment", "apply", "clear", "existing", "weakest"):
         getattr(stage.python, f"on{action.capitalize()}")()
+    stage.interaction.discard()
     assert np.array_equal(stage.mask("B"), stage.scene.truth) and not stage.mask("A").any()
 
 

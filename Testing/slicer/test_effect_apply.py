@@ -40,6 +40,27 @@ def test_apply_by_hand_and_discard(stage_of):
     assert not stage.panel.apply.isEnabled()
 
 
+def test_a_hidden_segment_is_asked_about_before_it_is_written(stage_of, monkeypatch):
+    """The result was written, and to be seen nowhere. Who cancels the dialog writes nothing."""
+    stage = stage_of()
+    stage.click()
+    stage.wait()
+    display = stage.scene.segmentation.GetDisplayNode()
+    display.SetSegmentVisibility("A", False)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(stage.effect), "confirmCurrentSegmentVisible", lambda self: 0)
+        stage.key("Return")
+    assert stage.interaction.jobs.job is None
+    stage.panel.autoApply.checked = False
+    stage.key("Return")
+    stage.wait()
+    assert stage.editor.dialogs == 1 and display.GetSegmentVisibility("A")
+    display.SetSegmentVisibility("A", False)
+    stage.panel.apply.click()
+    assert stage.editor.dialogs == 2 and display.GetSegmentVisibility("A")
+    assert np.array_equal(stage.mask(), stage.scene.truth)
+
+
 def test_modes(stage_of):
     stage = stage_of()
     block = np.zeros(SHAPE, bool)

@@ -79,7 +79,7 @@ def test_cancel_is_heard_between_two_looks(stage_of, monkeypatch):
     stage.panel.cancel.click()
     assert "Stopping" in stage.message
     stage.wait()
-    assert "Cancelled: 6 finished slices" in stage.message
+    assert "Cancelled, with 6 slices in the preview" in stage.message
 
 
 def test_another_segment_loses_no_slice_that_waits(stage_of, monkeypatch):
@@ -89,7 +89,7 @@ def test_another_segment_loses_no_slice_that_waits(stage_of, monkeypatch):
     assert stage.interaction.poll()
     stage.editor.logic.AddEmptySegment("B")
     stage.editor.node.SetSelectedSegmentID("B")
-    assert "6 finished slices are there again" in stage.message
+    assert "What is finished (6 slices) is there again" in stage.message
     stage.editor.node.SetSelectedSegmentID("A")
     assert np.array_equal(stage.preview(), stage.scene.truth)
 

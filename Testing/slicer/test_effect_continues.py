@@ -201,6 +201,7 @@ def test_a_run_that_fails_half_way_leaves_what_is_finished(stage_of, quick_model
     assert stage.message == "for once"
     finished = sorted(stage.interaction.work.slices)
     assert 2 <= len(finished) < 6 and slices(stage.preview()) == finished
+    assert stage.panel.weakest.isEnabled()
     stage.panel.apply.click()
     assert np.array_equal(stage.mask(), stage.scene.truth)
     stage.click((6, 5, 6))
@@ -259,7 +260,7 @@ def test_a_slide_left_for_another_segment_keeps_its_slices(stage_of, quick_model
     stage.panel.segment.click()
     stage.wait(lambda: len(stage.interaction.work.slices) >= 3)
     stage.editor.node.SetSelectedSegmentID("B")
-    assert "another segment is chosen" in stage.message and "finished slices" in stage.message
+    assert "another segment is chosen" in stage.message and "What is finished (" in stage.message
     assert stage.interaction.jobs.job is None and not stage.preview().any()
     stage.editor.node.SetSelectedSegmentID("A")
     work = stage.interaction.work

@@ -92,6 +92,7 @@ def test_so_are_the_slices_of_a_run_that_was_stopped_or_left(stage_of, quick_mod
     assert set(finished) <= set(work.slices) and work.unfinished
     assert slices(stage.preview()) == sorted(work.slices) and not stage.mask().any()
     assert f"{len(work.slices)} slices" in stage.message
+    assert stage.panel.weakest.isEnabled() and work.weakest in set(work.slices) - {6}
     stage.panel.segment.click()
     stage.wait()
     assert np.array_equal(stage.mask(), stage.scene.truth)

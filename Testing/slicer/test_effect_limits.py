@@ -40,7 +40,7 @@ def test_refused_limits_are_told_in_slices_of_the_panel(padded):
     limit(padded, 19, 14)
     padded.panel.segment.click()
     padded.wait()
-    assert "19 lies behind 14" in padded.message
+    assert "19 comes after 14" in padded.message
     limit(padded, 14, 17)
     padded.panel.segment.click()
     padded.wait()
@@ -120,6 +120,21 @@ def test_a_mark_outside_the_limits_does_not_block_the_corrections(padded):
     padded.click((9, 7, 8))
     padded.wait()
     assert padded.interaction.message.kind == "info" and slices_of(padded) == [4, 5, 6, 7, 8]
+
+
+def test_a_slice_that_negative_points_corrected_must_lie_inside_them_too(padded):
+    """It was refused all the same, with numbers of slices that the panel does not have."""
+    padded.click()
+    padded.wait()
+    padded.panel.segment.click()
+    padded.wait()
+    padded.scroll_to((14, 5, 7))
+    padded.click((14, 5, 7), ctrl=1)
+    padded.wait()
+    limit(padded, 13, 16)
+    padded.panel.segment.click()
+    padded.wait()
+    assert "The prompt on slice 17 is outside the slices 13 to 16" in padded.message
 
 
 def slices_of(stage):

@@ -51,3 +51,38 @@ def test_an_applied_result_goes_without_a_word(stage_of):
         stage.click()
         stage.wait()
         assert stage.preview().any() and not stage.interaction.work.has_result
+
+
+def left(stage):
+    stage.shut()
+    stage.open()
+    stage.wait()
+
+
+def another_segment(stage):
+    stage.editor.logic.AddEmptySegment("B")
+    for name in "BA":
+        stage.editor.node.SetSelectedSegmentID(name)
+
+
+@pytest.mark.parametrize("go_and_return", [left, another_segment])
+def test_a_slice_corrected_by_negative_points_alone_stays_so(stage_of, go_and_return):
+    """They say something about the mask that the slice had; what has seen it is gone by then."""
+    stage = unapplied(stage_of())
+    stage.panel.autoApply.checked = True
+    stage.panel.apply.click()
+    stage.scroll_to((14, 5, 7))
+    stage.click((14, 5, 7), ctrl=1)  # nothing of this slice is the object, nor behind it
+    stage.wait()
+    rest = stage.scene.truth.copy()
+    rest[7:] = False
+    assert np.array_equal(stage.mask(), rest)
+    go_and_return(stage)
+    stage.scroll_to((6, 5, 6))
+    stage.click((6, 5, 6))  # next to it
+    stage.wait()
+    assert np.array_equal(stage.mask(), rest)
+    go_and_return(stage)
+    stage.key("Return")
+    stage.wait()
+    assert np.array_equal(stage.mask(), rest)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import slicer
 
 from Testing.slicer.scenes import SHAPE, Scene
 
@@ -103,3 +104,23 @@ def test_no_memory_for_a_copy_of_the_volume_is_told(stage_of, monkeypatch, geome
     stage.click()
     stage.wait()
     assert stage.interaction.work.previews
+
+
+def test_where_the_labels_end_before_the_volume_it_is_told(stage_of):
+    """As on a second series that shows more than the one that the segmentation was made for."""
+    stage = stage_of(view_names=("Red", "Yellow"))
+    larger = np.pad(stage.scene.image, ((0, 4), (0, 0), (0, 10)))
+    second = slicer.util.addVolumeFromArray(larger, ijkToRAS=stage.scene.ijk_to_ras)
+    stage.editor.node.SetAndObserveSourceVolumeNode(second)
+    stage.click((24, 7, 6))
+    assert "geometry ends before this place" in stage.message
+    stage.scroll_to((9, 7, 14))
+    stage.drag((5, 4, 14), (13, 10, 14))
+    assert "geometry ends before this place" in stage.message
+    stage.scroll_to((9, 7, 18))
+    stage.click((9, 7, 18))
+    assert "This slice is outside the volume" in stage.message
+    assert len(stage.interaction.book.prompts) == 0
+    stage.click((9, 7, 6), "Yellow")
+    stage.wait()
+    assert len(stage.interaction.book.prompts) == 1

@@ -19,7 +19,7 @@ def test_segment_all_writes_every_prompted_segment(panel, prompted):
     # Overwriting is off where no Segment Editor shows the segmentation: both have all voxels.
     assert exact(prompted, "A") and exact(prompted, "B")
     message = find(panel, "SlideSAMBatchMessage").text
-    assert message.startswith("2 segments written.\nBad: The saved prompts cannot be read")
+    assert message.startswith("Segments written: 2.\nBad: The saved prompts cannot be read")
     panel.logic.undo()
     assert not prompted.has("A") and not prompted.has("B")
     assert not panel.logic.canUndo()
@@ -77,7 +77,7 @@ def test_where_nothing_is_written_the_scene_is_as_it_was(panel, prompted, slides
     find(panel, "SlideSAMVolume").setCurrentNode(scene.volume)
     find(panel, "SlideSAMSegmentAll").click()
     wait(lambda: panel.batch.ticker.job is None)
-    assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert "Segments written: 0" in find(panel, "SlideSAMBatchMessage").text
     assert scenes.snapshot() == {**before, node: "vtkMRMLSegmentEditorNode"}
     quick_model.error = None
     find(panel, "SlideSAMSegmentAll").click()
@@ -94,7 +94,7 @@ def test_a_geometry_that_was_changed_meanwhile_stays(panel, prompted, quick_mode
     scene.oversample(2)
     mine = scenes.snapshot()[scene.segmentation.GetID()]
     wait(lambda: panel.batch.ticker.job is None)
-    assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+    assert "Segments written: 0" in find(panel, "SlideSAMBatchMessage").text
     assert scenes.snapshot()[scene.segmentation.GetID()] == mine
 
 
@@ -177,7 +177,7 @@ def test_memory_of_the_gpu_is_too_small(panel, prompted, monkeypatch, room):
     monkeypatch.setattr(panel.batch, "_take", noted)
     find(panel, "SlideSAMSegmentAll").click()
     wait(lambda: panel.batch.ticker.job is None)
-    assert find(panel, "SlideSAMBatchMessage").text.startswith("2 segments written.\nBad:")
+    assert find(panel, "SlideSAMBatchMessage").text.startswith("Segments written: 2.\nBad:")
     assert exact(prompted, "A") and exact(prompted, "B")
     assert loads == [("auto", "float32"), ("auto", "auto"), ("cpu", "auto")][: 1 + len(told)]
     assert len(told) == (0 if room > 50 else 2)
@@ -233,7 +233,7 @@ def test_whatever_fails_is_said_and_the_others_are_written(panel, prompted, monk
     find(panel, "SlideSAMSegmentAll").click()
     wait(lambda: panel.batch.ticker.job is None)
     message = find(panel, "SlideSAMBatchMessage").text
-    assert message.startswith("1 segments written.\n") and exact(prompted, "B")
+    assert message.startswith("Segments written: 1.\n") and exact(prompted, "B")
     assert "A: The memory of this computer is too small: " in message
     assert "MemoryError" in capsys.readouterr().err  # the log has all of it
 
@@ -265,7 +265,7 @@ def test_nothing_is_written_into_a_scene_that_went_away(panel, prompted, quick_m
     else:
         slicer.mrmlScene.RemoveNode(prompted.segmentation)
         wait(lambda: panel.batch.ticker.job is None)
-        assert "0 segments written" in find(panel, "SlideSAMBatchMessage").text
+        assert "Segments written: 0" in find(panel, "SlideSAMBatchMessage").text
     assert "Traceback" not in capsys.readouterr().err
 
 
