@@ -240,6 +240,14 @@ def test_a_point_beside_the_result_gets_a_box_of_its_size():
     assert session.correction(9, [(15, 15)], box=(1, 2, 3, 4)).box == (1, 2, 3, 4)
 
 
+def test_a_point_beside_a_result_of_one_column_is_a_prompt():
+    session = new_session()
+    column = rectangle(session.stack, 10, 12, 10, 25)
+    session.restore(Snapshot({4: column}, {4: 1.0}, {}))
+    box = session.correction(9, [(12.3, 15)]).box
+    assert box == pytest.approx((11.8, 12, 12.8, 25))
+
+
 def test_a_point_far_from_the_mask_of_its_slice_says_that_the_mask_is_wrong():
     session = new_session()
     stack = session.stack
