@@ -50,7 +50,7 @@ class SlicePrompt:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", _whole(self.index))
         object.__setattr__(self, "box", _box(self.box))
-        points, labels = _points(self.points, self.labels)
+        points, labels = checked_points(self.points, self.labels)
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "labels", labels)
         if self.mask is not None:
@@ -146,9 +146,10 @@ def _box(box: Sequence[float] | None) -> tuple[float, float, float, float] | Non
     return values
 
 
-def _points(
+def checked_points(
     points: Sequence[tuple[float, float]] | None, labels: Sequence[int] | None
 ) -> tuple[tuple[tuple[float, float], ...], tuple[int, ...]]:
+    """Points and labels as a `SlicePrompt` holds them; raises InputError as it does."""
     try:
         pairs = tuple((float(x), float(y)) for x, y in ([] if points is None else points))
     except (TypeError, ValueError, OverflowError):

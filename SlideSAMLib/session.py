@@ -17,7 +17,7 @@ import numpy as np
 from .boxes import Box
 from .errors import InputError
 from .prompt_json import prompts_from_json, prompts_to_json
-from .prompts import SlicePrompt
+from .prompts import SlicePrompt, checked_points
 from .protocol import SliceModel
 from .session_types import Preview, Snapshot, preview_of
 from .sliding import stretches
@@ -272,27 +272,23 @@ class Session:
         a box of the nearest mask's size about its points: they alone do not say how large the
         object is, the result beside them does. So does a slice whose mask lies elsewhere: a
         positive point farther away than the mask is wide says that it is not the object.
-        Raises InputError where the slice has neither mask nor prompt and nothing positive is new.
+        Raises InputError where the slice has neither mask nor prompt and nothing positive is new,
+        and where what is new is refused by `SlicePrompt`.
         """
-        earlier = self.prompts.get(index)
-        signs = [1] * len(points) if labels is None else list(labels)
-        mask = self._masks.get(index)
+        earlier, mask = self.prompts.get(index), self._masks.get(index)
+        points, signs = checked_points(points, labels)
+        inside = [point for point, sign in zip(points, signs, strict=True) if sign]
+        if earlier is not None:
+            points, signs = earlier.points + points, earlier.labels + signs
+            box = earlier.box if box is None else box
         if mask is not None and not mask.any():
             mask = None
-        inside = [point for point, sign in zip(points, signs, strict=True) if sign]
-        box = box or (earlier.box if earlier is not None else None)
         if earlier is None or earlier.mask is not None:  # what is there was never marked as such
             if mask is not None and is_elsewhere(mask, inside, self.stack.spacing[1:]):
                 mask = None
             if mask is None and box is None:
                 box = box_beside(self._masks, index, inside)
-        return SlicePrompt(
-            index,
-            box=box,
-            points=[*(earlier.points if earlier is not None else ()), *points],
-            labels=[*(earlier.labels if earlier is not None else ()), *signs],
-            mask=mask,
-        )
+        return SlicePrompt(index, box, points, signs, mask)
 
     # Result
 

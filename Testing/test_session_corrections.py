@@ -230,6 +230,24 @@ def test_a_correction_adds_to_prompt_and_mask():
         session.correction(0, [(11, 10)], [0])
 
 
+@pytest.mark.parametrize(
+    ("points", "labels", "words"),
+    [
+        ([(1, 2)], [1, 0], "1 points but 2 labels"),
+        ([5], None, "pairs"),
+        ([(1, 2)], [3], "1 \\(pos"),
+    ],
+)
+def test_a_correction_refuses_what_a_prompt_refuses(points, labels, words):
+    with pytest.raises(InputError, match=words):
+        new_session().correction(6, points, labels)
+
+
+def test_a_correction_takes_arrays():
+    prompt = new_session().correction(6, np.array([[12, 12]]), np.array([1]), np.array(BOX))
+    assert (prompt.points, prompt.labels, prompt.box) == (((12, 12),), (1,), BOX)
+
+
 def test_a_point_beside_the_result_gets_a_box_of_its_size():
     session = new_session()
     stack = session.stack
