@@ -249,7 +249,7 @@ class Session:
                 self._keep(finished)
                 yield finished
         finally:
-            names = stretches.gap_names(self.prompts) | set(stretches.SIDES)
+            names = {*stretches.gap_names(self.prompts), *stretches.SIDES}
             merged = {**self.stops, **dict.fromkeys(whole, Stop.MET_NEXT_PROMPT), **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):

@@ -28,6 +28,7 @@ from .fusion import SliceRecord, blend
 from .next_prompt import merge_prompts
 from .slide_types import FinishedSlice, Reference, SlideSettings
 from .stops import Stop
+from .stretches import gap_names
 
 __all__ = ["FinishedSlice", "SlideSettings", "Slider", "Stop", "slide"]
 
@@ -164,8 +165,7 @@ class Slider:
         self.cancelled = cancelled or (lambda: False)
         self.sides = tuple(sides)
         self.chosen, self.references = dict(chosen or {}), dict(references or {})
-        gaps = (f"{low}-{high}" for low, high in pairwise(sorted(self.merged)) if high - low > 1)
-        between = () if self.settings.scheme == "reference" else gaps
+        between = () if self.settings.scheme == "reference" else gap_names(self.merged)
         self.stops: dict[str, Stop] = dict.fromkeys((*self.sides, *between), Stop.CANCELLED)
         self._done: set[int] = set()
 
