@@ -357,7 +357,8 @@ class Session:
         self._choices = None
         predictor = WindowPredictor(self.stack, self.model, self.cache)
         prompt, reference = self.prompts[index], self._references.get(index)
-        choices = anchor_choices(predictor, prompt, self.settings, reference=reference)
+        embedding = predictor.embedding(index)
+        choices = anchor_choices(predictor, prompt, self.settings, embedding, reference)
         self._choices = index, choices
         return choices
 

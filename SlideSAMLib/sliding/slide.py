@@ -197,8 +197,11 @@ class Slider:
         for index in self.merged:
             if self.cancelled():
                 return
-            anchors[index] = self._anchor(index)
-            yield self.publish(index, anchors[index].record, 0, anchors[index])
+            anchor = self._anchor(index)
+            if anchor is None:
+                return
+            anchors[index] = anchor
+            yield self.publish(index, anchor.record, 0, anchor)
         fronts, gaps = self._fronts(anchors)
         yield from self._move(fronts, gaps)
 
@@ -224,13 +227,16 @@ class Slider:
         done = len(self._done)
         return FinishedSlice(index, mask, confidence, direction, done, self.total, patch)
 
-    def _anchor(self, index: int) -> Anchor:
+    def _anchor(self, index: int) -> Anchor | None:
+        """Predict the window of a prompted slice; None where that is cancelled meanwhile."""
         prompted = [i for i in self.merged if i != index]
         beside = [i for i in (index + 1, index - 1) if self.first <= i <= self.last]
-        ahead = [*prompted, *beside]
+        embedding = self.predictor.embedding(index, [*prompted, *beside], self.cancelled)
+        if embedding is None:
+            return None
         chosen, reference = self.chosen.get(index), self.references.get(index)
-        prompt = self.merged[index]
-        return predict_anchor(self.predictor, prompt, self.settings, chosen, ahead, reference)
+        asked = (self.predictor, self.merged[index], self.settings, embedding)
+        return predict_anchor(*asked, chosen, reference)
 
     def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
         nearest = nearest_anchor(anchors)
