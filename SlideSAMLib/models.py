@@ -92,8 +92,8 @@ def load_model(
     InputError
         Unknown name, missing file, or no such device or precision.
     ModelError
-        The model is not on this computer yet, its file is not the expected one, or it is no
-        usable checkpoint.
+        The model is not on this computer yet, its file is not the expected one or no usable
+        checkpoint, it does not fit the device's memory, or PyTorch is missing (`TorchError`).
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"A model is loaded by its name or its file, not by {name!r}.")

@@ -40,7 +40,7 @@ class Session:
 
     Parameters
     ----------
-    stack, model : what to segment and with what.
+    stack, model : what to segment and with what; for models see `protocol.SliceModel`.
     cache : embeddings; share one among sessions on the same volume. None makes a private one.
     settings : see SlideSettings.
 
@@ -48,7 +48,9 @@ class Session:
     ----------
     prompts : slice index -> SlicePrompt
     confidence : slice index -> 0..1, of the slices in the result
-    stops : why the last runs ended, see `sliding.slide`
+    stops : why the last runs ended, see `sliding.slide.slide`
+
+    Preview, run and correction raise whatever the model raises, too.
     """
 
     def __init__(
@@ -177,11 +179,12 @@ class Session:
         The result of earlier runs is removed first, on the far side of the prompts only where
         `direction` leads there. Stopping the iteration, or `cancelled`, keeps what was yielded.
 
-        first, last : limits, inclusive.
+        first, last : limits, inclusive; None stands for the end of the volume.
         direction : "both", "backward" or "forward", beyond the outermost prompts.
-        `correct` keeps to both.
+        `correct` keeps to the limits and to the direction.
 
-        Raises InputError for no prompt, limits that cannot be used and unknown directions.
+        Raises InputError, and changes nothing, where there is no prompt, a prompt lies outside the
+        limits, the limits cannot be used, or the direction is unknown.
         """
         sides = stretches.sides_of(direction)
         slider = self._slider(self.prompts.values(), first, last, sides, cancelled)

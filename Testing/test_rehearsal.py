@@ -17,7 +17,8 @@ from SlideSAMLib.compute.cuda_graphs import Graphed
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import encodes_early
 from SlideSAMLib.sam.network import NetworkConfig
-from SlideSAMLib.sliding.slide import Slider, Stop
+from SlideSAMLib.sliding.slide import Slider
+from SlideSAMLib.sliding.stops import Stop
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.window import EmbeddingCache, WindowPredictor
 from Testing.fakes import ThresholdModel

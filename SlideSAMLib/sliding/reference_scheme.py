@@ -106,6 +106,7 @@ def shifted_box(box: Box, shape: tuple[int, int]) -> Box | None:
     x0, y0, x1, y1 = box
     across, down = SHIFT * (x1 - x0), SHIFT * (y1 - y0)
     height, width = shape
+    # As published: both near sides by the share of the width, both far ones by that of the height.
     moved = (
         max(x0 - across, 0.0),
         max(y0 - across, 0.0),

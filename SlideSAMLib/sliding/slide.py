@@ -30,8 +30,6 @@ from .slide_types import FinishedSlice, Reference, SlideSettings
 from .stops import Stop
 from .stretches import gap_names
 
-__all__ = ["FinishedSlice", "SlideSettings", "Slider", "Stop", "slide"]
-
 DIRECTIONS = {"backward": -1, "forward": 1}
 
 
@@ -49,7 +47,12 @@ def slide(
 
     Parameters
     ----------
+    stack : the volume along its slide axis.
+    prompts : one or more; their index counts along the slide axis. Those on one slice are one.
+    model : what predicts a window, see `protocol.SliceModel`.
     first, last : limits of the slide, inclusive; None stands for the end of the volume.
+    settings : None stands for the default ones.
+    cache : where embeddings are kept between slides of this stack; None makes a private one.
     cancelled : asked before every window, and by a slow encoder within one; once it says True the
         slide ends.
 
@@ -68,6 +71,9 @@ def slide(
     ------
     InputError
         No prompt, a prompt outside the volume or the limits, or limits that cannot be used.
+
+    Beyond that, whatever the model raises. The sliding follows Slide-SAM (Quan et al., PMLR
+    250:1179-1195, 2024); the settings `scheme="reference"` give it as it was published.
     """
     slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
     yield from slider.run()

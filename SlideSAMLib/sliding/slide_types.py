@@ -135,13 +135,14 @@ class FinishedSlice:
     """One slice of the result, as known now.
 
     index : slice index along the slide axis.
-    mask : bool (H, W).
+    mask : bool (H, W); of a Session it is read-only, as its result shares it.
     probability : float32 (H, W) in 0..1, or None where the scheme has none; made once it is asked
         for.
     confidence : 0..1, see `fusion.SliceRecord.confidence` and, after points alone, `front`.
     direction : 0 for a prompted slice, +1 or -1 for the way that the slide was going.
     done : number of different slices finished so far.
     total : number of slices that will be done at most, or None where nobody can know.
+    patch : the logits on the part of the slice that was looked at, or None where `probability` is.
     """
 
     index: int
