@@ -26,8 +26,9 @@ from .sliding.candidates import Choice
 from .sliding.corrections import box_beside, is_elsewhere
 from .sliding.front import anchor_choices
 from .sliding.next_prompt import merge_prompts
-from .sliding.slide import Slider, check_prompts, checked_limits
+from .sliding.slide import Slider
 from .sliding.slide_types import FinishedSlice, Reference, SlideSettings
+from .sliding.state import check_prompts, checked_limits
 from .sliding.stops import Stop
 from .stack import Stack
 from .window import EmbeddingCache, WindowPredictor

@@ -303,6 +303,17 @@ def test_the_reference_scheme_runs_in_a_session():
     assert np.array_equal(session.mask, truth)
 
 
+def test_a_run_that_the_reference_scheme_cannot_begin_changes_nothing():
+    session = new_session(settings=SlideSettings(scheme="reference"))
+    session.set_prompt(PROMPT)
+    list(session.run())
+    before = session.mask
+    session.set_prompt(SlicePrompt(0, box=BOX))
+    with pytest.raises(InputError, match="first or last"):
+        list(session.run())
+    assert np.array_equal(session.mask, before) and before.any()
+
+
 def test_the_candidates_of_one_slice_alone_are_kept():
     """All candidates of a slice are as large as a dozen images: those of many fill the memory."""
     session, before = new_session(), _choices_in_memory()
