@@ -103,7 +103,7 @@ class SlicePrompt:
 def is_whole(value: object) -> bool:
     """Whether a value is a whole number, of whatever type; True and False are none."""
     try:
-        return not isinstance(value, bool) and bool(int(value) == value)
+        return not isinstance(value, bool | np.bool_) and bool(int(value) == value)
     except (TypeError, ValueError, OverflowError):
         return False
 

@@ -110,8 +110,10 @@ class SlideSettings:
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
         for name in ("outline_slope", "outline_voxels"):
             self._check(name, getattr(self, name) >= 0.0, "0 or greater")
-        self._check("meet_overlap", self.meet_overlap >= 0, "0 or greater")
-        self._check("encode_batch", self.encode_batch >= 0, "0 or greater")
+        for name in ("meet_overlap", "encode_batch"):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer)
+            self._check(name, whole and value >= 0, "a whole number, 0 or greater")
 
     def _check(self, name: str, good: bool, wanted: str) -> None:
         if not good:
