@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import Box
 from .errors import InputError
 
 
@@ -42,7 +43,7 @@ class SlicePrompt:
     """
 
     index: int
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     points: Sequence[tuple[float, float]] | None = None
     labels: Sequence[int] | None = None
     mask: np.ndarray | None = None
@@ -92,7 +93,7 @@ class SlicePrompt:
         """Whether neither a box nor a mask says how large the object is."""
         return self.box is None and self.mask is None
 
-    def clamped_box(self, height: int, width: int) -> tuple[float, float, float, float] | None:
+    def clamped_box(self, height: int, width: int) -> Box | None:
         """The box cut to the slice, or None where there is none."""
         if self.box is None:
             return None
@@ -129,7 +130,7 @@ def _all_0_or_1(mask: np.ndarray) -> bool:
     return bool(((mask == 0) | (mask == 1)).all())
 
 
-def _box(box: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+def _box(box: Sequence[float] | None) -> Box | None:
     if box is None:
         return None
     try:
