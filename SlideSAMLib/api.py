@@ -25,7 +25,7 @@ class SlideResult:
     mask : bool, shape of the volume.
     confidence : slice index along `axis` -> 0..1, for every slice that was predicted.
     stops : why each direction ended: "backward", "forward", and for every stretch between two
-        prompted slices a key such as "12-20".
+        prompted slices that are not neighbours a key such as "12-20".
     voxels : slice index -> number of voxels of the mask, for every slice that was predicted.
     axis : the slide axis.
     seconds : {"encode", "predict", "total"}; the total holds the other two.
