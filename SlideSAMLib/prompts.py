@@ -101,6 +101,15 @@ class SlicePrompt:
         return (max(x0, 0.0), max(y0, 0.0), min(x1, width - 1.0), min(y1, height - 1.0))
 
 
+def check_kind(prompt: object) -> None:
+    """Raise InputError unless it is a SlicePrompt."""
+    if not isinstance(prompt, SlicePrompt):
+        raise InputError(
+            f"Prompts must be SlicePrompt objects, not {type(prompt).__name__}: "
+            "use SlicePrompt(index=..., box=..., points=..., labels=...)."
+        )
+
+
 def is_whole(value: object) -> bool:
     """Whether a value is a whole number, of whatever type; True and False are none."""
     try:

@@ -85,7 +85,7 @@ class Session:
         Where there is a result, but none on this slice, the slice's window is shown what the object
         looks like on another one (`additions.reference_for`), for previews and all slides from
         it. That lasts as long as the prompt does; a model without memory makes nothing of it.
-        Raises InputError where it lies outside the volume.
+        Raises InputError where it lies outside the volume, or is no SlicePrompt.
         """
         check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
         self._forget(prompt.index)
@@ -229,12 +229,13 @@ class Session:
         outside the volume or the limits of the last run.
         """
         low, high = checked_limits(self.stack, *self._limits)
+        check_prompts([prompt], self.stack, low, high)
         below = max((i for i in self.prompts if i < prompt.index), default=None)
         above = min((i for i in self.prompts if i > prompt.index), default=None)
         outermost = (("backward", below), ("forward", above))
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
-        check_prompts([prompt, *(self.prompts[end] for end in ends)], self.stack, low, high)
+        check_prompts([self.prompts[end] for end in ends], self.stack, low, high)
         spacing = self.stack.spacing[1:]
         adds = adds_slice(prompt, self._masks, spacing)
         self.set_prompt(prompt)
@@ -339,19 +340,8 @@ class Session:
         sides: Iterable[str],
         cancelled: Callable[[], bool] | None,
     ) -> Slider:
-        return Slider(
-            self.stack,
-            prompts,
-            self.model,
-            first,
-            last,
-            self.settings,
-            self.cache,
-            cancelled,
-            sides,
-            self._chosen,
-            self._references,
-        )
+        how = (self.settings, self.cache, cancelled, sides, self._chosen, self._references)
+        return Slider(self.stack, prompts, self.model, first, last, *how)
 
     def _ranked(self, index: int) -> list[Choice]:
         if index not in self.prompts:

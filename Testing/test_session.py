@@ -87,6 +87,11 @@ def test_prompts_outside_are_refused_at_once():
     session = new_session()
     with pytest.raises(InputError):
         session.set_prompt(SlicePrompt(15, box=BOX))
+    for stranger in ([PROMPT], {"index": 6, "box": BOX}, None):
+        with pytest.raises(InputError, match="must be SlicePrompt objects"):
+            session.set_prompt(stranger)
+        with pytest.raises(InputError, match="must be SlicePrompt objects"):
+            list(session.correct(stranger))
     assert not session.prompts
 
 

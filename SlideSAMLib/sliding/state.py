@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..patches import Patch
-from ..prompts import SlicePrompt, is_whole
+from ..prompts import SlicePrompt, check_kind, is_whole
 from ..protocol import SliceModel
 from ..stack import Stack
 from ..window import EmbeddingCache, WindowPredictor
@@ -101,8 +101,9 @@ def checked_limits(stack: Stack, first: int | None, last: int | None) -> tuple[i
 
 
 def check_prompts(prompts: Iterable[SlicePrompt], stack: Stack, first: int, last: int) -> None:
-    """Raise InputError unless every prompt lies inside the volume and the limits."""
+    """Raise InputError unless every one is a prompt and inside the volume and the limits."""
     for prompt in prompts:
+        check_kind(prompt)
         prompt.check_inside(stack.slices, stack.height, stack.width)
         box = prompt.clamped_box(stack.height, stack.width)
         if box is not None and (box[2] < box[0] or box[3] < box[1]):
