@@ -85,7 +85,8 @@ def load_model(
     ----------
     name : a name of `list_models()` or of `register_model`, or the path of a file.
     device : "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
-    precision : "auto", "float32", "bfloat16" or "float16".
+    precision : "auto" (half where the hardware multiplies in it, else float32), "float32",
+        "bfloat16" or "float16".
 
     Raises
     ------

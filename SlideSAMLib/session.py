@@ -134,13 +134,16 @@ class Session:
         return self._preview(index, self._current(index))
 
     def candidates(self, index: int) -> list[Preview]:
-        """All that the model offers for a prompted slice, the best one first."""
+        """All that the model offers for a prompted slice, the best one first.
+
+        Raises InputError where the slice has no prompt.
+        """
         return [self._preview(index, choice) for choice in self._ranked(index)]
 
     def choose(self, index: int, candidate: int) -> Preview:
         """Take the candidate with this number on a prompted slice, for preview and run.
 
-        Raises InputError where the model offers no such candidate.
+        Raises InputError where the slice has no prompt, or the model offers no such candidate.
         """
         numbers = [choice.number for choice in self._ranked(index)]
         if candidate not in numbers:
@@ -153,7 +156,10 @@ class Session:
         return self.preview(index)
 
     def next_candidate(self, index: int) -> Preview:
-        """Take the next best candidate of a prompted slice; after the last comes the first."""
+        """Take the next best candidate of a prompted slice; after the last comes the first.
+
+        Raises InputError where the slice has no prompt.
+        """
         numbers = [choice.number for choice in self._ranked(index)]
         place = numbers.index(self._current(index).number)
         return self.choose(index, numbers[(place + 1) % len(numbers)])
@@ -307,7 +313,7 @@ class Session:
         return out
 
     def slice_mask(self, index: int) -> np.ndarray | None:
-        """The result on one slice, bool (H, W); None where the slide did not come."""
+        """The result on one slice, bool (H, W), not to be written to; None where there is none."""
         return self._masks.get(index)
 
     def weakest(self) -> int | None:
