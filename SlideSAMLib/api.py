@@ -12,7 +12,8 @@ import numpy as np
 from .errors import InputError
 from .prompts import SlicePrompt
 from .protocol import SliceModel
-from .sliding.slide import FinishedSlice, Slider, SlideSettings
+from .sliding.slide import Slider
+from .sliding.slide_types import FinishedSlice, SlideSettings
 from .stack import Stack
 from .window import EmbeddingCache
 
@@ -24,10 +25,10 @@ class SlideResult:
     mask : bool, shape of the volume.
     confidence : slice index along `axis` -> 0..1, for every slice that was predicted.
     stops : why each direction ended: "backward", "forward", and for every stretch between two
-        prompted slices a key such as "12-20".
+        prompted slices that are not neighbours a key such as "12-20".
     voxels : slice index -> number of voxels of the mask, for every slice that was predicted.
     axis : the slide axis.
-    seconds : {"encode", "predict", "total"}.
+    seconds : {"encode", "predict", "total"}; the total holds the other two.
     model, device, precision : names of what was used.
     intensity : (low, high), the intensity window in image units.
     """
@@ -68,7 +69,8 @@ def segment(
     spacing : (sk, sj, si) in mm, along the axes of `volume`.
     axis : slide axis, 0 to 2.
     first, last : limits of the slide along `axis`, inclusive.
-    model : from `load_model`, or a name or file for it; None loads the built-in one.
+    model : from `load_model`, or a name or file for it; None loads the built-in one. Any other
+        `protocol.SliceModel` will do.
     window : (low, high) intensity window in image units; None chooses one.
     settings : see SlideSettings.
     cache : where embeddings are kept between calls; it helps only with stacks that share a key.
@@ -80,7 +82,7 @@ def segment(
     InputError
         The volume, a prompt, the limits or a setting cannot be used.
     ModelError
-        The model cannot be loaded.
+        The model cannot be loaded, or the memory of its device is too small for a window.
     """
     start = time.perf_counter()
     stack = Stack(volume, axis=axis, spacing=spacing, window=window)

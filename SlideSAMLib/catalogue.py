@@ -24,7 +24,7 @@ class ModelInfo:
     size : bytes of the file, approximately; None where unknown.
     sha256 : of the file; None where its authors state none. The hash of such a file is recorded
         when it is first used, and compared from then on.
-    kind : how the network wants to be used (checkpoints.KINDS); None = as its tensors say.
+    kind : how the network wants to be used (`sam.checkpoints.KINDS`); None = as its tensors say.
     """
 
     name: str

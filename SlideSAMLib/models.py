@@ -85,15 +85,16 @@ def load_model(
     ----------
     name : a name of `list_models()` or of `register_model`, or the path of a file.
     device : "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
-    precision : "auto", "float32", "bfloat16" or "float16".
+    precision : "auto" (half where the hardware multiplies in it, else float32), "float32",
+        "bfloat16" or "float16".
 
     Raises
     ------
     InputError
         Unknown name, missing file, or no such device or precision.
     ModelError
-        The model is not on this computer yet, its file is not the expected one, or it is no
-        usable checkpoint.
+        The model is not on this computer yet, its file is not the expected one or no usable
+        checkpoint, it does not fit the device's memory, or PyTorch is missing (`TorchError`).
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"A model is loaded by its name or its file, not by {name!r}.")

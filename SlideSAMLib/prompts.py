@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .boxes import Box
 from .errors import InputError
 
 
@@ -42,7 +43,7 @@ class SlicePrompt:
     """
 
     index: int
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     points: Sequence[tuple[float, float]] | None = None
     labels: Sequence[int] | None = None
     mask: np.ndarray | None = None
@@ -50,7 +51,7 @@ class SlicePrompt:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", _whole(self.index))
         object.__setattr__(self, "box", _box(self.box))
-        points, labels = _points(self.points, self.labels)
+        points, labels = checked_points(self.points, self.labels)
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "labels", labels)
         if self.mask is not None:
@@ -92,7 +93,7 @@ class SlicePrompt:
         """Whether neither a box nor a mask says how large the object is."""
         return self.box is None and self.mask is None
 
-    def clamped_box(self, height: int, width: int) -> tuple[float, float, float, float] | None:
+    def clamped_box(self, height: int, width: int) -> Box | None:
         """The box cut to the slice, or None where there is none."""
         if self.box is None:
             return None
@@ -100,10 +101,19 @@ class SlicePrompt:
         return (max(x0, 0.0), max(y0, 0.0), min(x1, width - 1.0), min(y1, height - 1.0))
 
 
+def check_kind(prompt: object) -> None:
+    """Raise InputError unless it is a SlicePrompt."""
+    if not isinstance(prompt, SlicePrompt):
+        raise InputError(
+            f"Prompts must be SlicePrompt objects, not {type(prompt).__name__}: "
+            "use SlicePrompt(index=..., box=..., points=..., labels=...)."
+        )
+
+
 def is_whole(value: object) -> bool:
     """Whether a value is a whole number, of whatever type; True and False are none."""
     try:
-        return not isinstance(value, bool) and bool(int(value) == value)
+        return not isinstance(value, bool | np.bool_) and bool(int(value) == value)
     except (TypeError, ValueError, OverflowError):
         return False
 
@@ -129,7 +139,7 @@ def _all_0_or_1(mask: np.ndarray) -> bool:
     return bool(((mask == 0) | (mask == 1)).all())
 
 
-def _box(box: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+def _box(box: Sequence[float] | None) -> Box | None:
     if box is None:
         return None
     try:
@@ -146,9 +156,10 @@ def _box(box: Sequence[float] | None) -> tuple[float, float, float, float] | Non
     return values
 
 
-def _points(
+def checked_points(
     points: Sequence[tuple[float, float]] | None, labels: Sequence[int] | None
 ) -> tuple[tuple[tuple[float, float], ...], tuple[int, ...]]:
+    """Points and labels as a `SlicePrompt` holds them; raises InputError as it does."""
     try:
         pairs = tuple((float(x), float(y)) for x, y in ([] if points is None else points))
     except (TypeError, ValueError, OverflowError):

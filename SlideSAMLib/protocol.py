@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .boxes import Box
 from .patches import KnownMasks
 
 
@@ -57,7 +58,7 @@ class WindowPrompt:
         the centre.
     """
 
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()
     masks: np.ndarray | KnownMasks | None = None

@@ -17,7 +17,7 @@ import numpy as np
 from .boxes import Box
 from .errors import InputError
 from .prompt_json import prompts_from_json, prompts_to_json
-from .prompts import SlicePrompt
+from .prompts import SlicePrompt, checked_points
 from .protocol import SliceModel
 from .session_types import Preview, Snapshot, preview_of
 from .sliding import stretches
@@ -26,8 +26,9 @@ from .sliding.candidates import Choice
 from .sliding.corrections import box_beside, is_elsewhere
 from .sliding.front import anchor_choices
 from .sliding.next_prompt import merge_prompts
-from .sliding.slide import Slider, check_prompts, checked_limits
+from .sliding.slide import Slider
 from .sliding.slide_types import FinishedSlice, Reference, SlideSettings
+from .sliding.state import check_prompts, checked_limits
 from .sliding.stops import Stop
 from .stack import Stack
 from .window import EmbeddingCache, WindowPredictor
@@ -40,7 +41,7 @@ class Session:
 
     Parameters
     ----------
-    stack, model : what to segment and with what.
+    stack, model : what to segment and with what; for models see `protocol.SliceModel`.
     cache : embeddings; share one among sessions on the same volume. None makes a private one.
     settings : see SlideSettings.
 
@@ -48,7 +49,9 @@ class Session:
     ----------
     prompts : slice index -> SlicePrompt
     confidence : slice index -> 0..1, of the slices in the result
-    stops : why the last runs ended, see `sliding.slide`
+    stops : why the last runs ended, see `sliding.slide.slide`
+
+    Preview, run and correction raise whatever the model raises, too.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Session:
         Where there is a result, but none on this slice, the slice's window is shown what the object
         looks like on another one (`additions.reference_for`), for previews and all slides from
         it. That lasts as long as the prompt does; a model without memory makes nothing of it.
-        Raises InputError where it lies outside the volume.
+        Raises InputError where it lies outside the volume, or is no SlicePrompt.
         """
         check_prompts([prompt], self.stack, 0, self.stack.slices - 1)
         self._forget(prompt.index)
@@ -131,13 +134,16 @@ class Session:
         return self._preview(index, self._current(index))
 
     def candidates(self, index: int) -> list[Preview]:
-        """All that the model offers for a prompted slice, the best one first."""
+        """All that the model offers for a prompted slice, the best one first.
+
+        Raises InputError where the slice has no prompt.
+        """
         return [self._preview(index, choice) for choice in self._ranked(index)]
 
     def choose(self, index: int, candidate: int) -> Preview:
         """Take the candidate with this number on a prompted slice, for preview and run.
 
-        Raises InputError where the model offers no such candidate.
+        Raises InputError where the slice has no prompt, or the model offers no such candidate.
         """
         numbers = [choice.number for choice in self._ranked(index)]
         if candidate not in numbers:
@@ -150,7 +156,10 @@ class Session:
         return self.preview(index)
 
     def next_candidate(self, index: int) -> Preview:
-        """Take the next best candidate of a prompted slice; after the last comes the first."""
+        """Take the next best candidate of a prompted slice; after the last comes the first.
+
+        Raises InputError where the slice has no prompt.
+        """
         numbers = [choice.number for choice in self._ranked(index)]
         place = numbers.index(self._current(index).number)
         return self.choose(index, numbers[(place + 1) % len(numbers)])
@@ -177,11 +186,12 @@ class Session:
         The result of earlier runs is removed first, on the far side of the prompts only where
         `direction` leads there. Stopping the iteration, or `cancelled`, keeps what was yielded.
 
-        first, last : limits, inclusive.
+        first, last : limits, inclusive; None stands for the end of the volume.
         direction : "both", "backward" or "forward", beyond the outermost prompts.
-        `correct` keeps to both.
+        `correct` keeps to the limits and to the direction.
 
-        Raises InputError for no prompt, limits that cannot be used and unknown directions.
+        Raises InputError, and changes nothing, where there is no prompt, a prompt lies outside the
+        limits, the limits cannot be used, or the direction is unknown.
         """
         sides = stretches.sides_of(direction)
         slider = self._slider(self.prompts.values(), first, last, sides, cancelled)
@@ -225,12 +235,13 @@ class Session:
         outside the volume or the limits of the last run.
         """
         low, high = checked_limits(self.stack, *self._limits)
+        check_prompts([prompt], self.stack, low, high)
         below = max((i for i in self.prompts if i < prompt.index), default=None)
         above = min((i for i in self.prompts if i > prompt.index), default=None)
         outermost = (("backward", below), ("forward", above))
         sides = [side for side, end in outermost if end is None and side in self._sides]
         ends = [end for end in (below, above) if end is not None]
-        check_prompts([prompt, *(self.prompts[end] for end in ends)], self.stack, low, high)
+        check_prompts([self.prompts[end] for end in ends], self.stack, low, high)
         spacing = self.stack.spacing[1:]
         adds = adds_slice(prompt, self._masks, spacing)
         self.set_prompt(prompt)
@@ -249,7 +260,7 @@ class Session:
                 self._keep(finished)
                 yield finished
         finally:
-            names = stretches.gap_names(self.prompts) | set(stretches.SIDES)
+            names = {*stretches.gap_names(self.prompts), *stretches.SIDES}
             merged = {**self.stops, **dict.fromkeys(whole, Stop.MET_NEXT_PROMPT), **slider.stops}
             self.stops = {name: stop for name, stop in merged.items() if name in names}
             for side, end in ((-1, below), (1, above)):
@@ -272,27 +283,23 @@ class Session:
         a box of the nearest mask's size about its points: they alone do not say how large the
         object is, the result beside them does. So does a slice whose mask lies elsewhere: a
         positive point farther away than the mask is wide says that it is not the object.
-        Raises InputError where the slice has neither mask nor prompt and nothing positive is new.
+        Raises InputError where the slice has neither mask nor prompt and nothing positive is new,
+        and where what is new is refused by `SlicePrompt`.
         """
-        earlier = self.prompts.get(index)
-        signs = [1] * len(points) if labels is None else list(labels)
-        mask = self._masks.get(index)
+        earlier, mask = self.prompts.get(index), self._masks.get(index)
+        points, signs = checked_points(points, labels)
+        inside = [point for point, sign in zip(points, signs, strict=True) if sign]
+        if earlier is not None:
+            points, signs = earlier.points + points, earlier.labels + signs
+            box = earlier.box if box is None else box
         if mask is not None and not mask.any():
             mask = None
-        inside = [point for point, sign in zip(points, signs, strict=True) if sign]
-        box = box or (earlier.box if earlier is not None else None)
         if earlier is None or earlier.mask is not None:  # what is there was never marked as such
             if mask is not None and is_elsewhere(mask, inside, self.stack.spacing[1:]):
                 mask = None
             if mask is None and box is None:
                 box = box_beside(self._masks, index, inside)
-        return SlicePrompt(
-            index,
-            box=box,
-            points=[*(earlier.points if earlier is not None else ()), *points],
-            labels=[*(earlier.labels if earlier is not None else ()), *signs],
-            mask=mask,
-        )
+        return SlicePrompt(index, box, points, signs, mask)
 
     # Result
 
@@ -306,7 +313,7 @@ class Session:
         return out
 
     def slice_mask(self, index: int) -> np.ndarray | None:
-        """The result on one slice, bool (H, W); None where the slide did not come."""
+        """The result on one slice, bool (H, W), not to be written to; None where there is none."""
         return self._masks.get(index)
 
     def weakest(self) -> int | None:
@@ -339,19 +346,8 @@ class Session:
         sides: Iterable[str],
         cancelled: Callable[[], bool] | None,
     ) -> Slider:
-        return Slider(
-            self.stack,
-            prompts,
-            self.model,
-            first,
-            last,
-            self.settings,
-            self.cache,
-            cancelled,
-            sides,
-            self._chosen,
-            self._references,
-        )
+        how = (self.settings, self.cache, cancelled, sides, self._chosen, self._references)
+        return Slider(self.stack, prompts, self.model, first, last, *how)
 
     def _ranked(self, index: int) -> list[Choice]:
         if index not in self.prompts:
@@ -361,7 +357,8 @@ class Session:
         self._choices = None
         predictor = WindowPredictor(self.stack, self.model, self.cache)
         prompt, reference = self.prompts[index], self._references.get(index)
-        choices = anchor_choices(predictor, prompt, self.settings, reference=reference)
+        embedding = predictor.embedding(index)
+        choices = anchor_choices(predictor, prompt, self.settings, embedding, reference)
         self._choices = index, choices
         return choices
 

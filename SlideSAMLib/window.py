@@ -42,8 +42,9 @@ class EmbeddingCache:
 
     An embedding that is larger than the whole cache is not kept.
 
-    max_bytes : None takes a share of the memory, see `memory.cache_bytes` and `fit`.
-    Raises InputError where `max_bytes` is negative.
+    max_bytes : None takes a share of the memory, see `compute.memory.cache_bytes` and `fit`.
+    Raises InputError where `max_bytes` is negative, and where it is None and the environment
+    variable that sets the share is no whole number of 0 or more.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:

@@ -194,3 +194,11 @@ def test_a_box_beside_comes_from_another_slice():
     assert box_beside(masks, 4, [(5, 40), (8, 38)]) == (5, 21, 14, 40)  # not larger
     assert box_beside(masks, 7, []) is None
     assert box_beside({7: masks[7]}, 7, [(1, 1)]) is None
+
+
+def test_a_box_beside_a_mask_of_one_column_marks_more_than_a_line():
+    masks = {2: rectangle(10, 10, 10, 29), 7: rectangle(40, 10, 40, 10)}
+    assert box_beside(masks, 3, [(10, 12)]) == (9.5, 10, 10.5, 29)
+    assert box_beside(masks, 3, [(12.3, 12)]) == pytest.approx((11.8, 10, 12.8, 29))
+    x0, y0, x1, y1 = box_beside(masks, 6, [(40.2, 9.7)])
+    assert (x1 - x0, y1 - y0) == pytest.approx((1, 1)) and x0 < 40.2 < x1 and y0 < 9.7 < y1

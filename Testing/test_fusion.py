@@ -108,6 +108,19 @@ def test_blending_weighs_the_nearer_front_more():
     assert np.allclose(blend(*records, 1, 3).fused().logits, -0.5)
 
 
+def test_the_order_of_two_fronts_changes_no_confidence():
+    """One of them knows a third window's mask of the slice, which is like its own."""
+    lower, upper = SliceRecord(SlideSettings()), SliceRecord(SlideSettings())
+    lower.add(_patch((0, 0), (4, 4), 4.0), 1.0, central=True)
+    lower.add(_patch((0, 0), (4, 4), 4.0), 0.25)
+    upper.add(_patch((0, 0), (4, 2), 4.0), 1.0, central=True)
+    either_way = [blend(lower, upper, 1, 1), blend(upper, lower, 1, 1)]
+    sure = [record.sureness() for record in either_way]
+    assert sure[0] == pytest.approx(sure[1])
+    # Dice: 1 with the third window, 2 / 3 between all others; every voxel is stable.
+    assert sure[0] == pytest.approx(((1 + 3 * 2 / 3) / 4) ** 0.5)
+
+
 def _prediction(masks, quality):
     logits = np.where(np.asarray(masks), 5.0, -5.0).astype(np.float32)
     return WindowPrediction(logits, (0, 0), np.array(quality, np.float32), logits.shape[-2:])

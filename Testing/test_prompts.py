@@ -48,6 +48,7 @@ SHAPE = (20, 30)
         ({"index": "x", "points": [(1, 2)]}, "whole number"),
         ({"index": "1", "points": [(1, 2)]}, "whole number"),
         ({"index": True, "points": [(1, 2)]}, "whole number"),
+        ({"index": np.True_, "points": [(1, 2)]}, "whole number"),
         ({"index": np.nan, "points": [(1, 2)]}, "whole number"),
         ({"index": np.inf, "points": [(1, 2)]}, "whole number"),
         ({"index": 1, "box": 5}, "four finite numbers"),

@@ -17,7 +17,8 @@ from SlideSAMLib.compute.cuda_graphs import Graphed
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.protocol import encodes_early
 from SlideSAMLib.sam.network import NetworkConfig
-from SlideSAMLib.sliding.slide import Slider, Stop
+from SlideSAMLib.sliding.slide import Slider
+from SlideSAMLib.sliding.stops import Stop
 from SlideSAMLib.stack import Stack
 from SlideSAMLib.window import EmbeddingCache, WindowPredictor
 from Testing.fakes import ThresholdModel
@@ -203,3 +204,14 @@ def test_a_slide_that_is_cancelled_does_not_wait_for_its_window():
     assert all(np.array_equal(finished[k], expected[k]) for k in (5, 6, 7, 8))
     assert slider.stops == dict.fromkeys(("backward", "forward"), Stop.CANCELLED)
     assert [9] not in model.encoded and [8] in model.encoded
+
+
+@pytest.mark.parametrize(("at", "finished"), [(6, []), (9, [6])])
+def test_nor_does_it_wait_for_the_window_of_a_prompted_slice(at, finished):
+    volume, _ = through_block((15, 30, 34))
+    model = Slow(at)
+    prompts = [SlicePrompt(index, box=BOX) for index in (6, 9)]
+    slider = Slider(Stack(volume, window=WINDOW), prompts, model, cancelled=lambda: model.stopped)
+    assert [each.index for each in slider.run()] == finished
+    assert set(slider.stops.values()) == {Stop.CANCELLED}
+    assert [at] not in model.encoded

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,26 @@ def rooms_imported(node: ast.AST, path: Path) -> set[str]:
     folder = path.parents[node.level - 1].relative_to(ROOT / "SlideSAMLib").parts
     names = [node.module] if node.module else [alias.name for alias in node.names]
     return {(*folder, *name.split("."))[0] for name in names}
+
+
+@pytest.mark.parametrize("package", ["SlideSAMLib", "SlideSAM/SlideSAMBridge"])
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
+    """Nor for types alone, or inside a function."""
+    graph = {
+        path: {file for node in ast.walk(ast.parse(path.read_text())) for file in files(node, path)}
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert any(graph.values())
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def files(node: ast.AST, path: Path) -> set[Path]:
+    """The files of the modules that a relative import of a file names."""
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return set()
+    place = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+    places = [place, *(place / alias.name for alias in node.names)]
+    return {file for each in places if (file := each.with_suffix(".py")).is_file()}
 
 
 def test_slicer_loads_no_foreign_package_at_file_scope() -> None:

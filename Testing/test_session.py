@@ -87,6 +87,11 @@ def test_prompts_outside_are_refused_at_once():
     session = new_session()
     with pytest.raises(InputError):
         session.set_prompt(SlicePrompt(15, box=BOX))
+    for stranger in ([PROMPT], {"index": 6, "box": BOX}, None):
+        with pytest.raises(InputError, match="must be SlicePrompt objects"):
+            session.set_prompt(stranger)
+        with pytest.raises(InputError, match="must be SlicePrompt objects"):
+            list(session.correct(stranger))
     assert not session.prompts
 
 
@@ -301,6 +306,17 @@ def test_the_reference_scheme_runs_in_a_session():
     session.set_prompt(PROMPT)
     list(session.run())
     assert np.array_equal(session.mask, truth)
+
+
+def test_a_run_that_the_reference_scheme_cannot_begin_changes_nothing():
+    session = new_session(settings=SlideSettings(scheme="reference"))
+    session.set_prompt(PROMPT)
+    list(session.run())
+    before = session.mask
+    session.set_prompt(SlicePrompt(0, box=BOX))
+    with pytest.raises(InputError, match="first or last"):
+        list(session.run())
+    assert np.array_equal(session.mask, before) and before.any()
 
 
 def test_the_candidates_of_one_slice_alone_are_kept():

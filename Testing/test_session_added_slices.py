@@ -167,6 +167,14 @@ def test_what_lies_between_an_added_slice_and_a_prompted_one_is_filled():
     assert np.array_equal(session.mask[2:9], left[2:9])
 
 
+def test_no_stretch_lies_between_neighbours():
+    session, left = interrupted()
+    session.restore(without(session.snapshot(), 5))
+    list(session.correct(session.correction(5, [(9, 14)])))
+    assert np.array_equal(session.slice_mask(5), left[5])
+    assert set(session.stops) == {"backward", "forward"}
+
+
 def test_a_prompt_that_was_not_run_yet_right_beside_an_added_slice_is_run():
     session, left = interrupted()
     session.set_prompt(SlicePrompt(12, box=LEFT))

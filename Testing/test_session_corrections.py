@@ -230,6 +230,24 @@ def test_a_correction_adds_to_prompt_and_mask():
         session.correction(0, [(11, 10)], [0])
 
 
+@pytest.mark.parametrize(
+    ("points", "labels", "words"),
+    [
+        ([(1, 2)], [1, 0], "1 points but 2 labels"),
+        ([5], None, "pairs"),
+        ([(1, 2)], [3], "1 \\(pos"),
+    ],
+)
+def test_a_correction_refuses_what_a_prompt_refuses(points, labels, words):
+    with pytest.raises(InputError, match=words):
+        new_session().correction(6, points, labels)
+
+
+def test_a_correction_takes_arrays():
+    prompt = new_session().correction(6, np.array([[12, 12]]), np.array([1]), np.array(BOX))
+    assert (prompt.points, prompt.labels, prompt.box) == (((12, 12),), (1,), BOX)
+
+
 def test_a_point_beside_the_result_gets_a_box_of_its_size():
     session = new_session()
     stack = session.stack
@@ -238,6 +256,14 @@ def test_a_point_beside_the_result_gets_a_box_of_its_size():
     assert session.correction(9, [(23, 8)]).box == (14, 8, 23, 21)  # moved, not larger
     assert session.correction(9, [(5, 15), (23, 15)], [1, 1]).box[0::2] == (5, 23)
     assert session.correction(9, [(15, 15)], box=(1, 2, 3, 4)).box == (1, 2, 3, 4)
+
+
+def test_a_point_beside_a_result_of_one_column_is_a_prompt():
+    session = new_session()
+    column = rectangle(session.stack, 10, 12, 10, 25)
+    session.restore(Snapshot({4: column}, {4: 1.0}, {}))
+    box = session.correction(9, [(12.3, 15)]).box
+    assert box == pytest.approx((11.8, 12, 12.8, 25))
 
 
 def test_a_point_far_from_the_mask_of_its_slice_says_that_the_mask_is_wrong():

@@ -268,13 +268,14 @@ SHARES = [name for name in NUMBERS if name.startswith("min_") and "area" not in 
 SHARES += ["box_ignore_fraction", "carried_doubt", "doubt_reach"]
 GROWTH = {"max_growth": np.inf, "max_growth_total": np.inf}
 WHOLE = ("meet_overlap", "encode_batch")
-UNLIMITED = ("outline_slope", "outline_voxels", "logit_limit", *GROWTH, *WHOLE)
+UNLIMITED = ("outline_slope", "outline_voxels", "logit_limit", *GROWTH)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_setting_that_would_spoil_every_mask_is_refused_by_its_name(name):
     """A percentage for a share, a sign, and what a weighted mean or a power makes useless."""
     wrong = [-1, float("nan")] + [1.5, 30] * (name in SHARES) + [np.inf] * (name not in UNLIMITED)
+    wrong += [1.5, 2.0] * (name in WHOLE)
     for value in wrong:
         with pytest.raises(InputError, match=f"setting {name} must be .*, not {value!r}"):
             SlideSettings(**{name: value})

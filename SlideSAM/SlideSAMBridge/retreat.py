@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from .shelf import ModelChoice, ModelShelf
+from .shelf import Borrower, ModelChoice, ModelShelf
 from .worker import Job
-
-if TYPE_CHECKING:
-    from .work import Work
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ def on_any_device(
     shelf: ModelShelf,
     choice: ModelChoice,
     perform: Callable[[Job], None],
-    work: Work | None = None,
+    work: Borrower | None = None,
 ) -> Callable[[Job], None]:
     """The same, again with less memory and then on the CPU where the GPU's memory is too small.
 

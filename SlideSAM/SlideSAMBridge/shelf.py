@@ -6,12 +6,21 @@ import os
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .library import load_model
 
-if TYPE_CHECKING:
-    from .work import Work
+
+class Borrower(Protocol):
+    """Whoever works with the model in a session of its own, as `work.Work` does.
+
+    session : a SlideSAMLib.Session, or None.
+    """
+
+    session: Any
+
+    def go_on_from(self, state: Any) -> None:
+        """Give up the session; the next one goes on from a SlideSAMLib.session.Snapshot."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ class ModelShelf:
         self._cache: Any = None
         self._retreats: dict[ModelChoice, str] = {}  # ran out of memory: "smaller" or "cpu"
         self._cache_bytes: int | None = None
-        self._works: weakref.WeakSet[Work] = weakref.WeakSet()  # whose sessions hold the model
+        self._borrowers: weakref.WeakSet[Borrower] = weakref.WeakSet()
 
     def model(self, choice: ModelChoice) -> Any:
         """The model, loaded anew where its file was replaced; raises as `load`."""
@@ -122,9 +131,9 @@ class ModelShelf:
             self._cache = EmbeddingCache(self._cache_bytes)
         return self._cache
 
-    def lend(self, work: Work) -> None:
-        """This work has a session with the model: it has to give it up when another one comes."""
-        self._works.add(work)
+    def lend(self, borrower: Borrower) -> None:
+        """It has a session with the model, which it has to give up when another one comes."""
+        self._borrowers.add(borrower)
 
     def resize_cache(self, size: int | None) -> None:
         """The size in bytes of the cache of sessions made from now on; None chooses it."""
@@ -148,10 +157,10 @@ class ModelShelf:
 
     def _let_go(self) -> None:
         """Forget the model, its embeddings, and the sessions that work with it."""
-        for work in list(self._works):
-            if work.session is not None:
-                work.go_on_from(work.session.snapshot())
-        self._works.clear()
+        for borrower in list(self._borrowers):
+            if borrower.session is not None:
+                borrower.go_on_from(borrower.session.snapshot())
+        self._borrowers.clear()
         if self._loaded is not None:
             self._loaded = None
             if self._cache is not None:

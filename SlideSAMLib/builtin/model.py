@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from ..boxes import mask_box
+from ..boxes import Box, mask_box
 from ..compute.cuda_graphs import PLAIN_RUNS, Graphed
 from ..compute.devices import choose_device, choose_precision, on_host, precision_name
 from ..compute.own_settings import own_settings
@@ -190,14 +190,14 @@ class BuiltinModel:
         if box is not None:
             region = request.with_box(box).region()  # holds the positive points, too
             if 0 not in request.prompt.labels:
-                request = request.with_box(request.grown(box))
+                request = request.with_box(request.around_points(box))
             return self._ask([(request, region)])
         answer = self._ask_sizes(request)
         if len(request.prompt.points) == 1:
             request.remember_box(answer)
         return answer
 
-    def _first_box(self, request: Request) -> tuple | None:
+    def _first_box(self, request: Request) -> Box | None:
         """The box of the answer to the first positive point alone; None where that is empty."""
         alone = request.alone()
         if alone.prompt.memory is not None:

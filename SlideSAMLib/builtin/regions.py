@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..boxes import Box
+
 GRID = 128  # raster of the network's input
 KEPT = 16  # weights, a quarter of a megabyte each where slices are large
 SMALLEST_SIDE = 24.0  # in voxels of the finer in-plane spacing: context around tiny objects
@@ -38,18 +40,14 @@ class Region:
             (y - self.row) * GRID / self.rows - 0.5,
         )
 
-    def box_to_grid(
-        self, box: tuple[float, float, float, float]
-    ) -> tuple[float, float, float, float]:
+    def box_to_grid(self, box: Box) -> Box:
         """A box with inclusive corners -> grid, so that it spans the same area."""
         x0, y0 = self.to_grid(box[0] - 0.5, box[1] - 0.5)
         x1, y1 = self.to_grid(box[2] + 0.5, box[3] + 0.5)
         return (x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5)
 
 
-def region_around(
-    box: tuple[float, float, float, float], spacing: tuple[float, float], factor: float
-) -> Region:
+def region_around(box: Box, spacing: tuple[float, float], factor: float) -> Region:
     """The region whose side is `factor` times the longer side of a box, about its centre.
 
     box : (x0, y0, x1, y1) in voxels, inclusive; spacing : (row, column) in mm.

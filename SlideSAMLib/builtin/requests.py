@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ..boxes import mask_box
+from ..boxes import Box, around, mask_box
 from ..compute.devices import on_host
 from ..compute.memory import out_of_memory
 from ..compute.own_settings import own_settings
@@ -61,7 +61,7 @@ class BuiltinEmbedding:
     slices: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     spacing: tuple[float, float]
     settings: BuiltinSettings = BuiltinSettings()
-    first_boxes: dict[tuple[float, float], tuple | None] = field(default_factory=dict)
+    first_boxes: dict[tuple[float, float], Box | None] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -111,7 +111,11 @@ class Request:
     """A window's prompt in terms of regions; `turned` reverses the order of the slices."""
 
     def __init__(
-        self, embedding: BuiltinEmbedding, prompt: WindowPrompt, turned: bool, box=None
+        self,
+        embedding: BuiltinEmbedding,
+        prompt: WindowPrompt,
+        turned: bool,
+        box: Box | None = None,
     ) -> None:
         self.embedding, self.prompt, self.turned = embedding, prompt, turned
         self.box = prompt.box if box is None else box
@@ -152,7 +156,7 @@ class Request:
         )
         return corner, pasted.float()
 
-    def with_box(self, box: tuple[float, float, float, float]) -> Request:
+    def with_box(self, box: Box) -> Request:
         """The same request with a box."""
         return Request(self.embedding, self.prompt, self.turned, box)
 
@@ -162,7 +166,7 @@ class Request:
         prompt = replace(self.prompt, points=(point,), labels=(1,))
         return Request(self.embedding, prompt, self.turned)
 
-    def best_box(self, answer: Answer) -> tuple | None:
+    def best_box(self, answer: Answer) -> Box | None:
         """The box of the best answer; None where that is empty."""
         best = int(answer.ratings().argmax())
         return self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
@@ -175,16 +179,9 @@ class Request:
         if self.prompt.memory is None:
             self.embedding.first_boxes[self.prompt.points[0]] = self.best_box(answer)
 
-    def grown(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    def around_points(self, box: Box) -> Box:
         """The smallest box around a box and the positive points."""
-        points = np.array(self._positive() or [box[:2]])
-        low, high = points.min(0), points.max(0)
-        return (
-            min(box[0], low[0]),
-            min(box[1], low[1]),
-            max(box[2], high[0]),
-            max(box[3], high[1]),
-        )
+        return around([box, *((x, y, x, y) for x, y in self._positive())])
 
     def region(self) -> Region:
         """The region around the box, or around the known mask of the centre."""
@@ -192,10 +189,10 @@ class Request:
         if box is None:
             inside = self.masks[1] > 0.5 if self.prompt.known[1] else self.masks.max(0) > 0.5
             box = mask_box(inside) if inside.any() else (0, 0, self.shape[1] - 1, self.shape[0] - 1)
-        around = self.grown(box)  # points outside their box still count
-        return region_around(around, self.embedding.spacing, self._factor(around))
+        box = self.around_points(box)  # points outside their box still count
+        return region_around(box, self.embedding.spacing, self._factor(box))
 
-    def _factor(self, box: tuple[float, float, float, float]) -> float:
+    def _factor(self, box: Box) -> float:
         """The factor, or less where the box nearly fills the slice: there is nothing beyond it."""
         row, column = self.embedding.spacing
         side = max((box[2] - box[0] + 1) * column, (box[3] - box[1] + 1) * row)
@@ -227,7 +224,7 @@ class Request:
         return Patch(corner, pasted.float().cpu().numpy())
 
     @staticmethod
-    def box_of(patch: Patch) -> tuple | None:
+    def box_of(patch: Patch) -> Box | None:
         """The bounding box in voxels of the mask on a patch; None where it is empty."""
         if patch.voxels < 3:
             return None

@@ -1,6 +1,6 @@
 """Slide-SAM, SAM and MedSAM networks behind the protocol of the sliding (protocol.SliceModel).
 
-Where prompts lie in the network's frame says `sam_prompts`.
+Where prompts lie in the network's frame says `prompts`, the module beside this one.
 
 Candidates. They are ordered so that candidate 0 is the best answer in the way the network was
 meant to be asked. Published Slide-SAM: the three candidate masks by falling predicted quality, so

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..boxes import Box
 from ..compute.devices import on_device
 from ..errors import InputError
 from ..patches import KnownMasks
@@ -112,9 +113,7 @@ def points_to_frame(points: np.ndarray, height: int, width: int, size: int) -> n
     return (np.asarray(points, np.float64) + 0.5) * (size / width, size / height) - 0.5
 
 
-def box_to_frame(
-    box: tuple[float, float, float, float], height: int, width: int, size: int
-) -> np.ndarray:
+def box_to_frame(box: Box, height: int, width: int, size: int) -> np.ndarray:
     """A box in voxels, corners inclusive, as first and last pixels in the S x S frame."""
     x0, y0, x1, y1 = box
     scale = np.array([size / width, size / height])

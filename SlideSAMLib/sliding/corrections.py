@@ -275,6 +275,8 @@ def box_beside(
 ) -> Box | None:
     """The box of the mask nearest to a slice, moved as little as it takes to hold the points.
 
+    One voxel from side to side at the least: a mask of a single row or column gives only a line.
+
     masks : slice index -> bool (H, W). None where no other slice has a mask, or without a point.
     """
     filled = [i for i, mask in masks.items() if i != index and mask.any()]
@@ -284,4 +286,7 @@ def box_beside(
     columns, rows = zip(*inside, strict=True)
     dx = max(max(columns) - x1, 0.0) + min(min(columns) - x0, 0.0)
     dy = max(max(rows) - y1, 0.0) + min(min(rows) - y0, 0.0)
-    return around([(x0 + dx, y0 + dy, x1 + dx, y1 + dy), *((x, y, x, y) for x, y in inside)])
+    points = [(x, y, x, y) for x, y in inside]
+    x0, y0, x1, y1 = around([(x0 + dx, y0 + dy, x1 + dx, y1 + dy), *points])
+    across, down = (max(1.0 - side, 0.0) / 2 for side in (x1 - x0, y1 - y0))
+    return (x0 - across, y0 - down, x1 + across, y1 + down)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,11 +46,12 @@ def anchor_choices(
     predictor: WindowPredictor,
     prompt: SlicePrompt,
     settings: SlideSettings,
-    ahead: Iterable[int] = (),
+    embedding: Any,
     reference: Reference | None = None,
 ) -> list[Choice]:
     """The candidates of a prompted slice's window, the best one first.
 
+    embedding : of this window.
     reference : another slice with the object, which the model may remember; or None.
     """
     shape = (predictor.stack.height, predictor.stack.width)
@@ -60,7 +61,7 @@ def anchor_choices(
         memory = predictor.remember(reference.index, reference.mask)
         distance = abs(prompt.index - reference.index)
     window_prompt = first_prompt(prompt, shape, settings, knows_masks, memory, distance)
-    prediction = predictor.predict(prompt.index, window_prompt, ahead)
+    (prediction,) = predictor.predict_many([embedding], [window_prompt])
     kept = kept_mask(prompt, settings)
     choices = rank(prediction, {} if kept is None else {1: kept}, settings)
     if prompt.mask is None or not prompt.points:
@@ -83,17 +84,17 @@ def predict_anchor(
     predictor: WindowPredictor,
     prompt: SlicePrompt,
     settings: SlideSettings,
+    embedding: Any,
     candidate: int | None = None,
-    ahead: Iterable[int] = (),
     reference: Reference | None = None,
 ) -> Anchor:
     """Predict the window of a prompted slice.
 
     candidate : the number of the candidate that the user chose; None lets the scores decide.
-    ahead, reference : as in `WindowPredictor.embedding` and `anchor_choices`.
+    embedding, reference : as in `anchor_choices`.
     """
     stack = predictor.stack
-    choices = anchor_choices(predictor, prompt, settings, ahead, reference)
+    choices = anchor_choices(predictor, prompt, settings, embedding, reference)
     choice = next((c for c in choices if c.number == candidate), choices[0]).detached()
     patch = kept_mask(prompt, settings) or choice.patches[1]
     record = SliceRecord(settings, quality=choice.quality, presence=_at(choice, 1))

@@ -139,7 +139,8 @@ class SliceRecord:
 
         - the predicted IoU of the candidate chosen in the window centred on the slice,
         - the presence that this window gave,
-        - the mean Dice between this window's mask and those of the neighbouring windows,
+        - the mean Dice between this window's mask and those of the neighbouring windows, or of
+          both windows centred there with all others where two fronts met,
         - the stability of the fused mask: area(p > 0.7) / area(p > 0.3).
 
         An empty mask has the confidence 0.
@@ -155,10 +156,14 @@ class SliceRecord:
             return 0.0
         factors = [stability(fused)]
         factors += [value for value in (self.quality, self.presence) if value is not None]
-        central = [view.patch for view in self.views if view.central]
-        others = [view.patch for view in self.views if not view.central]
-        if central and (others or len(central) > 1):
-            compared = [dice(central[0], patch) for patch in central[1:] + others]
+        compared = [
+            dice(one.patch, other.patch)
+            for one in self.views
+            if one.central
+            for other in self.views
+            if other is not one
+        ]
+        if compared:
             factors.append(float(np.mean(compared)))
         clipped = np.clip(factors, 0.0, 1.0)
         return float(np.prod(clipped) ** (1.0 / len(clipped)))

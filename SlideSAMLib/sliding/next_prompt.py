@@ -13,7 +13,7 @@ import numpy as np
 from ..boxes import Box, around, grown, mask_box
 from ..errors import InputError
 from ..patches import KnownMasks, Patch
-from ..prompts import SlicePrompt
+from ..prompts import SlicePrompt, check_kind
 from ..protocol import WindowPrompt
 from .slide_types import SlideSettings
 
@@ -30,11 +30,7 @@ def merge_prompts(prompts: Iterable[SlicePrompt]) -> dict[int, SlicePrompt]:
     if not isinstance(prompts, Iterable):
         raise InputError(f"Prompts must be a list of SlicePrompt objects, not {prompts!r}.")
     for prompt in prompts:
-        if not isinstance(prompt, SlicePrompt):
-            raise InputError(
-                f"Prompts must be SlicePrompt objects, not {type(prompt).__name__}: "
-                "use SlicePrompt(index=..., box=..., points=..., labels=...)."
-            )
+        check_kind(prompt)
         earlier = merged.get(prompt.index)
         merged[prompt.index] = prompt if earlier is None else _merge_two(earlier, prompt)
     if not merged:

@@ -21,19 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..boxes import Box, grown, mask_box
-from ..errors import InputError
 from ..prompts import SlicePrompt
 from ..protocol import WindowPrompt
 from .slide_types import FinishedSlice
+from .state import SlideState
 from .stops import Stop
-
-if TYPE_CHECKING:
-    from .slide import Slider
 
 SHIFT = 0.05  # of the box's sides
 LEAST_VOXELS = 50  # a neighbour's mask must be larger
@@ -52,43 +48,28 @@ class Target:
     prompt: WindowPrompt
 
 
-def slide_reference(slider: Slider) -> Generator[FinishedSlice, None, None]:
-    """Slide as published; fills `slider.stops`.
-
-    Raises InputError for fewer than three slices and prompts on the first or last slice.
-    """
-    slices = slider.stack.slices
-    if slices < 3:
-        raise InputError(
-            f"The reference scheme needs at least three slices, but there are {slices}: use the "
-            "default scheme."
-        )
-    found = [target for prompt in slider.prompts for target in targets(prompt)]
-    for target in found:
-        if not 0 < target.index < slices - 1:
-            raise InputError(
-                f"The reference scheme cannot start on slice {target.index}, the first or last "
-                "one of the volume: prompt another slice or use the default scheme."
-            )
-    union = Union(slider)
+def slide_reference(slide: SlideState) -> Generator[FinishedSlice, None, None]:
+    """Slide as published; fills `slide.stops`."""
+    found = [target for prompt in slide.prompts for target in targets(prompt)]
+    union = Union(slide)
     reach: dict[str, int] = {}
     for target in found:
-        if slider.cancelled():
+        if slide.cancelled():
             return
-        start = _window(slider, target.index, target.prompt)
+        start = _window(slide, target.index, target.prompt)
         yield from union.add(target.index, start, 0)
         for side, direction in (("forward", 1), ("backward", -1)):
-            if side not in slider.sides:
+            if side not in slide.sides:
                 continue
-            way = _Way(slider, union, target.index, direction, start)
+            way = _Way(slide, union, target.index, direction, start)
             yield from way.run()
             if way.stop is Stop.CANCELLED:
-                slider.stops[side] = way.stop
+                slide.stops[side] = way.stop
                 return
             # Of several objects the one that came furthest says why the direction ended.
             if side not in reach or way.centre * direction > reach[side]:
                 reach[side] = way.centre * direction
-                slider.stops[side] = way.stop
+                slide.stops[side] = way.stop
 
 
 def targets(prompt: SlicePrompt) -> list[Target]:
@@ -106,6 +87,7 @@ def shifted_box(box: Box, shape: tuple[int, int]) -> Box | None:
     x0, y0, x1, y1 = box
     across, down = SHIFT * (x1 - x0), SHIFT * (y1 - y0)
     height, width = shape
+    # As published: both near sides by the share of the width, both far ones by that of the height.
     moved = (
         max(x0 - across, 0.0),
         max(y0 - across, 0.0),
@@ -148,8 +130,8 @@ class _Result:
 class Union:
     """The masks of all windows so far, united slice by slice."""
 
-    def __init__(self, slider: Slider) -> None:
-        self._slider = slider
+    def __init__(self, slide: SlideState) -> None:
+        self._slide = slide
         self._masks: dict[int, np.ndarray] = {}
         self._qualities: dict[int, list[float]] = {}
 
@@ -161,7 +143,7 @@ class Union:
         The confidence of a slice is the mean predicted IoU of the windows that saw it.
         """
         for place, index in enumerate(range(centre - 1, centre + 2)):
-            if not self._slider.first <= index <= self._slider.last:
+            if not self._slide.first <= index <= self._slide.last:
                 continue
             mask = opened(result.logits[place] > 0)
             if index in self._masks:
@@ -169,17 +151,17 @@ class Union:
             self._masks[index] = mask
             self._qualities.setdefault(index, []).append(result.quality)
             confidence = float(np.clip(np.mean(self._qualities[index]), 0.0, 1.0))
-            shown = 0 if index in self._slider.merged else direction
-            yield self._slider.finished(index, mask.copy(), confidence, shown)
+            shown = 0 if index in self._slide.merged else direction
+            yield self._slide.finished(index, mask.copy(), confidence, shown)
 
 
 class _Way:
     """One object on its way in one direction."""
 
     def __init__(
-        self, slider: Slider, union: Union, centre: int, direction: int, start: _Result
+        self, slide: SlideState, union: Union, centre: int, direction: int, start: _Result
     ) -> None:
-        self.slider = slider
+        self.slide = slide
         self.union = union
         self.centre = centre
         self.direction = direction
@@ -187,27 +169,27 @@ class _Way:
         self.stop = Stop.CANCELLED
 
     def run(self) -> Generator[FinishedSlice, None, None]:
-        low, high = max(self.slider.first, 1), min(self.slider.last, self.slider.stack.slices - 2)
-        shape = (self.slider.stack.height, self.slider.stack.width)
+        low, high = max(self.slide.first, 1), min(self.slide.last, self.slide.stack.slices - 2)
+        shape = (self.slide.stack.height, self.slide.stack.width)
         while True:
             neighbour = self.newest.logits[1 + self.direction] > 0
             stop = _verdict(self.newest, int(np.count_nonzero(neighbour)))
             following = self.centre + self.direction
             if stop is None and not low <= following <= high:
                 stop = self._end(following)
-            moved = shifted_box if self.slider.settings.shift_box else enlarged_box
+            moved = shifted_box if self.slide.settings.shift_box else enlarged_box
             box = None if stop else moved(mask_box(neighbour), shape)
             if box is None:
                 self.stop = stop or Stop.TOO_SMALL
                 return
-            if self.slider.cancelled():
+            if self.slide.cancelled():
                 return
             ahead = range(
                 following + self.direction,
                 high + 1 if self.direction > 0 else low - 1,
                 self.direction,
             )
-            self.newest = _window(self.slider, following, WindowPrompt(box=box), ahead)
+            self.newest = _window(self.slide, following, WindowPrompt(box=box), ahead)
             if _doubtful(self.newest):
                 self.stop = Stop.LOW_QUALITY
                 return
@@ -215,14 +197,14 @@ class _Way:
             yield from self.union.add(following, self.newest, self.direction)
 
     def _end(self, following: int) -> Stop:
-        outside = not 1 <= following <= self.slider.stack.slices - 2
+        outside = not 1 <= following <= self.slide.stack.slices - 2
         return Stop.END_OF_VOLUME if outside else Stop.LIMIT_REACHED
 
 
 def _window(
-    slider: Slider, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
+    slide: SlideState, centre: int, prompt: WindowPrompt, ahead: Iterable[int] = ()
 ) -> _Result:
-    prediction = slider.predictor.predict(centre, prompt, ahead)
+    prediction = slide.predictor.predict(centre, prompt, ahead)
     number = int(np.argmax(prediction.quality))
     return _Result(prediction.full(number), float(prediction.quality[number]))
 

@@ -10,26 +10,21 @@ predicted in one call, as many as the model likes; the result is that of one aft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
-from ..errors import InputError
-from ..patches import Patch
-from ..prompts import SlicePrompt, is_whole
+from ..prompts import SlicePrompt
 from ..protocol import SliceModel, WindowPrediction, WindowPrompt, prompts_at_once
 from ..stack import Stack
-from ..window import EmbeddingCache, WindowPredictor
+from ..window import EmbeddingCache
 from .front import Anchor, Front, Question, nearest_anchor, predict_anchor, told_confidence
 from .fusion import SliceRecord, blend
-from .next_prompt import merge_prompts
-from .slide_types import FinishedSlice, Reference, SlideSettings
+from .reference_scheme import slide_reference
+from .slide_types import FinishedSlice, SlideSettings
+from .state import SlideState
 from .stops import Stop
-
-__all__ = ["FinishedSlice", "SlideSettings", "Slider", "Stop", "slide"]
 
 DIRECTIONS = {"backward": -1, "forward": 1}
 
@@ -48,7 +43,12 @@ def slide(
 
     Parameters
     ----------
+    stack : the volume along its slide axis.
+    prompts : one or more; their index counts along the slide axis. Those on one slice are one.
+    model : what predicts a window, see `protocol.SliceModel`.
     first, last : limits of the slide, inclusive; None stands for the end of the volume.
+    settings : None stands for the default ones.
+    cache : where embeddings are kept between slides of this stack; None makes a private one.
     cancelled : asked before every window, and by a slow encoder within one; once it says True the
         slide ends.
 
@@ -66,7 +66,11 @@ def slide(
     Raises
     ------
     InputError
-        No prompt, a prompt outside the volume or the limits, or limits that cannot be used.
+        No prompt, a prompt outside the volume or the limits, or limits that cannot be used; with
+        the reference scheme, fewer than three slices or a prompt on the first or last one.
+
+    Beyond that, whatever the model raises. The sliding follows Slide-SAM (Quan et al., PMLR
+    250:1179-1195, 2024); the settings `scheme="reference"` give it as it was published.
     """
     slider = Slider(stack, prompts, model, first, last, settings, cache, cancelled)
     yield from slider.run()
@@ -129,45 +133,11 @@ class Gap:
         }
 
 
-class Slider:
+class Slider(SlideState):
     """One run of the default or the reference scheme; `slide` is the plain way to use it.
 
-    sides : the outward directions to slide in.
-    chosen : slice index -> number of the candidate that the user chose on a prompted slice.
-    references : prompted slice -> another one, which shows its window what the object looks like.
-    stops : filled by `run`; directions that were cut short are "cancelled".
+    `SlideState` says what it takes, and what it has beside its methods.
     """
-
-    def __init__(
-        self,
-        stack: Stack,
-        prompts: Iterable[SlicePrompt],
-        model: SliceModel,
-        first: int | None = None,
-        last: int | None = None,
-        settings: SlideSettings | None = None,
-        cache: EmbeddingCache | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        sides: Iterable[str] = ("backward", "forward"),
-        chosen: Mapping[int, int] | None = None,
-        references: Mapping[int, Reference] | None = None,
-    ) -> None:
-        self.stack = stack
-        self.settings = settings or SlideSettings()
-        self.first, self.last = checked_limits(stack, first, last)
-        self.given = {"backward": first is not None, "forward": last is not None}
-        self.total = None if first is None or last is None else self.last - self.first + 1
-        self.prompts = list(prompts) if isinstance(prompts, Iterable) else prompts
-        self.merged = merge_prompts(self.prompts)
-        check_prompts(self.merged.values(), stack, self.first, self.last)
-        self.predictor = WindowPredictor(stack, model, cache, self.settings.encode_batch)
-        self.cancelled = cancelled or (lambda: False)
-        self.sides = tuple(sides)
-        self.chosen, self.references = dict(chosen or {}), dict(references or {})
-        gaps = (f"{low}-{high}" for low, high in pairwise(sorted(self.merged)) if high - low > 1)
-        between = () if self.settings.scheme == "reference" else gaps
-        self.stops: dict[str, Stop] = dict.fromkeys((*self.sides, *between), Stop.CANCELLED)
-        self._done: set[int] = set()
 
     def run(self) -> Generator[FinishedSlice, None, None]:
         """Slide; `stops` says afterwards why it ended."""
@@ -189,16 +159,17 @@ class Slider:
         Where it yields windows, their predictions must be sent, where a finished slice, None.
         """
         if self.settings.scheme == "reference":
-            from .reference_scheme import slide_reference
-
             yield from slide_reference(self)
             return
         anchors: dict[int, Anchor] = {}
         for index in self.merged:
             if self.cancelled():
                 return
-            anchors[index] = self._anchor(index)
-            yield self.publish(index, anchors[index].record, 0, anchors[index])
+            anchor = self._anchor(index)
+            if anchor is None:
+                return
+            anchors[index] = anchor
+            yield self.publish(index, anchor.record, 0, anchor)
         fronts, gaps = self._fronts(anchors)
         yield from self._move(fronts, gaps)
 
@@ -211,26 +182,16 @@ class Slider:
         mask = fused.mask((self.stack.height, self.stack.width))
         return self.finished(index, mask, confidence, direction, fused)
 
-    def finished(
-        self,
-        index: int,
-        mask: np.ndarray,
-        confidence: float,
-        direction: int,
-        patch: Patch | None = None,
-    ) -> FinishedSlice:
-        """Count a slice as done and wrap it up; `patch` where there are probabilities."""
-        self._done.add(index)
-        done = len(self._done)
-        return FinishedSlice(index, mask, confidence, direction, done, self.total, patch)
-
-    def _anchor(self, index: int) -> Anchor:
+    def _anchor(self, index: int) -> Anchor | None:
+        """Predict the window of a prompted slice; None where that is cancelled meanwhile."""
         prompted = [i for i in self.merged if i != index]
         beside = [i for i in (index + 1, index - 1) if self.first <= i <= self.last]
-        ahead = [*prompted, *beside]
+        embedding = self.predictor.embedding(index, [*prompted, *beside], self.cancelled)
+        if embedding is None:
+            return None
         chosen, reference = self.chosen.get(index), self.references.get(index)
-        prompt = self.merged[index]
-        return predict_anchor(self.predictor, prompt, self.settings, chosen, ahead, reference)
+        asked = (self.predictor, self.merged[index], self.settings, embedding)
+        return predict_anchor(*asked, chosen, reference)
 
     def _fronts(self, anchors: dict[int, Anchor]) -> tuple[dict[str, Front], list[Gap]]:
         nearest = nearest_anchor(anchors)
@@ -350,39 +311,3 @@ class Slider:
         queues.append(queues.pop(0))
         longest = max(len(queue) for queue in queues)
         return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
-
-
-def checked_limits(stack: Stack, first: int | None, last: int | None) -> tuple[int, int]:
-    """The limits of a slide, inclusive; None stands for the end of the volume."""
-    for name, value in (("first", first), ("last", last)):
-        if value is None:
-            continue
-        if not is_whole(value):
-            raise InputError(f"The {name} slice must be a whole number, not {value!r}.")
-        if not 0 <= value < stack.slices:
-            raise InputError(
-                f"The {name} slice {value} is outside the volume: the slices along this axis are "
-                f"0 to {stack.slices - 1}."
-            )
-    low = 0 if first is None else int(first)
-    high = stack.slices - 1 if last is None else int(last)
-    if low > high:
-        raise InputError(f"The first slice ({low}) must not lie behind the last slice ({high}).")
-    return low, high
-
-
-def check_prompts(prompts: Iterable[SlicePrompt], stack: Stack, first: int, last: int) -> None:
-    """Raise InputError unless every prompt lies inside the volume and the limits."""
-    for prompt in prompts:
-        prompt.check_inside(stack.slices, stack.height, stack.width)
-        box = prompt.clamped_box(stack.height, stack.width)
-        if box is not None and (box[2] < box[0] or box[3] < box[1]):
-            raise InputError(
-                f"The box {prompt.box} on slice {prompt.index} touches only the rim of the slice: "
-                "draw it over the object."
-            )
-        if not first <= prompt.index <= last:
-            raise InputError(
-                f"The prompt on slice {prompt.index} is outside the limits {first} to {last}: "
-                "move the limits or the prompt."
-            )

@@ -110,8 +110,10 @@ class SlideSettings:
             self._check(name, getattr(self, name) > 0.0, "greater than 0")
         for name in ("outline_slope", "outline_voxels"):
             self._check(name, getattr(self, name) >= 0.0, "0 or greater")
-        self._check("meet_overlap", self.meet_overlap >= 0, "0 or greater")
-        self._check("encode_batch", self.encode_batch >= 0, "0 or greater")
+        for name in ("meet_overlap", "encode_batch"):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer)
+            self._check(name, whole and value >= 0, "a whole number, 0 or greater")
 
     def _check(self, name: str, good: bool, wanted: str) -> None:
         if not good:
@@ -135,13 +137,14 @@ class FinishedSlice:
     """One slice of the result, as known now.
 
     index : slice index along the slide axis.
-    mask : bool (H, W).
+    mask : bool (H, W); of a Session it is read-only, as its result shares it.
     probability : float32 (H, W) in 0..1, or None where the scheme has none; made once it is asked
         for.
     confidence : 0..1, see `fusion.SliceRecord.confidence` and, after points alone, `front`.
     direction : 0 for a prompted slice, +1 or -1 for the way that the slide was going.
     done : number of different slices finished so far.
     total : number of slices that will be done at most, or None where nobody can know.
+    patch : the logits on the part of the slice that was looked at, or None where `probability` is.
     """
 
     index: int

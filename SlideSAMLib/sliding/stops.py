@@ -12,7 +12,10 @@ FLOOR_SHARE = 2.0  # of the area on the prompted slice: the most for `growth_flo
 
 
 class Stop(StrEnum):
-    """Why a direction ended."""
+    """Why a direction, or the stretch between two prompts, ended; a text as well.
+
+    The rules are those of `judge`, the thresholds those of `SlideSettings`.
+    """
 
     NOTHING_LEFT = "nothing left"
     TOO_SMALL = "too small"

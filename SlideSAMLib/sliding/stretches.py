@@ -33,9 +33,9 @@ def sides_of(direction: str) -> tuple[str, ...]:
     return SIDES[direction]
 
 
-def gap_names(prompts: Iterable[int]) -> set[str]:
-    """The names of the stretches between prompted slices, as `sliding.slide` gives them."""
-    return {f"{low}-{high}" for low, high in pairwise(sorted(prompts))}
+def gap_names(prompts: Iterable[int]) -> list[str]:
+    """The names of the stretches between prompted slices that are not neighbours, in order."""
+    return [f"{low}-{high}" for low, high in pairwise(sorted(prompts)) if high - low > 1]
 
 
 def stretch_name(index: int, end: int | None, side: int) -> str:

@@ -6,7 +6,7 @@ for one. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from ..protocol import WindowPrediction, prompts_at_once
 from .slide import Asked, Slider
@@ -35,8 +35,11 @@ def slide_together(sliders: Sequence[Slider]) -> Iterator[tuple[int, FinishedSli
         answers.update(_predicted(sliders, asked))
 
 
-def _until_it_asks(moves, answer) -> Iterator[FinishedSlice | Asked]:
-    """The finished slices up to the next windows, and these."""
+def _until_it_asks(
+    moves: Generator[FinishedSlice | Asked, list[WindowPrediction] | None, None],
+    answer: list[WindowPrediction] | None,
+) -> Iterator[FinishedSlice | Asked]:
+    """The finished slices up to the next windows, and these; `answer` is that to the last ones."""
     while True:
         try:
             event = moves.send(answer)
