@@ -180,10 +180,16 @@ def test_following_prompt_places_box_and_masks():
 
 def test_specks_do_not_blow_up_the_box():
     mask = np.zeros(SHAPE, bool)
-    mask[4:10, 4:10] = True
+    mask[4:10, 6:12] = True
     mask[18, 28] = True
-    assert mask_box(mask, 0.05) == (4, 4, 9, 9)
-    assert mask_box(mask, 0.0) == (4, 4, 28, 18)
+    assert mask_box(mask, 0.05) == (6, 4, 11, 9)
+    assert mask_box(mask, 0.0) == (6, 4, 28, 18)
+
+
+def test_all_parts_are_boxed_that_are_no_specks_beside_the_largest():
+    mask = np.zeros(SHAPE, bool)
+    mask[0, :20] = mask[10, 9:29] = mask[19, 0] = True
+    assert mask_box(mask, 0.05) == (0, 0, 28, 19)
 
 
 def test_json_there_and_back():
