@@ -194,6 +194,22 @@ def test_a_box_is_cut_at_the_edge_and_outside_is_refused(stage_of):
     assert len(voxels(stage)) == 1
 
 
+def test_the_outer_half_of_an_outermost_voxel_belongs_to_the_volume(stage_of):
+    stage = stage_of()
+    stage.click((-0.4, 5, 6))
+    stage.click((SHAPE[2] - 0.6, 5, 6))
+    assert [v[2] for v in voxels(stage)] == [[(0, 5, 6)], [(SHAPE[2] - 1, 5, 6)]]
+
+
+@pytest.mark.parametrize("corner", [(12, 5.3, 6), (4.3, 12, 6)])
+def test_a_box_of_one_row_or_column_is_refused(stage_of, corner):
+    stage = stage_of()
+    stage.drag((4, 5, 6), corner)
+    assert voxels(stage) == [] and "box is too small" in stage.message
+    stage.drag((4, 5, 6), (5, 6, 6))
+    assert [v[0] for v in voxels(stage)] == ["box"]
+
+
 @pytest.mark.parametrize("view", ["Red", "Yellow", "Green"])
 def test_the_outermost_slices_can_be_marked_and_no_other(stage_of, view):
     stage = stage_of(view_names=(view,))
