@@ -140,8 +140,8 @@ def test_a_click_far_from_the_mask_rejects_nothing():
 
 def test_a_click_into_the_core_takes_that_piece_only():
     """Where the user has marked another one."""
-    one, other = disc(20, 30, 9), disc(55, 30, 9)
-    prompt = click(one | other, (20, 30, 1), (55, 30, 0))
+    one, other = disc(15, 30, 9), disc(50, 30, 14)
+    prompt = click(one | other, (15, 30, 1), (51, 30, 0))
     assert np.array_equal(obeying(one | other, prompt, EVEN, (1.0, 1.0)), one)
 
 
@@ -289,6 +289,7 @@ def test_far_means_farther_than_the_mask_is_wide():
     mask = disc(20, 30, 5)
     assert not is_elsewhere(mask, [(33, 30)], (1.0, 1.0))
     assert is_elsewhere(mask, [(38, 30)], (1.0, 1.0))
+    assert is_elsewhere(mask, [(33, 30)], (0.5, 1.0))  # it is less wide, the point as far away
     assert not is_elsewhere(mask, [], (1.0, 1.0))
 
 
