@@ -39,7 +39,7 @@ def _without_specks(mask: np.ndarray, fraction: float) -> np.ndarray:
         return mask
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    return (sizes >= fraction * sizes.max())[parts] & mask
+    return (sizes >= fraction * sizes.max())[parts]
 
 
 def _is_plainly_one(mask: np.ndarray) -> bool:
@@ -47,7 +47,7 @@ def _is_plainly_one(mask: np.ndarray) -> bool:
     part. False may be either; labelling the parts takes ten times as long."""
     first, count = mask.argmax(axis=1), np.count_nonzero(mask, axis=1)
     last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
-    if not count.all() or (last - first + 1 != count).any():
+    if (last - first + 1 != count).any():  # gaps, or a row without voxels
         return False
     return bool((np.maximum(first[1:], first[:-1]) <= np.minimum(last[1:], last[:-1])).all())
 

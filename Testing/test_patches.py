@@ -188,3 +188,4 @@ def test_what_looks_like_one_part_is_one():
     assert seen > 10
     assert not _is_plainly_one(np.eye(3, dtype=bool))  # they touch by their corners only
     assert not _is_plainly_one(np.array([[1], [0], [1]], bool))
+    assert not _is_plainly_one(np.array([[1, 0], [1, 0], [0, 1]], bool))

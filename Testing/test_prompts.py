@@ -126,16 +126,23 @@ def test_merging_refuses_nothing_and_strangers():
 
 def test_first_prompt_takes_a_mask_for_the_known_centre():
     mask = np.zeros(SHAPE, bool)
-    mask[5:10, 8:20] = True
+    mask[5:10, 8:20] = mask[15, 25] = True  # what a user has drawn counts, however small
     settings = SlideSettings(enlarge_fraction=0.0, enlarge_voxels=1.0)
     prompt = first_prompt(SlicePrompt(1, mask=mask), SHAPE, settings, knows_masks=True)
-    assert prompt.box == (7, 4, 20, 10)
+    assert prompt.box == (7, 4, 26, 16)
     assert prompt.known == (False, True, False)
     assert np.array_equal(prompt.masks[1], mask)
     assert not prompt.masks[[0, 2]].any()
     boxed = SlicePrompt(1, mask=mask, box=(0, 0, 25, 15))
     assert first_prompt(boxed, SHAPE, settings, knows_masks=False).box == (0, 0, 25, 15)
     assert first_prompt(boxed, SHAPE, settings, knows_masks=False).masks is None
+    without = SlideSettings(use_masks=False)
+    assert first_prompt(boxed, SHAPE, without, knows_masks=True).masks is None
+
+
+def test_a_box_beyond_the_slice_is_cut_to_it():
+    prompt = first_prompt(SlicePrompt(1, box=(-3, 2, 25, 40)), SHAPE, SlideSettings(), True)
+    assert prompt.box == (0, 2, 25, 19)
 
 
 def test_first_prompt_carries_the_memory_of_another_slice():
@@ -156,19 +163,19 @@ def test_first_prompt_of_points_has_no_box():
 
 def test_following_box_really_is_enlarged_and_clamped():
     settings = SlideSettings(enlarge_fraction=0.1, enlarge_voxels=0.5)
-    assert enlarged((10, 5, 19, 14), SHAPE, settings) == (8.5, 3.5, 20.5, 15.5)
+    assert enlarged((10, 5, 19, 9), SHAPE, settings) == (8.5, 4, 20.5, 10)
     assert enlarged((0, 0, 29, 19), SHAPE, settings) == (0, 0, 29, 19)
 
 
 def test_following_prompt_places_box_and_masks():
     logits = np.full((6, 8), -5.0, np.float32)
-    logits[2:4, 3:7] = 5.0
+    logits[2:4, 3:7] = logits[5, 0] = 5.0  # and a speck
     known = {1: Patch((10, 20), logits), 0: Patch((9, 18), logits)}
-    settings = SlideSettings(enlarge_fraction=0.0, enlarge_voxels=0.0)
-    prompt = following_prompt(known, SHAPE, settings, knows_masks=True, memory="kept")
+    settings = SlideSettings(enlarge_fraction=0.0, enlarge_voxels=0.0, box_ignore_fraction=0.2)
+    prompt = following_prompt(known, SHAPE, settings, knows_masks=True, memory="kept", distance=3)
     assert prompt.box == (23, 12, 26, 13)
     assert prompt.known == (True, True, False)
-    assert prompt.memory == "kept"
+    assert (prompt.memory, prompt.distance) == ("kept", 3)
     assert prompt.masks[1, 12, 23] == pytest.approx(1 / (1 + np.exp(-5)))
     assert prompt.masks[0, 11, 21] > 0.9
     assert prompt.masks[1, 0, 0] == 0
@@ -181,10 +188,16 @@ def test_following_prompt_places_box_and_masks():
 
 def test_specks_do_not_blow_up_the_box():
     mask = np.zeros(SHAPE, bool)
-    mask[4:10, 4:10] = True
+    mask[4:10, 6:12] = True
     mask[18, 28] = True
-    assert mask_box(mask, 0.05) == (4, 4, 9, 9)
-    assert mask_box(mask, 0.0) == (4, 4, 28, 18)
+    assert mask_box(mask, 0.05) == (6, 4, 11, 9)
+    assert mask_box(mask, 0.0) == (6, 4, 28, 18)
+
+
+def test_all_parts_are_boxed_that_are_no_specks_beside_the_largest():
+    mask = np.zeros(SHAPE, bool)
+    mask[0, :20] = mask[10, 9:29] = mask[19, 0] = True
+    assert mask_box(mask, 0.05) == (0, 0, 28, 19)
 
 
 def test_json_there_and_back():

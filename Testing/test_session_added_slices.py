@@ -5,6 +5,7 @@ import pytest
 
 from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.session import Snapshot
+from SlideSAMLib.sliding.additions import adds_slice, reference_for, staying
 from SlideSAMLib.sliding.slide_types import SlideSettings
 from SlideSAMLib.sliding.stops import Stop
 from Testing.fakes import ThresholdModel
@@ -157,6 +158,35 @@ def test_a_drawn_mask_tells_more_than_what_was_found():
     session, left = interrupted()
     finished = {f.index for f in session.correct(SlicePrompt(10, mask=left[10]))}
     assert finished >= {5, 6, 7, 8, 10}
+
+
+def test_an_emptied_slice_shows_nothing_and_does_not_stay():
+    session, left = interrupted()
+    list(session.correct(SlicePrompt(7, box=(18, 0, 20, 4))))  # there is nothing there
+    list(session.correct(session.correction(13, [(9, 14)])))
+    assert asked(session, 13)[0].memory == ("memory of slice", 4)
+    session.remove_prompt(7)
+    list(session.correct(session.correction(8, [(9, 14)])))
+    assert np.array_equal(session.slice_mask(7), left[7])
+
+
+@pytest.mark.parametrize(("point", "far"), [((9, 29), True), ((26, 13), False)])
+def test_how_far_a_point_lies_from_a_mask_is_in_mm(point, far):
+    """Ten rows of 2 mm below it, or twelve columns of 0.5 mm beside it."""
+    _, left, _ = two_parts()
+    masks, spacing = {i: left[i] for i in range(2, 9)}, (2.0, 0.5)
+    prompt = SlicePrompt(6, points=[point])
+    assert adds_slice(prompt, masks, spacing) == far
+    assert (reference_for(prompt, masks, [], [], spacing) is None) == far
+    assert staying(masks, prompt, (None, None), [], spacing) == (
+        set() if far else {2, 3, 4, 5, 7, 8}
+    )
+
+
+def test_only_what_is_inside_says_that_a_mask_is_of_something_else():
+    _, left, _ = two_parts()
+    prompt = SlicePrompt(6, points=[(9, 14), (38, 2)], labels=[1, 0])
+    assert not adds_slice(prompt, {6: left[6]}, (1.0, 1.0))
 
 
 def test_what_lies_between_an_added_slice_and_a_prompted_one_is_filled():

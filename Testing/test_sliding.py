@@ -284,6 +284,7 @@ def test_a_setting_that_would_spoil_every_mask_is_refused_by_its_name(name):
 def test_a_rule_can_be_switched_off():
     SlideSettings(**dict.fromkeys(SHARES, 0.0), **GROWTH, min_area_mm2=0, min_area_voxels=0)
     SlideSettings(**dict.fromkeys(SHARES, 1.0), outline_slope=np.inf, outline_voxels=np.inf)
+    SlideSettings(outline_slope=0.0, outline_voxels=0.0, meet_overlap=0)
     for name in ("centre_weight", "point_caution", "logit_limit", *GROWTH):
         with pytest.raises(InputError, match=f"{name} must be greater than 0"):
             SlideSettings(**{name: 0.0})

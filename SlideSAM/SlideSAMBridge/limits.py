@@ -1,7 +1,7 @@
 """The slices that a run may reach, with sentences that count slices as the panel does. No Qt.
 
 The library counts from the first slice that the volume covers, the user in the segmentation's
-geometry, which may be larger than the volume.
+geometry, which may be larger than the volume. There are two limits or none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def possible(
 def check_run(work: Work, wanted: Wanted, first: int | None, last: int | None) -> None:
     """Raise ValueError with a sentence where a run cannot keep to its limits."""
     start = int(work.source.part.first[work.axis])
-    if first is not None and last is not None and first > last:
+    if first is not None and first > last:
         raise ValueError(
             _("The range of slices is empty: {first} comes after {last}.").format(
                 first=first + start, last=last + start
@@ -79,13 +79,10 @@ def check_correction(work: Work, wanted: Wanted, index: int) -> None:
 
 
 def _outside(index: int, first: int | None, last: int | None) -> bool:
-    return (first is not None and index < first) or (last is not None and index > last)
+    return first is not None and not first <= index <= last
 
 
-def _named(work: Work, first: int | None, last: int | None) -> dict[str, int]:
-    """The limits as the panel counts them; where there is none, the end of the volume."""
-    start, end = int(work.source.part.first[work.axis]), int(work.source.part.last[work.axis])
-    return {
-        "first": start if first is None else first + start,
-        "last": end if last is None else last + start,
-    }
+def _named(work: Work, first: int, last: int) -> dict[str, int]:
+    """The limits as the panel counts them."""
+    start = int(work.source.part.first[work.axis])
+    return {"first": first + start, "last": last + start}

@@ -177,7 +177,7 @@ class PromptBook:
             raise ValueError(_("The segment has nothing on this slice: draw it there first."))
         corner = part.first.astype(float)
         corner[axis] = index
-        return Mark(axis, (tuple(part.local(corner).tolist()),), 1, on_slice.copy())
+        return Mark(axis, (tuple(part.local(corner).tolist()),), 1, on_slice)
 
     def fullest(self, slice_nodes: Iterable[Any]) -> Any:
         """Of views, the one whose slice has most of the segment; None where none has anything."""

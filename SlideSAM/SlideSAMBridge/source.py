@@ -120,12 +120,9 @@ def signature_of(volume_node: Any, part: Lattice) -> tuple:
     part : as `lattice.covered_part` gives it for the volume.
     """
     place = np.linalg.solve(part.ijk_to_ras, lattices.of_volume(volume_node).ijk_to_ras)
-    image = volume_node.GetImageData()
-    scalars = image.GetPointData().GetScalars()
     return (
         volume_node.GetID(),
-        image.GetMTime(),
-        0 if scalars is None else scalars.GetMTime(),  # what numpy writers mark as modified
+        volume_node.GetImageData().GetMTime(),  # its scalars' too, which numpy writers modify
         part.extent,
         tuple(np.round(place, 9).ravel().tolist()),
         tuple(np.round(part.ijk_to_local, 9).ravel().tolist()),

@@ -53,7 +53,7 @@ def reference_for(
     others = set(prompted) - {index}
     usable = found & others.difference(changed)
     if not usable and others.isdisjoint(changed):
-        usable = found - {index}
+        usable = found
         if index in found:
             usable = {i for i in usable if not is_elsewhere(masks[i], _inside(prompt), spacing)}
     if not usable:

@@ -42,8 +42,8 @@ class Points:
         """The points of a prompt, moved into the slice (H, W) where they lie on its rim."""
         rounded: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
         for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
-            column = min(max(math.floor(x + 0.5), 0), shape[1] - 1)
-            row = min(max(math.floor(y + 0.5), 0), shape[0] - 1)
+            column = min(math.floor(x + 0.5), shape[1] - 1)
+            row = min(math.floor(y + 0.5), shape[0] - 1)
             rounded[int(label)].append((column, row))
         return Points(rounded[1], rounded[0])
 
@@ -145,7 +145,7 @@ def obeying(
         [(x - left, y - top) for x, y in points.inside],
         [(x - left, y - top) for x, y in points.outside],
     )
-    here, small = _Slice(image[part], spacing), mask[part].copy()
+    here, small = _Slice(image[part], spacing), mask[part]
     for point in moved.outside:
         small = _cut(small, point, moved, here)
     for point in moved.inside:
@@ -193,10 +193,8 @@ def _without_rejected(
         depth = here.depth(piece)
         if depth[y, x] < REJECTING * depth.max():
             continue
-        found, count = ndimage.label(mask)
-        touching = np.setdiff1d(np.unique(found[piece]), [0])
-        if count:
-            mask = mask & ~np.isin(found, touching)
+        found, _ = ndimage.label(mask)
+        mask = mask & ~np.isin(found, np.unique(found[piece]))
     return mask
 
 
@@ -214,17 +212,17 @@ def _cut(mask: np.ndarray, point: tuple[int, int], points: Points, here: _Slice)
     markers = np.zeros(mask.shape, np.int16)
     if kept:
         for a, b in kept:
-            markers[piece & (here.distance((a, b)) <= 0.5 * depth[b, a])] = _KEPT
+            markers[here.distance((a, b)) <= 0.5 * depth[b, a]] = _KEPT
     elif depth[y, x] < REJECTING * depth.max():
         core = max(CORE * depth.max(), (depth[y, x] + depth.max()) / 2)
         markers[depth >= core] = _KEPT
     else:
         return mask & ~piece
     near = here.distance(point) <= 0.5 * depth[y, x]
-    markers[piece & near & (markers == 0)] = _CLICKED
+    markers[near & (markers == 0)] = _CLICKED
     markers[y, x] = _CLICKED
     markers[~piece] = _OUTSIDE
-    return mask & ~((here.flood(markers) == _CLICKED) & piece)
+    return mask & (here.flood(markers) != _CLICKED)
 
 
 def _added(mask: np.ndarray, point: tuple[int, int], points: Points, here: _Slice) -> np.ndarray:
@@ -253,7 +251,7 @@ def _edited(patch: Patch, added: np.ndarray, cut: np.ndarray) -> Patch:
     logits = np.full(cut.shape, -SURE, np.float32)
     y, x = patch.corner
     logits[y : y + patch.logits.shape[0], x : x + patch.logits.shape[1]] = patch.logits
-    logits[added] = np.maximum(logits[added], SURE)
+    logits[added] = SURE
     logits[cut] = np.minimum(logits[cut], -SURE)
     return Patch((0, 0), logits)
 

@@ -66,15 +66,20 @@ def test_limits_beyond_the_volume_are_its_ends(padded, first, last):
         ("both", (2, 8), 7),
         ("forward", (None, None), 9),
         ("forward", (1, 8), 6),
+        ("forward", (4, 8), 5),
+        ("forward", (0, 2), 1),  # before the first mark; a bar has to count to something
         ("backward", (None, None), 7),
         ("backward", (2, 10), 5),
+        ("backward", (2, 5), 4),
     ],
 )
 def test_as_many_slices_as_a_run_may_find_are_told(padded, direction, given, count):
     """From the outermost mark on, where it goes one way only."""
     padded.click()
     padded.wait()
-    assert limits.possible(direction, padded.interaction.work, {3: [], 6: []}, *given) == count
+    work = padded.interaction.work
+    assert limits.possible(direction, work, {3: [], 6: []}, *given) == count
+    assert limits.possible(direction, work, {}, None, None) == 12  # the library tells what is wrong
 
 
 def test_only_the_marks_that_count_must_lie_inside_the_limits(padded):

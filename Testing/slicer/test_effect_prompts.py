@@ -192,6 +192,17 @@ def test_a_box_is_cut_at_the_edge_and_outside_is_refused(stage_of):
     assert len(voxels(stage)) == 1 and "outside the volume" in stage.message
     stage.drag((-6, -6, 6), (-2, -2, 6))
     assert len(voxels(stage)) == 1
+    stage.click((-0.4, 5, 6))  # the outer half of the outermost voxel is in it
+    assert voxels(stage)[1][2] == [(0, 5, 6)]
+
+
+@pytest.mark.parametrize("corner", [(12, 5.3, 6), (4.3, 12, 6)])
+def test_a_box_of_one_row_or_column_is_refused(stage_of, corner):
+    stage = stage_of()
+    stage.drag((4, 5, 6), corner)
+    assert voxels(stage) == [] and "box is too small" in stage.message
+    stage.drag((4, 5, 6), (5, 6, 6))
+    assert [v[0] for v in voxels(stage)] == ["box"]
 
 
 @pytest.mark.parametrize("view", ["Red", "Yellow", "Green"])

@@ -97,7 +97,7 @@ def test_each_slice_is_encoded_once_and_only_where_the_mouse_rests(stage_of, hea
             point_at(stage, (9, 7, k))
             stage.wait()
             point_at(stage, (8, 6, k))
-            stage.wait()
+            assert stage.interaction.jobs.job is None
     assert heavy_model.encoded == [[6], [4]]
     point_at(stage, (9, 7, 4), "Yellow")
     stage.wait()
@@ -159,18 +159,22 @@ def test_nothing_is_done_while_an_error_waits_for_the_user(stage_of, heavy_model
     assert stage.interaction.jobs.job is None
 
 
-@pytest.mark.parametrize("missing", ["segment", "slice"])
+@pytest.mark.parametrize("missing", ["segment", "slice", "volume", "straight view"])
 def test_where_nothing_can_be_marked_nothing_is_encoded(stage_of, heavy_model, missing):
-    stage = stage_of()
+    stage = stage_of("oblique")
     told = stage.message
     if missing == "segment":
         stage.scene.contents.RemoveSegment("A")
+    elif missing == "volume":
+        stage.editor.node.SetAndObserveSourceVolumeNode(None)
+    elif missing == "straight view":
+        stage.view.node.SetOrientation("Axial")  # anatomical, not the scan's
     else:
         stage.scroll_to((9, 7, 40))
     point_at(stage)
     stage.wait()
     assert heavy_model.encoded == [] and stage.interaction.message.kind == "info"
-    assert missing == "segment" or stage.message == told
+    assert missing in ("segment", "volume") or stage.message == told
 
 
 def test_other_voxels_are_encoded_anew(stage_of, heavy_model):
@@ -280,3 +284,15 @@ def test_what_a_click_waits_for_ends_with_it(stage_of, slow_encoder):
     stage.panel.clear.click()
     stage.wait(lambda: early.finished, seconds=3)
     assert slow_encoder.encoded == []
+
+
+def test_a_further_click_ends_the_preview_of_the_one_before(stage_of, heavy_model):
+    """Although the window of both had been encoded before the first."""
+    stage = stage_of()
+    point_at(stage)
+    stage.wait()
+    stage.click((6, 5, 6))
+    first = stage.interaction.jobs.job
+    stage.click((10, 5, 6))
+    assert first.kind == "preview" and first.cancelled()
+    stage.wait()
