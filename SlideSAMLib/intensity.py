@@ -112,12 +112,12 @@ def _without_padding(sample: np.ndarray) -> tuple[float, float] | None:
     rest, window = sample, None
     for end in (sample.min(), sample.max()):
         others = rest[rest != end]
-        if others.size < PADDED_SHARE * sample.size:
-            continue
+        share = 1 - others.size / rest.size
+        if share < PERCENTILES[0] / 100 or others.size < PADDED_SHARE * sample.size:
+            continue  # the percentiles leave it out, or there is little else: it is the background
         low, high = (float(v) for v in np.percentile(others, PERCENTILES))
         width = high - low
-        shown = others.size < rest.size * (1 - (100 - PERCENTILES[1]) / 100)  # percentiles hold it
-        if shown and width > 0 and max(low - end, end - high) > PADDED_GAP * width:
+        if width > 0 and max(low - end, end - high) > PADDED_GAP * width:
             rest = others
             window = (low - PADDED_MARGIN * width, high + PADDED_MARGIN * width)
     return window
