@@ -7,7 +7,9 @@ from enum import StrEnum
 
 from .slide_types import SlideSettings
 
-SMALLEST_SHARE = 0.1  # of the area on the prompted slice: the most that `min_area_mm2` may ask for
+# Of the area on the prompted slice: the most that `min_area_mm2` may ask for. A vessel is prompted
+# where it runs along the slice, and is a fiftieth as large where it crosses it.
+SMALLEST_SHARE = 0.02
 FLOOR_SHARE = 2.0  # of the area on the prompted slice: the most for `growth_floor_mm2`
 
 
