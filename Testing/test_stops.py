@@ -142,7 +142,7 @@ def test_stop_low_quality_by_stability():
 
 def _doubtful(centre, found):
     """Unsure of every slice, but not so unsure that it stops at any one of them."""
-    return _with(found, quality=np.minimum(found.quality, 0.45))
+    return _with(found, quality=np.minimum(found.quality, 0.45), presence=np.full(3, 0.8))
 
 
 @pytest.mark.parametrize("last", [None, 39])
@@ -189,8 +189,8 @@ def _judged(voxels, prompted, area, settings=None, **fields):
 
 def test_judge_follows_its_thresholds():
     settings = SlideSettings(min_area_mm2=10, min_area_voxels=4)
-    assert _judged(40, 1000, 0.25, settings) is None
-    assert _judged(39, 1000, 0.25, settings) == Stop.TOO_SMALL
+    assert _judged(40, 4000, 0.25, settings) is None
+    assert _judged(39, 4000, 0.25, settings) == Stop.TOO_SMALL
     assert _judged(3, 1000, 100.0, settings) == Stop.TOO_SMALL
     assert _judged(0, 1000, 1.0, settings) == Stop.NOTHING_LEFT
     assert _judged(900, 0, 1.0, settings, voxels_before=10) == Stop.SUDDEN_GROWTH
@@ -198,10 +198,10 @@ def test_judge_follows_its_thresholds():
     assert _judged(9000, 100, 1.0, settings) is None  # before it was looked at by itself
 
 
-@pytest.mark.parametrize("area", [0.1, 1e-2, 1e-8])
+@pytest.mark.parametrize("area", [0.02, 1e-4, 1e-8])
 def test_small_objects_are_measured_by_themselves(area):
     """A cell of some micrometres and vessels of small animals and of people."""
-    prompted = 1000  # 100 mm2, 10 mm2, 10 um2
+    prompted = 1000  # 20 mm2, 0.1 mm2, 10 um2
     smallest = prompted // 50
     assert _judged(smallest, prompted, area) is None
     assert _judged(smallest - 1, prompted, area) == Stop.TOO_SMALL
