@@ -37,8 +37,8 @@ class Findings:
         surely goes on: within limits that a user has set, and between two prompts.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
     voxels_before : size on the slice before, or None before its own window was predicted.
-    confidence : 0..1 with the doubt that the object was there on the way (`lasting` of `fusion`), or
-        None where the object surely goes on.
+    confidence : 0..1 with the doubt that the object was there on the way (`SliceRecord.lasting`),
+        or None where the object surely goes on.
     """
 
     voxels: int
