@@ -12,7 +12,12 @@ CT_LEAST_SHARE = 0.01  # share of the voxels that must lie inside CT_WINDOW
 CT_RANGE = (-1500.0, 4000.0)
 CT_MOST_OUTSIDE = 0.05  # ... on this share of the voxels,
 CT_PADDING = 0.01  # without single values on this share: what is outside the field of view
+CT_MOST_FILLS = 2  # so many single values below 0 and no more: what fills the outside of an MR
 PERCENTILES = (0.5, 99.5)
+# A single value at an end of the range is no part of the image where the rest, at least this share
+# of the voxels, is this many times as far from it as the rest is wide.
+PADDED_SHARE, PADDED_GAP = 0.1, 2.0
+PADDED_MARGIN = 0.1  # of the rest's width: what is black beside it stays darker
 SAMPLES = 1_000_000
 # A window that float32 shows as it is: so many of its values lie inside, and its width is between.
 FINE = 4096
@@ -42,10 +47,12 @@ def automatic_window(
 
     Data are taken for CT where at least 0.1 % of the voxels are -500 or less (negative air), at
     least 1 % lie strictly inside -200..400 and at most 5 % outside -1500..4000, padding not
-    counted; they get (-200, 400). All other data get the percentiles 0.5 and 99.5 of at most about
-    a million evenly spaced finite voxels. Where these coincide (a nearly empty image) they are the
-    percentiles of the voxels with other values, and the window holds that one, too: a hot pixel
-    must not hide the rest. Where the sample has no other value it is the full range.
+    counted, and where there is more below 0 than what fills the outside of an image; they get
+    (-200, 400). All other data get the percentiles 0.5 and 99.5 of at most about a million evenly
+    spaced finite voxels, without a single value far away from all others (padding). Where these
+    coincide (a nearly empty image) they are the percentiles of the voxels with other values, and
+    the window holds that one, too: a hot pixel must not hide the rest. Where the sample has no
+    other value it is the full range.
 
     Always low < high, except where all finite voxels have one value: (value, value), and (0, 0)
     where no voxel is finite.
@@ -57,6 +64,9 @@ def automatic_window(
     if extremes[0] <= CT_AIR and sample.size and _is_ct(sample):
         return CT_WINDOW
     if sample.size:
+        padded = _without_padding(sample)
+        if padded is not None:
+            return padded
         low, high = (float(v) for v in np.percentile(sample, PERCENTILES))
         if low == high and (sample != low).any():
             rest = np.percentile(sample[sample != low], PERCENTILES)
@@ -85,10 +95,32 @@ def _is_ct(sample: np.ndarray) -> bool:
     inside = (sample > CT_WINDOW[0]) & (sample < CT_WINDOW[1])
     if inside.mean() < CT_LEAST_SHARE or (sample <= CT_AIR).mean() < CT_LEAST_AIR:
         return False
+    between = (sample > CT_AIR) & (sample < 0)  # fat, and the rims of everything in air
+    if between.mean() < CT_LEAST_AIR and np.unique(sample[sample <= CT_AIR]).size <= CT_MOST_FILLS:
+        return False
     outside = sample[(sample < CT_RANGE[0]) | (sample > CT_RANGE[1])]
     counts = np.unique(outside, return_counts=True)[1]
     counts = counts[counts < CT_PADDING * sample.size]
     return bool(counts.sum() <= CT_MOST_OUTSIDE * sample.size)
+
+
+def _without_padding(sample: np.ndarray) -> tuple[float, float] | None:
+    """The window of a padded image; None where neither end of its range is padding.
+
+    One voxel value that lies far away from all others would leave these a few greys.
+    """
+    rest, window = sample, None
+    for end in (sample.min(), sample.max()):
+        others = rest[rest != end]
+        share = 1 - others.size / rest.size
+        if share < PERCENTILES[0] / 100 or others.size < PADDED_SHARE * sample.size:
+            continue  # the percentiles leave it out, or there is little else: it is the background
+        low, high = (float(v) for v in np.percentile(others, PERCENTILES))
+        width = high - low
+        if width > 0 and max(low - end, end - high) > PADDED_GAP * width:
+            rest = others
+            window = (low - PADDED_MARGIN * width, high + PADDED_MARGIN * width)
+    return window
 
 
 def _sample(volume: np.ndarray) -> np.ndarray:

@@ -86,7 +86,9 @@ def test_points_are_column_and_row_of_take(axis):
     assert np.array_equal(result.mask, volume > 0)
 
 
-def test_area_thresholds_follow_the_spacing():
+def test_area_thresholds_follow_the_spacing(monkeypatch):
+    # A fiftieth of the block is a few voxels.
+    monkeypatch.setattr("SlideSAMLib.sliding.stops.SMALLEST_SHARE", 0.1)
     volume, truth = block_volume()
     truth[3:5] = truth[10:12] = False
     truth[3:5, 8:11, 10:13] = truth[10:12, 8:11, 10:13] = True  # thin tips of nine voxels

@@ -78,19 +78,36 @@ def test_doubt_is_carried_along_the_slide():
     first = SliceRecord(settings, quality=0.49)
     first.add(patch_of_mask(np.ones((4, 4), bool), 8.0), 1.0, central=True)
     assert first.confidence() == pytest.approx(0.7)  # stability 1
-    assert first.inherited(0.1) == pytest.approx(1 - 0.2 * 0.3)
-    second = SliceRecord(settings, list(first.views), quality=0.49, trust=first.inherited(0.1))
-    assert second.confidence() == pytest.approx(0.7 * 0.94)
-    assert second.inherited(0.1) == pytest.approx(0.94**2)
-    assert blend(first, second, 3, 1).trust == pytest.approx(0.75 + 0.25 * 0.94)
+    left = pytest.approx(1 - 0.2 * 0.3)
+    assert first.inherited(0.1) == (left, left)  # nobody tells a presence
+    second = SliceRecord(settings, list(first.views), quality=0.49, trust=0.94, hold=0.94)
+    assert second.confidence() == second.lasting() == pytest.approx(0.7 * 0.94)
+    assert second.inherited(0.1)[0] == pytest.approx(0.94**2)
+    both = blend(first, second, 3, 1)
+    assert both.trust == both.hold == pytest.approx(0.75 + 0.25 * 0.94)
     # Slices that lie closer than 3 % of the object's width share their doubt.
     assert first.inherited(0.03) == first.inherited(5.0) == first.inherited(0.1)
-    assert first.inherited(0.01) == pytest.approx(1 - 0.2 * 0.3 / 3)
+    assert first.inherited(0.01)[0] == pytest.approx(1 - 0.2 * 0.3 / 3)
     whole = SliceRecord(SlideSettings(carried_doubt=0.2, doubt_reach=0.0), list(first.views))
     whole.quality = first.quality
-    assert whole.inherited(0.001) == pytest.approx(1 - 0.2 * 0.3)
+    assert whole.inherited(0.001)[0] == pytest.approx(1 - 0.2 * 0.3)
     careless = SliceRecord(SlideSettings(carried_doubt=0.0), list(first.views), quality=0.49)
-    assert careless.inherited(0.1) == 1.0
+    assert careless.inherited(0.1) == (1.0, 1.0)
+
+
+def test_an_unsure_outline_does_not_end_the_way_of_an_object_that_is_there():
+    def after(slices, presence):
+        record = SliceRecord(SlideSettings(), quality=0.75, presence=presence)
+        record.add(patch_of_mask(np.ones((4, 4), bool), 8.0), 1.0, central=True)
+        for _ in range(slices):  # all alike
+            record.trust, record.hold = record.inherited(0.1)
+        return record
+
+    vessel, lost = after(150, 0.97), after(12, 0.6)
+    assert vessel.trust < 0.1 and vessel.hold > 0.7
+    assert vessel.lasting() > 0.6 and 0.3 < vessel.confidence() < 0.4  # half of what holds
+    assert lost.hold < 0.1 < lost.trust
+    assert lost.lasting() < lost.confidence()
 
 
 def test_blending_weighs_the_nearer_front_more():

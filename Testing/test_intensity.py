@@ -113,3 +113,34 @@ def test_order_of_the_axes_in_memory_does_not_matter():
     volume = np.random.default_rng(5).normal(size=(4, 5, 6))
     assert value_range(volume.transpose(2, 0, 1)) == value_range(volume)
     assert value_range(volume[::-1]) == (volume.min(), volume.max())
+
+
+def _brain(kind: type, level: float, spread: float) -> np.ndarray:
+    """Noise in the middle, with room on all sides."""
+    volume = np.zeros((20, 40, 40), kind)
+    volume[:, 8:32, 8:32] = np.random.default_rng(9).normal(level, spread, (20, 24, 24))
+    return volume
+
+
+@pytest.mark.parametrize("padding", [0, 65535])
+def test_padding_far_from_all_grey_values_does_not_hide_them(padding):
+    """The cylinder that a micro-CT shows, in 16 bits, and what the file has around it."""
+    image = _brain(np.uint16, 30000, 300)
+    image[image == 0] = padding
+    low, high = automatic_window(image)
+    assert 28000 < low < 29300 and 30700 < high < 32000
+
+
+@pytest.mark.parametrize("padding", [-1000, -32768])
+def test_mr_with_negative_padding_is_no_ct(padding):
+    image = _brain(np.int16, 300, 60)
+    image[image == 0] = padding
+    image[:, 30:32, 20:22] = 0  # air, where a magnitude image has nothing below
+    low, high = automatic_window(image)
+    assert -100 < low <= 0 and 400 < high < 600
+
+
+def test_a_black_background_near_the_grey_values_is_no_padding():
+    image = _brain(np.int16, 900, 100)
+    low, high = automatic_window(image)
+    assert low == 0 and 1000 < high < 1300

@@ -113,7 +113,10 @@ def test_presence_tells_where_the_object_ends_before_a_rejected_slice():
     assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [6, 7, 8]
 
 
-def test_stop_too_small_counts_in_mm2():
+def test_stop_too_small_counts_in_mm2(monkeypatch):
+    # A fiftieth of the block is a few voxels.
+    monkeypatch.setattr("SlideSAMLib.sliding.stops.SMALLEST_SHARE", 0.1)
+
     def small(found):
         return _keep_rows(found, 9)  # one row of 15 voxels
 
@@ -139,7 +142,7 @@ def test_stop_low_quality_by_stability():
 
 def _doubtful(centre, found):
     """Unsure of every slice, but not so unsure that it stops at any one of them."""
-    return _with(found, quality=np.minimum(found.quality, 0.45))
+    return _with(found, quality=np.minimum(found.quality, 0.45), presence=np.full(3, 0.8))
 
 
 @pytest.mark.parametrize("last", [None, 39])
@@ -186,8 +189,8 @@ def _judged(voxels, prompted, area, settings=None, **fields):
 
 def test_judge_follows_its_thresholds():
     settings = SlideSettings(min_area_mm2=10, min_area_voxels=4)
-    assert _judged(40, 1000, 0.25, settings) is None
-    assert _judged(39, 1000, 0.25, settings) == Stop.TOO_SMALL
+    assert _judged(40, 4000, 0.25, settings) is None
+    assert _judged(39, 4000, 0.25, settings) == Stop.TOO_SMALL
     assert _judged(3, 1000, 100.0, settings) == Stop.TOO_SMALL
     assert _judged(0, 1000, 1.0, settings) == Stop.NOTHING_LEFT
     assert _judged(900, 0, 1.0, settings, voxels_before=10) == Stop.SUDDEN_GROWTH
@@ -195,11 +198,11 @@ def test_judge_follows_its_thresholds():
     assert _judged(9000, 100, 1.0, settings) is None  # before it was looked at by itself
 
 
-@pytest.mark.parametrize("area", [1.0, 1e-2, 1e-8])
+@pytest.mark.parametrize("area", [0.02, 1e-4, 1e-8])
 def test_small_objects_are_measured_by_themselves(area):
-    """A cell of some micrometres and a vessel of a small animal, as well as an organ."""
-    prompted = 40 if area == 1.0 else 1000  # 40 mm2, 10 mm2, 10 um2
-    smallest = prompted // 10
+    """A cell of some micrometres and vessels of small animals and of people."""
+    prompted = 1000  # 20 mm2, 0.1 mm2, 10 um2
+    smallest = prompted // 50
     assert _judged(smallest, prompted, area) is None
     assert _judged(smallest - 1, prompted, area) == Stop.TOO_SMALL
     grown = 2 * prompted

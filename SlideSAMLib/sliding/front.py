@@ -257,7 +257,7 @@ class Front:
             stability=stability(patch),
             agreement=choice.agreement,
             voxels_before=behind.voxels,
-            confidence=record.confidence() if self.open_end else None,
+            confidence=record.lasting() if self.open_end else None,
         )
         return judge(found, self.predictor.stack.voxel_area, self.settings)
 
@@ -272,8 +272,8 @@ class Front:
         stack = self.predictor.stack
         if 0 <= following < stack.slices:
             width_mm = math.sqrt(max(choice.patches[1].voxels, 1) * stack.voxel_area)
-            trust = record.inherited(stack.spacing[0] / width_mm)
-            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=trust)
+            trust, hold = record.inherited(stack.spacing[0] / width_mm)
+            new = SliceRecord(settings, presence=_at(choice, ahead_place), trust=trust, hold=hold)
             new.add(choice.patches[ahead_place], settings.outer_weight)
             self.records[following] = new
         self.position = centre

@@ -15,6 +15,8 @@ from ..patches import BACKGROUND, REMOTE, Extent, Patch, common_extent, dice, st
 from .slide_types import SlideSettings
 
 WINDOWS = 3  # that see a slice, at most
+ABSENCE = 0.3  # probability that the object is not there, from which on a slice is all in doubt
+LEAST_TRUST = 0.5  # of the hold: as long as the object is there, outlines are not worse and worse
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class SliceRecord:
     quality : predicted IoU of the window centred on the slice, or None.
     presence : probability that the object is on the slice, or None.
     trust : 0..1, what the doubt about the slices on the way from the prompt leaves for this one.
+    hold : 0..1, what the doubt that the object is on them leaves, see `inherited`.
     """
 
     settings: SlideSettings
@@ -76,6 +79,7 @@ class SliceRecord:
     quality: float | None = None
     presence: float | None = None
     trust: float = 1.0
+    hold: float = 1.0
     _fused: Patch | None = field(default=None, init=False, repr=False)
     _sum: np.ndarray | None = field(default=None, init=False, repr=False)
     _summed: int = field(default=0, init=False, repr=False)
@@ -119,20 +123,31 @@ class SliceRecord:
     ) -> SliceRecord:
         """The record with the window that is centred on the slice; this one stays as it is."""
         views = [*self.views, View(patch, weight, central=True)]
-        return SliceRecord(self.settings, views, quality, presence, self.trust)
+        return SliceRecord(self.settings, views, quality, presence, self.trust, self.hold)
 
     def confidence(self) -> float:
         """How sure the slice is, 0..1: by itself, times the trust in the way that led to it."""
-        return self.trust * self.sureness()
+        return max(self.trust, LEAST_TRUST * self.hold) * self.sureness()
 
-    def inherited(self, step: float) -> float:
-        """The trust for the next slice on the way: a share of this one's doubt is taken off.
+    def lasting(self) -> float:
+        """What of the confidence says whether the slide still is on the object, 0..1."""
+        return self.hold * self.sureness()
+
+    def inherited(self, step: float) -> tuple[float, float]:
+        """Trust and hold for the next slice on the way: a share of this one's doubt is taken off.
+
+        From the trust that is all doubt, from the hold the doubt that the object is there, where
+        the model tells a presence. An outline that is not sure, as every one of a few voxels, may
+        still be that of the object: a slide along a vessel would end after some dozens of slices.
 
         step : how far it is to that slice, as a share of the object's width.
         """
         reach = self.settings.doubt_reach
         share = self.settings.carried_doubt * (min(step / reach, 1.0) if reach else 1.0)
-        return self.trust * (1.0 - share * (1.0 - self.sureness()))
+        doubt = absent = 1.0 - self.sureness()
+        if self.presence is not None:
+            absent = min(((1.0 - self.presence) / ABSENCE) ** 2, 1.0)
+        return self.trust * (1.0 - share * doubt), self.hold * (1.0 - share * absent)
 
     def sureness(self) -> float:
         """How sure the slice is by itself, 0..1: the geometric mean of what is known of
@@ -187,6 +202,7 @@ def blend(
         quality=_weighted([(record.quality, share) for record, share in pairs]),
         presence=_weighted([(record.presence, share) for record, share in pairs]),
         trust=sum(record.trust * share for record, share in pairs),
+        hold=sum(record.hold * share for record, share in pairs),
     )
 
 

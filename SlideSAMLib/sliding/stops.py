@@ -7,7 +7,9 @@ from enum import StrEnum
 
 from .slide_types import SlideSettings
 
-SMALLEST_SHARE = 0.1  # of the area on the prompted slice: the most that `min_area_mm2` may ask for
+# Of the area on the prompted slice: the most that `min_area_mm2` may ask for. A vessel is prompted
+# where it runs along the slice, and is a fiftieth as large where it crosses it.
+SMALLEST_SHARE = 0.02
 FLOOR_SHARE = 2.0  # of the area on the prompted slice: the most for `growth_floor_mm2`
 
 
@@ -38,7 +40,8 @@ class Findings:
         surely goes on: within limits that a user has set, and between two prompts.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
     voxels_before : size on the slice before, or None before its own window was predicted.
-    confidence : 0..1 with the doubt of the way, or None where the object surely goes on.
+    confidence : 0..1 with the doubt that the object was there on the way (`SliceRecord.lasting`),
+        or None where the object surely goes on.
     """
 
     voxels: int
