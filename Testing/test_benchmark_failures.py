@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -197,14 +198,27 @@ def test_the_script_for_gpus_keeps_the_table_where_it_is_interrupted(tmp_path: P
     python.chmod(0o755)
     command = ["bash", str(ROOT / "scripts" / "benchmark-gpu"), str(tmp_path / "out")]
     environment = {**os.environ, "SLIDESAM_PYTHON": str(python)}
+
+    def hear_interrupts() -> None:
+        """Shells let what they start in the background ignore them, and bash cannot trap those."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
-    while not begun.exists():
-        assert running.poll() is None
-        time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGINT)
-    said, _ = running.communicate(timeout=60)
+    try:
+        while not begun.exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGINT)
+        said, _ = running.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has ended where all went well
+            os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode != 0
     assert said == b"the table so far\n"
     assert (tmp_path / "out" / "table.txt").read_bytes() == said
