@@ -17,7 +17,7 @@ from .candidates import Choice, best, rank
 from .corrections import corrected, rejected
 from .fusion import SliceRecord
 from .next_prompt import first_prompt, following_prompt
-from .outline import held, reach_mm
+from .outline import MOVING, held, moved_on, reach_mm
 from .slide_types import Reference, SlideSettings
 from .stops import Findings, Stop, judge
 
@@ -237,10 +237,17 @@ class Front:
         spacing = self.predictor.stack.spacing
         reach = reach_mm(spacing, self.settings.outline_slope, self.settings.outline_voxels)
         patches = list(choice.patches)
-        patches[1] = held(patches[1], behind, spacing[1:], reach)
-        ahead = 1 + self.direction
-        patches[ahead] = held(patches[ahead], patches[1], spacing[1:], reach)
+        past = [behind, *self._behind(MOVING - 1)]  # the newest first
+        for place in (1, 1 + self.direction):
+            expected = moved_on(past, spacing[1:], reach)
+            patches[place] = held(patches[place], expected, spacing[1:], reach)
+            past.insert(0, patches[place])
         return replace(choice, patches=tuple(patches))
+
+    def _behind(self, count: int) -> list[Patch]:
+        """Up to so many slices behind the position, the newest first."""
+        indices = [self.position - n * self.direction for n in range(1, count + 1)]
+        return [self.records[index].fused() for index in indices if index in self.records]
 
     def _judge(
         self, choice: Choice, record: SliceRecord, behind: Patch, nearest: Anchor
@@ -277,8 +284,8 @@ class Front:
             new.add(choice.patches[ahead_place], settings.outer_weight)
             self.records[following] = new
         self.position = centre
-        # What lies further behind is final; only a meeting with another front looks back.
-        kept = range(-1, settings.meet_overlap + 2)
+        # What lies further behind is final; only outlines that move and other fronts look back.
+        kept = range(-1, max(settings.meet_overlap + 2, MOVING))
         self.records = {
             index: known
             for index, known in self.records.items()

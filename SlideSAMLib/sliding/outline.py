@@ -4,16 +4,23 @@ Where an edge is hard to see, masks leak into what lies beside the object, a lit
 slice. Real surfaces are rarely so flat that their outline jumps. So what lies farther outside the
 outline of the slice before than the *reach* needs better evidence the farther it lies, and what
 lies deeper inside needs less.
+
+A vessel that runs at a flat angle to the slices moves by more than that, but it does so from slice
+to slice. What has moved is expected to move on: see `moved_on`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..patches import REMOTE, Patch, common_extent
 
+MOVING = 3  # slices that must tell of a movement: once, a mask may have jumped to something else
+SAME_SIZE = 1.25  # ratio of areas up to which one mask may be the other, moved: leaks grow
+SAME_WAY = 0.9  # cosine between two movements, the least
 STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = REMOTE  # logits: what is that sure, p > 0.98, is left as it is
 MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
@@ -31,8 +38,54 @@ def reach_mm(spacing: tuple[float, float, float], slope: float, voxels: float) -
     return slope * spacing[0] + voxels * min(spacing[1:])
 
 
+def moved_on(past: Sequence[Patch], spacing: tuple[float, float], reach: float) -> Patch:
+    """What the next slice's outline is held to: the newest mask, and that mask moved on.
+
+    It is moved on where the masks of the last three slices have about the same size, and their
+    middles have moved by more than the reach twice, the same way: by the shorter of the two
+    movements. Else it is the newest patch itself.
+
+    past : the newest first; spacing : (row, column) in mm; reach : mm.
+    """
+    newest = past[0]
+    areas = [patch.voxels for patch in past[:MOVING]]
+    if len(areas) < MOVING or not all(areas) or max(areas) > SAME_SIZE * min(areas):
+        return newest
+    middles = np.array([_middle(patch) for patch in past[:MOVING]])
+    steps = (middles[:-1] - middles[1:]) * spacing  # mm, the newest first
+    ways = np.hypot(*steps.T)
+    if ways.min() <= reach or steps[0] @ steps[1] < SAME_WAY * ways.prod():
+        return newest
+    rows, columns = np.rint(steps[0] * (ways.min() / ways[0]) / spacing).astype(int).tolist()
+    moved = Patch(
+        (newest.corner[0] + rows, newest.corner[1] + columns), newest.logits, newest.extent
+    )
+    return _united(newest, moved)
+
+
+def _middle(patch: Patch) -> tuple[float, float]:
+    """(row, column) of the centre of a mask with at least one voxel, in voxels of the slice."""
+    filled, (top, left) = patch.filled, patch.start
+    rows, columns = np.count_nonzero(filled, axis=1), np.count_nonzero(filled, axis=0)
+    return (
+        top + float(rows @ np.arange(len(rows))) / patch.voxels,
+        left + float(columns @ np.arange(len(columns))) / patch.voxels,
+    )
+
+
+def _united(first: Patch, second: Patch) -> Patch:
+    """The masks of two patches in one, without their logits."""
+    top, left, bottom, right = common_extent([first, second], (0, 0))
+    logits = np.full((bottom - top, right - left), -SURE, np.float32)
+    for patch in (first, second):
+        y, x = patch.start[0] - top, patch.start[1] - left
+        part = logits[y : y + patch.filled.shape[0], x : x + patch.filled.shape[1]]
+        part[patch.filled] = SURE
+    return Patch((top, left), logits)
+
+
 def held(patch: Patch, before: Patch, spacing: tuple[float, float], reach: float) -> Patch:
-    """The patch with its outline held to that of the slice before.
+    """The patch with its outline held to that of the slice before, or what is expected of it.
 
     Beyond the reach, logits outside the outline fall with the distance and logits inside rise;
     those that are SURE the same way are left. An empty mask stays empty, and one that follows an
