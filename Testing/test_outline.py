@@ -5,11 +5,21 @@ import pytest
 from scipy import ndimage
 
 from SlideSAMLib.patches import BACKGROUND, Patch
+from SlideSAMLib.prompts import SlicePrompt
 from SlideSAMLib.sliding import outline
-from SlideSAMLib.sliding.outline import MOST_AWAY, MOST_BACK, STEEPNESS, SURE, held, reach_mm
+from SlideSAMLib.sliding.outline import (
+    MOST_AWAY,
+    MOST_BACK,
+    STEEPNESS,
+    SURE,
+    held,
+    moved_on,
+    reach_mm,
+)
 from SlideSAMLib.sliding.slide_types import SlideSettings
 
-from .fakes import LOGIT
+from .fakes import LOGIT, ThresholdModel
+from .sliding_helpers import slide_all
 
 SHAPE = (40, 44)
 SQUARE = (1.0, 1.0)
@@ -208,3 +218,65 @@ def test_an_outline_at_the_edge_of_what_is_near_is_held_as_in_the_middle():
     kept = held(tight, before, SQUARE, 2.0)
     assert kept.voxels > tight.voxels
     assert np.array_equal(kept.logits, held(wide, before, SQUARE, 2.0).logits)
+
+
+def along(*centres, radii=(5, 5, 5)) -> list[Patch]:
+    """Discs at centres, the newest first."""
+    return [disc(r, centre) for r, centre in zip(radii, centres, strict=True)]
+
+
+def test_what_moves_the_same_way_twice_is_expected_to_move_on():
+    past = along((20, 30), (20, 26), (20, 21))
+    expected = moved_on(past, SQUARE, 2.0)
+    both = past[0].mask(SHAPE) | disc(5, (20, 34)).mask(SHAPE)  # by the shorter of 4 and 5
+    assert np.array_equal(expected.mask(SHAPE), both)
+
+
+def test_movements_are_in_mm_and_back_in_voxels():
+    past = along((26, 22), (23, 22), (20, 22))
+    assert moved_on(past, (0.5, 1.0), 1.6) is past[0]
+    both = past[0].mask(SHAPE) | disc(5, (29, 22)).mask(SHAPE)
+    assert np.array_equal(moved_on(past, (0.5, 1.0), 1.4).mask(SHAPE), both)
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        along((20, 30), (20, 26), radii=(5, 5)),
+        along((20, 30), (20, 22), (20, 22)),  # once: it may have jumped to something else
+        along((20, 23), (20, 22), (20, 21)),  # within the reach
+        along((24, 26), (20, 26), (20, 22)),  # another way
+        along((20, 22), (20, 26), (20, 22)),  # back
+        along((20, 30), (20, 26), (20, 22), radii=(6, 5, 5)),  # a leak
+        [disc(5, (20, 30)), disc(5, (20, 26)), disc(-1)],  # nothing there
+    ],
+)
+def test_anything_else_is_expected_where_it_is(past):
+    assert moved_on(past, SQUARE, 2.0) is past[0]
+
+
+def test_a_moved_mask_may_leave_the_slice():
+    expected = moved_on(along((20, 4), (20, 9), (20, 14)), SQUARE, 2.0)
+    after = disc(5, (20, -1), logit=1.0)
+    inside = after.mask(SHAPE)
+    assert held(after, expected, SQUARE, 0.5).mask(SHAPE)[inside].all()
+    assert not held(after, disc(5, (20, 4)), SQUARE, 0.5).mask(SHAPE)[inside].all()
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_a_vessel_at_a_flat_angle_is_followed(overlap):
+    """The network is not sure enough of it to be believed a jump on every slice."""
+
+    class Unsure(ThresholdModel):
+        def predict(self, embedding, prompt):
+            found = super().predict(embedding, prompt)
+            found.logits[:] *= 0.8
+            return found
+
+    rows, columns = np.indices((40, 100))
+    truth = np.stack([np.hypot(rows - 20, columns - 12 - 4 * s) < 6 for s in range(18)])
+    prompt = SlicePrompt(0, box=(7, 15, 17, 25))
+    settings = SlideSettings(meet_overlap=overlap)
+    volume = np.where(truth, 100, 0).astype(np.int16)
+    _, mask, _ = slide_all(volume, [prompt], Unsure(margin=8), settings=settings)
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
