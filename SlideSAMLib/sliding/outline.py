@@ -20,7 +20,7 @@ from ..patches import REMOTE, Patch, common_extent
 
 MOVING = 3  # slices that must tell of a movement: once, a mask may have jumped to something else
 SAME_SIZE = 1.25  # ratio of areas up to which one mask may be the other, moved: leaks grow
-SAME_WAY = 0.9  # cosine between two movements, the least
+SAME_WAY = 0.97  # cosine between two movements, the least: 14 degrees
 STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = REMOTE  # logits: what is that sure, p > 0.98, is left as it is
 MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
