@@ -313,16 +313,20 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def onSegment(self) -> bool:
         self.updateGUIFromMRML()
-        return not self.interaction.sliding and self.isVisible() and self.interaction.segment()
+        return not self.interaction.sliding and self.confirmVisible() and self.interaction.segment()
 
     def onApply(self) -> None:
         self.updateGUIFromMRML()
-        if self.isVisible():
+        if self.confirmVisible():
             self.interaction.apply()
 
-    def isVisible(self) -> bool:
-        """Whether to write into the segment: Slicer asks where it is hidden."""
-        return self.scriptedEffect.confirmCurrentSegmentVisible() != 0  # NotConfirmed
+    def confirmVisible(self) -> bool:
+        """Whether to go on: Slicer asks its user where the segment is hidden.
+
+        Without a segment it would say no, and nothing else; what follows says why.
+        """
+        chosen = self.interaction.book.segment_id is not None
+        return not chosen or self.scriptedEffect.confirmCurrentSegmentVisible() != 0  # NotConfirmed
 
     def onRotate(self) -> None:
         node, volumeNode = self.views.current(), self.interaction.book.volume_node

@@ -61,6 +61,15 @@ def test_a_hidden_segment_is_asked_about_before_it_is_written(stage_of, monkeypa
     assert np.array_equal(stage.mask(), stage.scene.truth)
 
 
+def test_without_a_segment_it_is_told_that_there_is_none(stage_of):
+    """Slicer's question about a hidden segment says no without a word where there is none."""
+    stage = stage_of()
+    stage.editor.node.SetSelectedSegmentID("")
+    stage.interaction.say("")
+    assert not stage.python.onSegment()  # as a script calls it
+    assert stage.message == "Choose or add a segment first."
+
+
 def test_modes(stage_of):
     stage = stage_of()
     block = np.zeros(SHAPE, bool)
