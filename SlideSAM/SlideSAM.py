@@ -23,10 +23,13 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from SlideSAMBridge import batch, checks, library, preferences, segmenting, segments, shelf
-from SlideSAMBridge.editing import Editor
-from SlideSAMBridge.editors import Editors
-from SlideSAMBridge.shortage import shortages_in_words
+from SlideSAMBridge import batch, checks
+from SlideSAMBridge.scene import segmenting, segments
+from SlideSAMBridge.scene.editing import Editor
+from SlideSAMBridge.scene.editors import Editors
+from SlideSAMBridge.setup import library, preferences
+from SlideSAMBridge.tasks import shelf
+from SlideSAMBridge.tasks.shortage import shortages_in_words
 from SlideSAMPanel.self_tests import SelfTests
 
 DOCUMENTATION = "https://github.com/SlideSAM/SlicerSlideSAM"
@@ -288,7 +291,7 @@ class SlideSAMLogic(ScriptedLoadableModuleLogic):
         return self._editors.last is not None and self._editors.last.can_redo()
 
     def prompts(self, segmentationNode: Any, segmentId: str) -> Any:
-        """The marks that a segment was made with, as SlideSAMBridge.marks.Marks; None if none."""
+        """A segment's marks (SlideSAMBridge.scene.marks.Marks); None where it has none."""
         return segments.saved_marks(segmentationNode, segmentId)
 
     def _cache(self) -> Any:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -202,25 +203,49 @@ ROOMS = {  # what each may import of the library, beside itself
     "sam": WORDS | {"catalogue", "compute", "files", "protocol", "rehearsal"},
 }
 COMMANDS = {"__main__", "benchmark", "cli", "demo", "evaluation", "training"}
+BRIDGE_WORDS = {"text", "watch", "checks"}
+BRIDGE_ROOMS = {
+    "setup": {"text"},
+    "scene": BRIDGE_WORDS | {"setup"},
+    "tasks": BRIDGE_WORDS | {"setup", "scene"},
+    "drawing": BRIDGE_WORDS | {"scene"},
+    "effect": BRIDGE_WORDS | {"scene", "tasks", "drawing"},
+    "pictures": set(),
+}
 
 
 def test_imports_within_the_library_run_one_way() -> None:
-    library = ROOT / "SlideSAMLib"
-    for path in library.rglob("*.py"):
-        room = path.relative_to(library).with_suffix("").parts[0]
-        if room in COMMANDS:
-            continue
-        tree = ast.parse(path.read_text())
-        rooms = {name for node in ast.walk(tree) for name in rooms_imported(node, path)} - {room}
-        assert not rooms & COMMANDS, f"{path}: {rooms & COMMANDS}"
-        assert rooms <= ROOMS.get(room, rooms), f"{path}: {rooms - ROOMS[room]}"
+    for path, room, rooms in imports_by_room("SlideSAMLib"):
+        if room not in COMMANDS:
+            assert not rooms & COMMANDS, f"{path}: {rooms & COMMANDS}"
+            assert rooms <= ROOMS.get(room, rooms), f"{path}: {rooms - ROOMS[room]}"
 
 
-def rooms_imported(node: ast.AST, path: Path) -> set[str]:
-    """The library's own modules and packages that a relative import of a file names."""
+def test_imports_within_the_bridge_run_one_way() -> None:
+    for path, room, rooms in imports_by_room("SlideSAM/SlideSAMBridge"):
+        if room in BRIDGE_WORDS:
+            assert rooms <= BRIDGE_WORDS, f"{path}: {rooms - BRIDGE_WORDS}"
+        assert rooms <= BRIDGE_ROOMS.get(room, rooms), f"{path}: {rooms - BRIDGE_ROOMS[room]}"
+
+
+def imports_by_room(package: str) -> Iterator[tuple[Path, str, set[str]]]:
+    """Each file of a package, the room it lies in, and what it imports of the other rooms."""
+    folder = ROOT / package
+    for path in folder.rglob("*.py"):
+        room = path.relative_to(folder).with_suffix("").parts[0]
+        nodes = ast.walk(ast.parse(path.read_text()))
+        yield (
+            path,
+            room,
+            {name for node in nodes for name in rooms_named(node, path, folder)} - {room},
+        )
+
+
+def rooms_named(node: ast.AST, path: Path, package: Path) -> set[str]:
+    """The package's own modules and rooms that a relative import of a file names."""
     if not isinstance(node, ast.ImportFrom) or not node.level:
         return set()
-    folder = path.parents[node.level - 1].relative_to(ROOT / "SlideSAMLib").parts
+    folder = path.parents[node.level - 1].relative_to(package).parts
     names = [node.module] if node.module else [alias.name for alias in node.names]
     return {(*folder, *name.split("."))[0] for name in names}
 

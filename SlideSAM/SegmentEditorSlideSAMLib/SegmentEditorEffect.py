@@ -12,9 +12,9 @@ import qt
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
-from SlideSAMBridge import library, preferences
-from SlideSAMBridge.interaction import Interaction
-from SlideSAMBridge.scene_watch import SceneWatch
+from SlideSAMBridge.effect.interaction import Interaction
+from SlideSAMBridge.effect.scene_watch import SceneWatch
+from SlideSAMBridge.setup import library, preferences
 from SlideSAMEffect import models_list, parameters, reloading, views
 from SlideSAMEffect.gesture import Box, Click, Gesture
 from SlideSAMEffect.help_text import help_text

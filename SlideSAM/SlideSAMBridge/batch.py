@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, segmenting, segments
-from .editing import Editor, Preparation
-from .jobs import sentence
-from .lattice import Lattice
-from .library import missing_package
-from .prompt_set import PromptSet, from_json, slice_prompt
-from .source import signature_of
+from . import checks
+from .effect.jobs import sentence
+from .scene import segmenting, segments
+from .scene.editing import Editor, Preparation
+from .scene.lattice import Lattice
+from .scene.prompt_set import PromptSet, from_json, slice_prompt
+from .scene.source import signature_of
+from .setup.library import missing_package
 from .text import tr as _
 
 OUTSIDE = _("Its prompts lie outside the volume: mark the object again.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import editing, lattice
+from .scene import editing, lattice
 
 INSIDE, OUTSIDE = 400, 0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from SlideSAMBridge import slice_views
+from SlideSAMBridge.drawing import slice_views
 
 # A drag begins this far from the press, in Qt pixels; hands shake.
 THRESHOLD = 4

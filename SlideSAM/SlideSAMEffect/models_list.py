@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from SlideSAMBridge import preferences
+from SlideSAMBridge.setup import preferences
 
 
 def installed() -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import qt
 from slicer.i18n import tr as _
-from SlideSAMBridge.applying import MODES
-from SlideSAMBridge.options import slices_text
+from SlideSAMBridge.effect.applying import MODES
+from SlideSAMBridge.effect.options import slices_text
 
 from . import models_list
 from .parameters import DIRECTIONS

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from SlideSAMBridge import library, preferences
-from SlideSAMBridge.applying import MODES
-from SlideSAMBridge.options import Options
-from SlideSAMBridge.shelf import ModelChoice
+from SlideSAMBridge.effect.applying import MODES
+from SlideSAMBridge.effect.options import Options
+from SlideSAMBridge.setup import library, preferences
+from SlideSAMBridge.tasks.shelf import ModelChoice
 
 DIRECTIONS = ("both", "forward", "backward")
 # As long as these are not set, the preferences count, whatever they are by then.

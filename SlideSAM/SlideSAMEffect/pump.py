@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-from SlideSAMBridge.interaction import Interaction
+from SlideSAMBridge.effect.interaction import Interaction
 
 INTERVAL = 10  # ms between two looks
 # Seconds that a look may last. The worker gets Python's lock in this time only, because Slicer's

@@ -51,7 +51,7 @@ def reload() -> None:
 
 def _end_worker() -> None:
     """Let its thread end and forget the model: new code gets a thread of its own."""
-    from SlideSAMBridge import shelf, worker
+    from SlideSAMBridge.tasks import shelf, worker
 
     if worker._shared is not None:
         worker._shared.close()

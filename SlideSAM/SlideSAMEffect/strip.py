@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import qt
-from SlideSAMBridge import slice_views
+from SlideSAMBridge.drawing import slice_views
 
 HEIGHT = 64
 MARGIN = 4  # left and right of the bars

@@ -6,11 +6,11 @@ from typing import Any
 
 import slicer
 import vtk
-from SlideSAMBridge import slice_views
-from SlideSAMBridge.lattice import Lattice
-from SlideSAMBridge.overlay import Overlay
-from SlideSAMBridge.preview import Preview
-from SlideSAMBridge.prompt_set import PromptSet
+from SlideSAMBridge.drawing import slice_views
+from SlideSAMBridge.drawing.overlay import Overlay
+from SlideSAMBridge.drawing.preview import Preview
+from SlideSAMBridge.scene.lattice import Lattice
+from SlideSAMBridge.scene.prompt_set import PromptSet
 
 _C = vtk.vtkCommand
 # What a person does in the view that is meant. Moves alone say less: on its way to the panel the

@@ -8,10 +8,13 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import batch, jobs, preferences, retreat, worker
-from SlideSAMBridge.options import slices_text
-from SlideSAMBridge.segmenting import UndoStep
-from SlideSAMBridge.shelf import ModelChoice, shared_shelf
+from SlideSAMBridge import batch
+from SlideSAMBridge.effect import jobs
+from SlideSAMBridge.effect.options import slices_text
+from SlideSAMBridge.scene.segmenting import UndoStep
+from SlideSAMBridge.setup import preferences
+from SlideSAMBridge.tasks import retreat, worker
+from SlideSAMBridge.tasks.shelf import ModelChoice, shared_shelf
 
 from . import widgets
 from .ticker import Ticker

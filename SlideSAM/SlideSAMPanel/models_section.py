@@ -10,7 +10,9 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import jobs, preferences, shelf, worker
+from SlideSAMBridge.effect import jobs
+from SlideSAMBridge.setup import preferences
+from SlideSAMBridge.tasks import shelf, worker
 
 from . import widgets
 from .ticker import Ticker

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
-from SlideSAMBridge import library
+from SlideSAMBridge.setup import library
 
 
 class SelfTests:

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 import slicer
 from slicer.i18n import tr as _
-from SlideSAMBridge import installing, library
+from SlideSAMBridge.setup import installing, library
 
 from . import widgets
 

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 # SlideSAMLib knows nothing of Slicer: the drawing belongs to the Slicer side of the checkout.
-RENDERER = Path(__file__).resolve().parents[2] / "SlideSAM" / "SlideSAMBridge" / "render.py"
+RENDERER = (
+    Path(__file__).resolve().parents[2] / "SlideSAM" / "SlideSAMBridge" / "pictures" / "render.py"
+)
 LIMIT_SECONDS = 300
 
 

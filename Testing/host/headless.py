@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import slicer
-from SlideSAMBridge import offscreen
+from SlideSAMBridge.pictures import offscreen
 
 
 class _Module:

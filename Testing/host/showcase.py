@@ -31,7 +31,7 @@ class Showcase:
     ) -> None:
         if str(ROOT / "SlideSAM") not in sys.path:
             sys.path.append(str(ROOT / "SlideSAM"))
-        from SlideSAMBridge import offscreen
+        from SlideSAMBridge.pictures import offscreen
 
         offscreen.use_software_window()
         from Testing.host import headless, pythonqt_host

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from SlideSAMBridge import offscreen
+from SlideSAMBridge.pictures import offscreen
 
 ThreeDView = offscreen.ThreeDView
 

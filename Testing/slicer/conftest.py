@@ -14,7 +14,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 if str(MODULE_FOLDER) not in sys.path:
     sys.path.append(str(MODULE_FOLDER))
 
-from SlideSAMBridge import offscreen  # noqa: E402  (the folder had to be on the path first)
+from SlideSAMBridge.pictures import offscreen  # noqa: E402  (the folder had to be on the path first)
 
 HAS_GL = offscreen.use_software_window()
 # A spec without origin is a mere folder of that name: this one is called `slicer` itself.
@@ -105,7 +105,7 @@ def quick_model(monkeypatch):
 @pytest.fixture
 def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
     """The widget, set up as Slicer does; closed with nothing left behind."""
-    from SlideSAMBridge import shelf, worker
+    from SlideSAMBridge.tasks import shelf, worker
 
     from Testing.host.pythonqt_rules import qt
 
@@ -129,8 +129,8 @@ def panel(session, slidesam, quick_model, monkeypatch, tmp_path):
 def prompted(panel, slidesam):
     """A transformed scene: segments A (axial prompt), B (sagittal), one without, one damaged."""
     import slicer
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene import segments
+    from SlideSAMBridge.scene.marks import TAG
 
     from Testing.slicer.panel_tools import find
     from Testing.slicer.scenes import GEOMETRIES, Scene, model
@@ -162,7 +162,7 @@ def prompted(panel, slidesam):
 @pytest.fixture
 def stage_of(session, gl, quick_model):
     """Makes stages, and closes them: with nothing left behind, and no swallowed exception."""
-    from SlideSAMBridge import shelf, worker
+    from SlideSAMBridge.tasks import shelf, worker
 
     from Testing.slicer.effect_stage import Stage
 

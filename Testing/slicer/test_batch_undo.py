@@ -29,7 +29,7 @@ class SegmentEditor:
 
     def paint(self, name, first=0):
         """Two slices of 5 x 5 voxels, as one step of undo."""
-        from SlideSAMBridge import editing, lattice
+        from SlideSAMBridge.scene import editing, lattice
 
         self.widget.saveStateForUndo()
         assert self.logic.UpdateReferenceGeometryImage()
@@ -134,7 +134,7 @@ def test_what_the_segment_editor_took_back_is_not_taken_back_once_more(panel, pr
 
 @pytest.mark.parametrize("edit", ["paint", "prompt", "name", "colour", "segment"])
 def test_the_button_takes_nobodys_later_work_along(panel, prompted, editor, edit):
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene.marks import TAG
 
     segment_all(panel)
     segment = prompted.contents.GetSegment(prompted.ids["A"])
@@ -243,8 +243,8 @@ def test_a_try_on_another_segmentation_costs_no_undo(panel, prompted):
 
 
 def test_a_run_elsewhere_that_writes_nothing_costs_no_undo(panel, prompted, quick_model):
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene import segments
+    from SlideSAMBridge.scene.marks import TAG
 
     segment_all(panel)
     other = prompted.of(elsewhere())
@@ -310,7 +310,7 @@ def test_saving_costs_no_undo(panel, prompted, tmp_path):
 
 def test_every_voxel_is_looked_at_once_before_and_once_after_a_batch(panel, prompted, monkeypatch):
     """Not after each segment: a layer may hold a hundred of them."""
-    from SlideSAMBridge import contents
+    from SlideSAMBridge.scene import contents
 
     looked, of = [], contents.Contents.of
     monkeypatch.setattr(
@@ -322,7 +322,7 @@ def test_every_voxel_is_looked_at_once_before_and_once_after_a_batch(panel, prom
 
 
 def test_coming_back_to_the_panel_looks_at_no_voxel_again(panel, prompted, editor, monkeypatch):
-    from SlideSAMBridge import contents
+    from SlideSAMBridge.scene import contents
 
     segment_all(panel)
     looked, sums = [], contents._sums
@@ -357,7 +357,7 @@ def test_steps_that_came_to_nothing_do_not_hide_the_batch(panel, prompted, edito
 
 
 def test_the_place_of_every_voxel_counts(prompted):
-    from SlideSAMBridge.contents import Contents
+    from SlideSAMBridge.scene.contents import Contents
 
     editor = SegmentEditor(prompted)
     states = []

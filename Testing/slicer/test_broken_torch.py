@@ -124,7 +124,7 @@ def test_nobody_waits_while_the_worker_loads_it(tmp_path):
 @pytest.mark.parametrize("yes", [True, False])
 def test_what_is_there_in_part_is_uninstalled_first(panel, monkeypatch, yes):
     """Or pip would say that the requirement is satisfied."""
-    from SlideSAMBridge import library
+    from SlideSAMBridge.setup import library
 
     done, asked = [], []
     reason = "PyTorch is installed but cannot be loaded (c10.dll): reinstall it."
@@ -147,7 +147,7 @@ def test_what_is_there_in_part_is_uninstalled_first(panel, monkeypatch, yes):
 
 def test_what_segment_all_finds_out_can_be_mended_at_once(panel, prompted, monkeypatch):
     """Nothing has tried to load it before, so the panel said that all was ready."""
-    from SlideSAMBridge import library
+    from SlideSAMBridge.setup import library
 
     from SlideSAMLib import models
     from SlideSAMLib.errors import TorchError
@@ -168,7 +168,7 @@ def test_what_segment_all_finds_out_can_be_mended_at_once(panel, prompted, monke
 
 def test_a_model_that_lacks_its_package_is_not_ready(panel, monkeypatch):
     """The installed SAM weights alone do not make a model."""
-    from SlideSAMBridge import preferences
+    from SlideSAMBridge.setup import preferences
 
     from SlideSAMLib.errors import ModelError
     from SlideSAMLib.sam.modeling import _package_folder

@@ -336,7 +336,7 @@ def test_idioms_of_pyside_are_unknown(qt_application):
 
 def test_self_tests_open_no_dialog(session, slidesam, qt_application, monkeypatch):
     """A hidden segment brings up a dialog also in testing mode; nobody would close it."""
-    from SlideSAMBridge import worker
+    from SlideSAMBridge.tasks import worker
 
     from Testing.host.scripted_effect import ScriptedEffect
 

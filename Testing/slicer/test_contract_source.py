@@ -128,7 +128,7 @@ def test_no_view_is_known_by_its_name():
 
 
 def test_the_bridge_knows_no_qt():
-    for path in (FOLDER / "SlideSAMBridge").glob("*.py"):
+    for path in (FOLDER / "SlideSAMBridge").rglob("*.py"):
         imported = {
             alias.name.split(".")[0]
             for node in ast.walk(TREES[path])

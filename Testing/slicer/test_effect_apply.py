@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from SlideSAMBridge import editing
+from SlideSAMBridge.scene import editing
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import SHAPE

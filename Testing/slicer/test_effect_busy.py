@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 import pytest
-from SlideSAMBridge import jobs as job_module
-from SlideSAMBridge.overlay import Overlay
-from SlideSAMBridge.prompt_set import Mark, PromptSet
+from SlideSAMBridge.drawing.overlay import Overlay
+from SlideSAMBridge.effect import jobs as job_module
+from SlideSAMBridge.scene.prompt_set import Mark, PromptSet
 from vtk.util.numpy_support import vtk_to_numpy
 
 from Testing.slicer.scenes import MIDDLE

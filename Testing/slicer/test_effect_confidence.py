@@ -125,7 +125,7 @@ def dashes(stage, view="Red"):
 
 
 def test_dashes_that_are_there_are_not_worked_out_for_every_finished_slice(stage_of, monkeypatch):
-    from SlideSAMBridge import dashes as pieces
+    from SlideSAMBridge.drawing import dashes as pieces
 
     stage = weak_stage(stage_of)
     calls, original = [], pieces.dashes

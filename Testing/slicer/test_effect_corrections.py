@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from SlideSAMBridge import editing, lattice, neighbours
+from SlideSAMBridge.scene import editing, lattice, neighbours
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import SHAPE

@@ -5,9 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge import applying, editing, lattice, neighbours, overlay, segments, work
-from SlideSAMBridge.prompt_set import from_json
-from SlideSAMBridge.source import Source
+from SlideSAMBridge.drawing import overlay
+from SlideSAMBridge.effect import applying
+from SlideSAMBridge.scene import editing, lattice, neighbours, segments
+from SlideSAMBridge.scene.prompt_set import from_json
+from SlideSAMBridge.scene.source import Source
+from SlideSAMBridge.tasks import work
 
 from SlideSAMLib import prompt_json
 from Testing.host.scripted_effect import ScriptedEffect

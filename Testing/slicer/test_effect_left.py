@@ -8,7 +8,7 @@ import pytest
 import slicer
 import vtk
 from PySide6 import QtWidgets
-from SlideSAMBridge.marks import TAG
+from SlideSAMBridge.scene.marks import TAG
 
 from Testing.slicer import scenes
 from Testing.slicer.effect_stage import SAMPLE_EFFECT

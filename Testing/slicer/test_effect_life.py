@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slicer
 from PySide6 import QtWidgets
-from SlideSAMBridge import slice_views
+from SlideSAMBridge.drawing import slice_views
 
 from Testing.host.scripted_effect import LayoutManager
 
@@ -227,7 +227,7 @@ def kept_modules():
     names = ("SegmentEditorSlideSAMLib", "SlideSAMEffect", "SlideSAMBridge", "SlideSAMLib")
     before = {n: m for n, m in sys.modules.items() if n.split(".")[0] in names}
     yield
-    fresh = sys.modules["SlideSAMBridge.worker"]._shared
+    fresh = sys.modules["SlideSAMBridge.tasks.worker"]._shared
     if fresh is not None:
         fresh.close()  # the thread of the new code
     for name in [n for n in sys.modules if n.split(".")[0] in names]:
@@ -237,7 +237,7 @@ def kept_modules():
 
 def test_reload(kept_modules, busy, quick_model):
     """The old half leaves nothing behind, the new one is made of the files as they are now."""
-    from SlideSAMBridge import worker
+    from SlideSAMBridge.tasks import worker
     from SlideSAMEffect import reloading
 
     old, thread = busy.python, worker._shared._thread
@@ -266,7 +266,8 @@ def test_reload(kept_modules, busy, quick_model):
 
 def test_the_preferred_size_of_the_cache_counts(stage_of, slidesam):
     """Also where nobody has opened the module's panel."""
-    from SlideSAMBridge import preferences, shelf
+    from SlideSAMBridge.setup import preferences
+    from SlideSAMBridge.tasks import shelf
 
     preferences.change(cache_mib=64)
     stage_of()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge import limits
+from SlideSAMBridge.effect import limits
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import MIDDLE

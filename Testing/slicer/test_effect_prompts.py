@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slicer
 
 def voxels(stage):
     """The prompts of the segment as (kind, axis, voxels of the volume, label)."""
-    from SlideSAMBridge import lattice
+    from SlideSAMBridge.scene import lattice
 
     grid = lattice.of_volume(stage.scene.volume)
     to_ras = stage.interaction.reader.part().local_to_ras

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from PySide6 import QtCore, QtWidgets
-from SlideSAMBridge import applying
+from SlideSAMBridge.effect import applying
 
 from Testing.host import pythonqt_rules
 from Testing.slicer.effect_stage import SAMPLE_EFFECT

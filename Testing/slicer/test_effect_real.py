@@ -29,7 +29,7 @@ class RealScene(scenes.Scene):
         super().__init__(_to_ras(image.geometry), transforms, 1, image.array)
 
     def mask(self, segment_id):
-        from SlideSAMBridge import editing, lattice
+        from SlideSAMBridge.scene import editing, lattice
 
         grid = lattice.of_volume(self.volume)
         own = lattice.Lattice(grid.extent, grid.ijk_to_local, grid.local_to_ras)

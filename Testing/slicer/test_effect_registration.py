@@ -79,8 +79,8 @@ def test_parameters_have_defaults_and_are_text(stage_of):
 
 def test_model_device_and_precision_follow_the_preferences(stage_of):
     """Later choices count, too, until a script or the panel has chosen something for the scene."""
-    from SlideSAMBridge import preferences
-    from SlideSAMBridge.shelf import ModelChoice
+    from SlideSAMBridge.setup import preferences
+    from SlideSAMBridge.tasks.shelf import ModelChoice
 
     stage = stage_of(model="")
     assert stage.interaction.options.choice == ModelChoice("builtin", "auto", "auto")
@@ -100,7 +100,7 @@ def test_model_device_and_precision_follow_the_preferences(stage_of):
 
 def test_the_model_of_the_module_can_be_chosen_again(stage_of):
     """A file of one's own is in no other list: once another model was tried, it would be gone."""
-    from SlideSAMBridge import preferences
+    from SlideSAMBridge.setup import preferences
 
     preferences.change(model="/models/my-liver-model.safetensors")
     stage = stage_of(model="builtin")

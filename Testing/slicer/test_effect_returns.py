@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from SlideSAMBridge.prompt_set import PromptSet
+from SlideSAMBridge.scene.prompt_set import PromptSet
 
 from Testing.slicer.effect_stage import SAMPLE_EFFECT
 from Testing.slicer.test_effect_left import nothing_waits, other_voxels, unapplied

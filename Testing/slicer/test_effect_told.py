@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import vtk
-from SlideSAMBridge import options
+from SlideSAMBridge.effect import options
 
 pytestmark = pytest.mark.slicer
 

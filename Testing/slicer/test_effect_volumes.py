@@ -64,8 +64,8 @@ def test_segments_on_the_same_volume_share_what_was_found_in_it(stage_of, scans)
 
 
 def test_entries_of_a_batch_share_what_was_found_in_the_volume(session, slidesam, scans):
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene import segments
+    from SlideSAMBridge.scene.marks import TAG
 
     from Testing.slicer import scenes
 
@@ -84,7 +84,7 @@ def test_entries_of_a_batch_share_what_was_found_in_the_volume(session, slidesam
 
 @pytest.mark.parametrize("geometry", ["its own voxels", "others"])
 def test_no_memory_for_a_copy_of_the_volume_is_told(stage_of, monkeypatch, geometry):
-    from SlideSAMBridge import editing, source
+    from SlideSAMBridge.scene import editing, source
 
     copied = editing.copied
     larger = np.broadcast_to(np.zeros(1, np.int16), (10**6, 10**6, 10))  # than any memory

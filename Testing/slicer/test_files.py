@@ -29,7 +29,7 @@ def case(data_folder):
 
 
 def test_a_scan_is_segmented_alike_in_slicer_and_outside(session, slidesam, case):
-    from SlideSAMBridge import editing, lattice
+    from SlideSAMBridge.scene import editing, lattice
 
     import SlideSAMLib
     from Testing.fakes import ThresholdModel
@@ -65,7 +65,7 @@ def test_a_scan_is_segmented_alike_in_slicer_and_outside(session, slidesam, case
 
 def test_files_of_the_command_line_open_in_slicer(session, case, tmp_path):
     """A .seg.nrrd written without Slicer lies on the same voxels of the same image."""
-    from SlideSAMBridge import editing, lattice
+    from SlideSAMBridge.scene import editing, lattice
 
     from SlideSAMLib.images import volumes
 

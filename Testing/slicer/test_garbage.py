@@ -4,7 +4,7 @@ import gc
 import threading
 
 import pytest
-from SlideSAMBridge.worker import Worker
+from SlideSAMBridge.tasks.worker import Worker
 
 pytestmark = pytest.mark.slicer
 

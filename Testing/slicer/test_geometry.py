@@ -180,7 +180,7 @@ def test_slices_count_along_the_lattice(session, slidesam):
 
 def test_the_models_volume_is_a_copy(session):
     """An edit with an intensity range refills the image of the logic while the model works."""
-    from SlideSAMBridge import editing
+    from SlideSAMBridge.scene import editing
 
     scene = Scene(oversampling=1)
     editor = editing.Editor.private(session.scene, session.app_logic)
@@ -290,14 +290,14 @@ def test_spacing_and_axis_reach_the_library(session, slidesam, library_calls):
     ],
 )
 def test_orientation_names_take_the_nearest_axis(session, geometry, expected):
-    from SlideSAMBridge import lattice, orientation
+    from SlideSAMBridge.scene import lattice, orientation
 
     grid = lattice.of_volume(Scene(GEOMETRIES[geometry]).volume)
     assert {name: orientation.slide_axis(name, grid) for name in expected} == expected
 
 
 def test_orientation_half_way_is_refused(session):
-    from SlideSAMBridge import lattice, orientation
+    from SlideSAMBridge.scene import lattice, orientation
 
     half = np.sqrt(0.5)
     turned = scenes.affine([[1, 0, 0], [0, half, -half], [0, half, half]])
@@ -309,7 +309,7 @@ def test_orientation_half_way_is_refused(session):
 
 @pytest.mark.parametrize("geometry", ["oblique", "sheared"])
 def test_slice_view_gives_the_axis_it_shows(session, geometry):
-    from SlideSAMBridge import lattice, orientation
+    from SlideSAMBridge.scene import lattice, orientation
 
     scene = Scene(GEOMETRIES[geometry], ("volume",))
     grid = lattice.of_volume(scene.volume)
@@ -340,7 +340,7 @@ def test_oblique_slice_view_is_refused_until_it_is_turned(session, slidesam):
 
 
 def test_rounding_and_inside(session):
-    from SlideSAMBridge import lattice
+    from SlideSAMBridge.scene import lattice
 
     scene = Scene(GEOMETRIES["oblique"])
     grid = lattice.of_volume(scene.volume)
@@ -359,7 +359,7 @@ def test_rounding_and_inside(session):
 
 def test_half_way_between_two_voxels_is_in_the_upper_one(session):
     """Also where a matrix and its inverse miss the half by a rounding error."""
-    from SlideSAMBridge import lattice
+    from SlideSAMBridge.scene import lattice
 
     grid = lattice.of_volume(Scene(GEOMETRIES["oblique"]).volume)
     for axis, below in itertools.product(range(3), range(-3, 12)):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from SlideSAMBridge import retreat
-from SlideSAMBridge import shelf as shelves
-from SlideSAMBridge import work as works
-from SlideSAMBridge.lattice import Lattice
-from SlideSAMBridge.prompt_set import Mark
-from SlideSAMBridge.worker import Job
+from SlideSAMBridge.scene.lattice import Lattice
+from SlideSAMBridge.scene.prompt_set import Mark
+from SlideSAMBridge.tasks import retreat
+from SlideSAMBridge.tasks import shelf as shelves
+from SlideSAMBridge.tasks import work as works
+from SlideSAMBridge.tasks.worker import Job
 
 from Testing.fakes import ThresholdModel, ball_volume
 from Testing.slicer import scenes

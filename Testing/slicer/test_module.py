@@ -15,7 +15,7 @@ def test_self_test_runs(session, slidesam):
 
 def test_self_test_is_registered_and_can_fail(session, slidesam, monkeypatch):
     """Slicer's runner calls slicer.selfTests; a wrong voxel must make it fail."""
-    from SlideSAMBridge import editing
+    from SlideSAMBridge.scene import editing
 
     original = editing.label_image
 
@@ -29,7 +29,7 @@ def test_self_test_is_registered_and_can_fail(session, slidesam, monkeypatch):
 
 
 def test_builtin_model_is_skipped_with_a_reason(session, slidesam, monkeypatch, caplog):
-    from SlideSAMBridge import library
+    from SlideSAMBridge.setup import library
 
     monkeypatch.setattr(library, "missing_for_builtin", lambda: "There are no weights.")
     with caplog.at_level(logging.INFO):
@@ -105,7 +105,7 @@ def set_up_in_vain(slidesam, words):
 
 def test_a_set_up_that_fails_is_all_that_is_told(session, slidesam, monkeypatch):
     """Slicer enters and cleans up all the same; that must not bring up errors of its own."""
-    from SlideSAMBridge import library
+    from SlideSAMBridge.setup import library
 
     def fails():
         raise RuntimeError("The folder is missing.")

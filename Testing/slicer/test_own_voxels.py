@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge import editing, lattice
+from SlideSAMBridge.scene import editing, lattice
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import GEOMETRIES, SHAPE, Scene

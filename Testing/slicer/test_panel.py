@@ -61,7 +61,7 @@ def test_it_says_what_is_there_and_needs_no_torch(session, slidesam, panel):
 
 
 def test_missing_torch_is_said_with_what_to_do(panel, monkeypatch):
-    from SlideSAMBridge import library
+    from SlideSAMBridge.setup import library
 
     monkeypatch.setattr(library, "torch_version", lambda: None)
     panel.enter()
@@ -72,7 +72,7 @@ def test_missing_torch_is_said_with_what_to_do(panel, monkeypatch):
 @pytest.fixture
 def bare(panel, monkeypatch):
     """A Slicer without torch that is not testing; calls are noted."""
-    from SlideSAMBridge import installing
+    from SlideSAMBridge.setup import installing
 
     calls = []
     monkeypatch.setattr(installing, "torch_works", lambda: bool(calls))
@@ -156,7 +156,7 @@ def test_install_asks_before_pip(panel, bare, monkeypatch, yes):
 
 
 def test_what_was_installed_before_a_no_is_said(panel, bare, monkeypatch):
-    from SlideSAMBridge import installing
+    from SlideSAMBridge.setup import installing
 
     fake = types.ModuleType("PyTorchUtils")
     fake.PyTorchUtilsLogic = lambda: types.SimpleNamespace(
@@ -247,7 +247,7 @@ def choose_file(panel, monkeypatch, path):
 
 
 def test_a_file_is_chosen_by_its_content(panel, monkeypatch, tmp_path):
-    from SlideSAMBridge import preferences
+    from SlideSAMBridge.setup import preferences
 
     from SlideSAMLib.models import model_info
 
@@ -317,7 +317,8 @@ def test_the_examples_can_be_copied(panel):
 
 
 def test_choices_are_kept(panel, session, gl, quick_model):
-    from SlideSAMBridge import preferences, shelf
+    from SlideSAMBridge.setup import preferences
+    from SlideSAMBridge.tasks import shelf
 
     find(panel, "SlideSAMDevice").setCurrentIndex(1)
     find(panel, "SlideSAMCache").value = 64

@@ -51,7 +51,7 @@ def idle(panel):
 
 
 def test_cancel_while_a_file_is_read(panel, reading, monkeypatch):
-    from SlideSAMBridge import preferences
+    from SlideSAMBridge.setup import preferences
 
     from SlideSAMLib import models
 

@@ -5,10 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge.dashes import outlines
-from SlideSAMBridge.editing import on_lattice
-from SlideSAMBridge.lattice import Lattice, of_image
-from SlideSAMBridge.preview import Preview
+from SlideSAMBridge.drawing.dashes import outlines
+from SlideSAMBridge.drawing.preview import Preview
+from SlideSAMBridge.scene.editing import on_lattice
+from SlideSAMBridge.scene.lattice import Lattice, of_image
 
 pytestmark = pytest.mark.slicer
 RED = (1.0, 0.0, 0.0)

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from SlideSAMBridge.lattice import Lattice, covered_part
-from SlideSAMBridge.prompt_set import Mark, PromptSet, from_json, slice_prompt
+from SlideSAMBridge.scene.lattice import Lattice, covered_part
+from SlideSAMBridge.scene.prompt_set import Mark, PromptSet, from_json, slice_prompt
 
 pytestmark = pytest.mark.slicer
 ALONG_I, ALONG_J, ALONG_K = range(3)

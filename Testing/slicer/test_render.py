@@ -9,7 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 pytestmark = pytest.mark.slicer
-SCRIPT = Path(__file__).resolve().parents[2] / "SlideSAM" / "SlideSAMBridge" / "render.py"
+SCRIPT = (
+    Path(__file__).resolve().parents[2] / "SlideSAM" / "SlideSAMBridge" / "pictures" / "render.py"
+)
 SIZE = (300, 200)
 
 
@@ -44,7 +46,7 @@ def test_command(files):
 
 
 def test_surface_with_a_slice_of_the_image(files):
-    from SlideSAMBridge import render
+    from SlideSAMBridge.pictures import render
 
     plain, both = files / "plain.png", files / "both.png"
     render.render_surface(files / "label.nrrd", plain, view="LAS", size=SIZE)
@@ -54,7 +56,7 @@ def test_surface_with_a_slice_of_the_image(files):
 
 
 def test_slice_view(files):
-    from SlideSAMBridge import render
+    from SlideSAMBridge.pictures import render
 
     out = files / "slice.png"
     image = files / "image.nrrd"
@@ -66,7 +68,7 @@ def test_slice_view(files):
 
 def test_arrays_and_colours(files):
     """A mask in memory, in the colour that was asked for."""
-    from SlideSAMBridge import render
+    from SlideSAMBridge.pictures import render
 
     mask = np.zeros((20, 20, 20), bool)
     mask[5:15, 5:15, 5:15] = True
@@ -76,7 +78,7 @@ def test_arrays_and_colours(files):
 
 
 def test_camera_directions():
-    from SlideSAMBridge import render
+    from SlideSAMBridge.pictures import render
 
     assert np.allclose(render.view_direction("L"), (-1, 0, 0))  # RAS: left is -R
     tilted = render.view_direction("ALS")
@@ -94,7 +96,7 @@ def test_camera_directions():
     ],
 )
 def test_wrong_use(files, capfd, monkeypatch, arguments, message):
-    from SlideSAMBridge import render
+    from SlideSAMBridge.pictures import render
 
     monkeypatch.chdir(files)
     assert render.main(arguments) == 2

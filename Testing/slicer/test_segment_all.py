@@ -33,8 +33,8 @@ def test_segment_all_from_the_console(panel, prompted, slidesam):
 
 
 def test_all_of_many_segments_are_one_step_of_undo(prompted, slidesam):
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene import segments
+    from SlideSAMBridge.scene.marks import TAG
 
     from Testing.slicer.scenes import model
 
@@ -53,8 +53,8 @@ def test_all_of_many_segments_are_one_step_of_undo(prompted, slidesam):
 
 def without_geometry(prompted):
     """A segmentation without geometry whose only segment has the prompts of A."""
-    from SlideSAMBridge import segments
-    from SlideSAMBridge.marks import TAG
+    from SlideSAMBridge.scene import segments
+    from SlideSAMBridge.scene.marks import TAG
 
     scene = prompted.of(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
     text = segments.saved_text(prompted.segmentation, prompted.ids["A"])
@@ -142,7 +142,7 @@ def test_on_a_gpu_one_that_fails_does_not_stop_the_others(prompted, slidesam, mo
 def test_memory_of_the_gpu_is_too_small(panel, prompted, monkeypatch, room):
     """What has no answer yet is slid along with less memory, then on the CPU."""
     import torch
-    from SlideSAMBridge import work
+    from SlideSAMBridge.tasks import work
 
     from SlideSAMLib import models
     from Testing.slicer.scenes import model
@@ -220,7 +220,7 @@ def test_a_failing_model_ends_it_with_its_message(panel, prompted, quick_model, 
 
 
 def test_whatever_fails_is_said_and_the_others_are_written(panel, prompted, monkeypatch, capsys):
-    from SlideSAMBridge import editing
+    from SlideSAMBridge.scene import editing
 
     write = editing.Editor.write
 

@@ -36,7 +36,9 @@ def is_a_sentence(text):
     assert "crop the volume" in text and "()" not in text and "enforce" not in text
 
 
-@pytest.mark.parametrize("where", ["SlideSAMLib.api.Stack", "SlideSAMBridge.editing.bounding_part"])
+@pytest.mark.parametrize(
+    "where", ["SlideSAMLib.api.Stack", "SlideSAMBridge.scene.editing.bounding_part"]
+)
 def test_the_console_says_so(session, slidesam, monkeypatch, short, where):
     scene = Scene()
     before = scenes.snapshot()
@@ -68,7 +70,7 @@ def test_the_effect_says_so_of_what_it_does_itself(stage_of, quick_model, monkey
     stage.click()
     stage.wait()
     with monkeypatch.context() as patched:
-        patched.setattr("SlideSAMBridge.applying.selected_mask", short)
+        patched.setattr("SlideSAMBridge.effect.applying.selected_mask", short)
         stage.panel.segment.click()
         stage.wait()
     is_a_sentence(stage.message)

@@ -6,7 +6,8 @@ What a view shows and where a click lands is its XYToRAS, which stays as it was;
 import numpy as np
 import pytest
 import slicer
-from SlideSAMBridge import lattice, slice_views
+from SlideSAMBridge.drawing import slice_views
+from SlideSAMBridge.scene import lattice
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import Scene

@@ -45,26 +45,26 @@ def is_translated(node):
 
 def test_a_sentence_is_looked_up_by_its_own_file(translated):
     """The template goes through Slicer's translator, the values are put in afterwards."""
-    from SlideSAMBridge import marks
+    from SlideSAMBridge.scene import marks
 
     text = "There are {count} points but {labels} labels: give one each."
     translated("SlideSAMBridge.text", text, "wrong context")
-    translated("SlideSAMBridge.marks", text, "{labels} Angaben, {count} Punkte.")
+    translated("SlideSAMBridge.scene.marks", text, "{labels} Angaben, {count} Punkte.")
     with pytest.raises(ValueError, match=r"1 Angaben, 2 Punkte\."):
         marks.from_ras(None, 0, [[0, 0, 0], [1, 1, 1]], [1], None)
 
 
 def test_a_translation_with_other_placeholders_is_not_taken(translated):
-    from SlideSAMBridge import marks
+    from SlideSAMBridge.scene import marks
 
     text = "There are {count} points but {labels} labels: give one each."
-    translated("SlideSAMBridge.marks", text, "{zahl} Punkte.")
+    translated("SlideSAMBridge.scene.marks", text, "{zahl} Punkte.")
     with pytest.raises(ValueError, match="There are 2 points"):
         marks.from_ras(None, 0, [[0, 0, 0], [1, 1, 1]], [1], None)
 
 
 def test_every_reason_to_stop_has_a_text():
-    from SlideSAMBridge.jobs import STOPS
+    from SlideSAMBridge.effect.jobs import STOPS
 
     from SlideSAMLib.sliding.stops import Stop
 

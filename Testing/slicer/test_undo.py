@@ -112,7 +112,7 @@ def test_a_logic_whose_undo_is_switched_off(session, slidesam):
 
 
 def test_where_no_state_can_be_saved_nothing_changes(session, slidesam, monkeypatch):
-    from SlideSAMBridge import editing
+    from SlideSAMBridge.scene import editing
 
     scene = Scene()
     before = scenes.snapshot()

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from SlideSAMBridge.worker import Worker, _loads_a_package
+from SlideSAMBridge.tasks.worker import Worker, _loads_a_package
 
 pytestmark = pytest.mark.slicer
 

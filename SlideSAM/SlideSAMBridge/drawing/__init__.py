@@ -1,0 +1,1 @@
+"""What the views show before anything is written: prompts, outlines, previews."""

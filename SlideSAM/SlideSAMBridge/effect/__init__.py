@@ -1,0 +1,1 @@
+"""All that a person does with the effect, without Qt; the buttons are in SlideSAMEffect."""

@@ -1,0 +1,1 @@
+"""A scene and views outside Slicer, and pictures made with them; needs slicer-core."""
