@@ -47,7 +47,7 @@ def panel():
     return widget
 
 scene = scenes.Scene()
-from SlideSAMBridge import library
+from SlideSAMBridge.setup import library
 library.make_importable()
 print(library.has_device("cuda"))
 widget = panel()
@@ -65,7 +65,7 @@ widget.cleanup()
 SLOW = """
 import threading
 import time
-from SlideSAMBridge import library
+from SlideSAMBridge.setup import library
 
 thread = threading.Thread(target=__import__, args=("torch",))
 thread.start()

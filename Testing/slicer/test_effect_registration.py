@@ -171,7 +171,7 @@ def test_nothing_heavy_before_it_is_used(tmp_path):
     code = f"""
 import sys, threading
 sys.path[:0] = {[str(EFFECT.parents[1]), str(EFFECT.parents[2])]!r}
-from SlideSAMBridge import offscreen
+from SlideSAMBridge.pictures import offscreen
 offscreen.use_software_window()
 from Testing.host import effect_factory, headless, pythonqt_host
 pythonqt_host.install()

@@ -321,7 +321,7 @@ try:
 except RuntimeError as error:
     print(error)
 assert scenes.snapshot() == before
-from SlideSAMBridge import library
+from SlideSAMBridge.setup import library
 print(library.status())
 import slicer
 
