@@ -49,7 +49,7 @@ def test_a_sentence_is_looked_up_by_its_own_file(translated):
 
     text = "There are {count} points but {labels} labels: give one each."
     translated("SlideSAMBridge.text", text, "wrong context")
-    translated("SlideSAMBridge.scene.marks", text, "{labels} Angaben, {count} Punkte.")
+    translated("scene.marks", text, "{labels} Angaben, {count} Punkte.")
     with pytest.raises(ValueError, match=r"1 Angaben, 2 Punkte\."):
         marks.from_ras(None, 0, [[0, 0, 0], [1, 1, 1]], [1], None)
 
@@ -58,7 +58,7 @@ def test_a_translation_with_other_placeholders_is_not_taken(translated):
     from SlideSAMBridge.scene import marks
 
     text = "There are {count} points but {labels} labels: give one each."
-    translated("SlideSAMBridge.scene.marks", text, "{zahl} Punkte.")
+    translated("scene.marks", text, "{zahl} Punkte.")
     with pytest.raises(ValueError, match="There are 2 points"):
         marks.from_ras(None, 0, [[0, 0, 0], [1, 1, 1]], [1], None)
 
