@@ -46,6 +46,21 @@ def test_another_segment_is_told_of_itself(stage):
     assert choose(stage, "A") == options.corrected_text()
 
 
+def test_undo_is_told(stage):
+    """The panel still said that the result is applied, and how to correct it."""
+    stage.panel.segment.click()
+    stage.wait()
+    assert "Applied 6 slices" in stage.message
+    stage.editor.logic.Undo()
+    assert not stage.mask().any()
+    assert stage.message == options.marked_text()
+    assert choose(stage, "B") == options.start_text()
+    assert choose(stage, "A") == options.marked_text()
+    stage.editor.logic.Redo()
+    assert choose(stage, "B") == options.start_text()
+    assert choose(stage, "A") == options.corrected_text()
+
+
 def test_other_voxels_are_told_of_where_they_take_the_preview(stage):
     other_frame(stage)
     assert stage.interaction.preview.node is None and not stage.panel.candidate.isEnabled()

@@ -179,6 +179,8 @@ class Interaction:
             return
         if self.book.changed():
             self._guarded(self._follow)
+        if self.message.kind == "info" and self._undone():
+            self.orient()  # or it would still be told as applied
         self.refresh()
         self.on_change()
 
@@ -205,7 +207,8 @@ class Interaction:
 
     def orient(self) -> None:
         """Tell how far the selected segment is: what was told before is of something else."""
-        self.say(standing(self.work, bool(self.book.prompts)))
+        work = None if self._undone() else self.work
+        self.say(standing(work, bool(self.book.prompts)))
 
     def segment_removed(self) -> None:
         """Forget the work on segments that are gone."""
@@ -273,6 +276,10 @@ class Interaction:
         self.on_change()
         return True
 
+    def _undone(self) -> bool:
+        work = self.work
+        return work is not None and not self.sliding and applying.undone(self.effect, work)
+
     def _add(self, mark: Mark) -> None:
         if self.work is not None and unapplied(self.work):
             self.check_sources()
@@ -283,9 +290,8 @@ class Interaction:
             if self.work is not None and unapplied(self.work):
                 raise ValueError(_("Apply or discard the result first."))
             self._works.pop(self.book.segment_id, None)  # what was there is of another object
-        work = self.work
-        if work is not None and not self.sliding and applying.undone(self.effect, work):
-            self.replace(work, work.forgotten())  # or a click would bring the whole result back
+        if self._undone():  # or a click would bring the whole result back
+            self.replace(self.work, self.work.forgotten())
         prompts = earlier.with_mark(mark, part)
         work = self._current(prompts)
         if work.has_result and mark.kind != "point" and mark.axis != work.axis:
