@@ -63,6 +63,30 @@ def test_answers_that_stay_the_same_seen_closer_agree(model, monkeypatch):
     first = [patch for patch in patches(answers[0]) if request.box_of(patch) is not None]
     expected = [dice(one, two) for one, two in zip(first, patches(answers[1]), strict=True)]
     assert answers[1].agreement.tolist() == pytest.approx(expected) and min(expected) > 0
+    expected = [
+        max(dice(one, two) for one in first[:n] + first[n + 1 :])
+        for n, two in enumerate(patches(answers[1]))
+    ]
+    assert answers[1].seconded.tolist() == pytest.approx(expected) and min(expected) > 0
+
+
+def test_what_several_sizes_of_region_show_is_believed_before_what_one_shows():
+    """A lesion found on two of them, and all of the body, of which the largest is as sure."""
+    size = requests.GRID
+    places = [(60, 68), (56, 72), (32, 96)]  # of squares on the rasters of the regions
+    logits = torch.full((3, 4, 3, size, size), -5.0)
+    for n, (first, last) in enumerate(places):
+        logits[n, :, :, first:last, first:last] = 5.0
+    regions = [requests.Region(0.0, 0.0, side, side) for side in (128.0, 64.0, 256.0)]
+
+    def best(seconded: list[float]) -> int:
+        quality, presence = torch.tensor([[0.89], [0.88], [0.79]]), torch.ones(3, 3)
+        agreement = torch.tensor([0.96, 0.96, 0.99])
+        alike = (agreement, torch.tensor(seconded))
+        return int(requests.Answer(regions, logits, quality, presence, *alike).ratings().argmax())
+
+    assert best([0.97, 0.97, 0.02]) != 2
+    assert best([0.0, 0.0, 0.0]) == 2
 
 
 def test_the_first_candidate_is_the_fine_one(model, monkeypatch):

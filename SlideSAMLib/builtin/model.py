@@ -170,8 +170,8 @@ class BuiltinModel:
         logits = enlarged(logits)
         logits[:, 0] = fine
         regions = [region for _, region in asked]
-        agreement = torch.zeros(len(regions), dtype=torch.float32, device=self._device)
-        return Answer(regions, logits, quality.sigmoid(), presence.sigmoid(), agreement)
+        alike = torch.zeros(2, len(regions), dtype=torch.float32, device=self._device)
+        return Answer(regions, logits, quality.sigmoid(), presence.sigmoid(), *alike)
 
     def _forward(self, what: None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What the network answers to the tensors of a batch."""
@@ -225,9 +225,11 @@ class BuiltinModel:
         if not closer:
             return answer
         final = self._ask(closer)
-        for n, patch in enumerate(before):
+        for n in range(len(before)):
             again = request.patch(final.logits[n, 0, 1], final.regions[n])
-            final.agreement[n] = dice(patch, again)
+            alike = [dice(patch, again) for patch in before]
+            final.agreement[n] = alike.pop(n)
+            final.seconded[n] = max(alike, default=0.0)
         return final
 
 

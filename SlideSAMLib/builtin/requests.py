@@ -22,6 +22,7 @@ FACTOR = 1.6  # side of the region over the longer side of the box
 LEAST_FACTOR = 1.15
 POINT_SIDES = (0.1, 0.18, 0.32, 0.56, 1.0)  # sides tried for points, as shares of the slice's side
 SIZE_WEIGHT = 0.03  # of the logarithm of an answer's size, in the choice among the sizes
+SECOND_WEIGHT = 0.25  # of its Dice with the most alike answer of another size there
 LIMIT = 12.0  # logits are clipped to +- this
 
 
@@ -85,6 +86,8 @@ class Answer:
     """What the network said about each region: logits (N, 4, 3, g, g) and ratings.
 
     agreement : (N,), Dice of candidate 0 with the answer that its region was made from, or 0.
+    seconded : (N,), its Dice with the most alike one of the answers on regions of other sizes, or
+        0.
     """
 
     regions: list[Region]
@@ -92,19 +95,22 @@ class Answer:
     quality: torch.Tensor
     presence: torch.Tensor
     agreement: torch.Tensor
+    seconded: torch.Tensor
 
     def ratings(self) -> torch.Tensor:
         """How good candidate 0 is on the centre slice, (N,).
 
         Predicted quality, plus the agreement: an answer that changes once it is seen on a region
-        of its own size was none. Of answers that are equally good by that the larger one, on
-        its region, is mostly meant.
+        of its own size was none. What is found on regions of several sizes counts more than what
+        one of them shows alone: all of the slice, mostly, the body instead of a lesion in it. Of
+        answers that are equally good by that the larger one, on its region, is mostly meant.
         """
         device = self.logits.device
         sizes = [one.rows * one.columns for one in self.regions]
         voxels = torch.tensor(sizes, dtype=torch.float32, device=device)
         area = voxels * (self.logits[:, 0, 1] > 0).float().mean((1, 2))
-        return self.quality[:, 0] + self.agreement + SIZE_WEIGHT * area.clamp(min=1).log()
+        alike = self.agreement + SECOND_WEIGHT * self.seconded
+        return self.quality[:, 0] + alike + SIZE_WEIGHT * area.clamp(min=1).log()
 
 
 class Request:
