@@ -20,7 +20,7 @@ from ..stack import Stack
 AROUND = 1.7  # of a box's sides: what counts as its surroundings
 POINT_INSIDE, POINT_AROUND = 1, 24  # voxels on each side of a point
 # Of the window's width. A point in a lung mostly means the lung, which is seen best as one black.
-POINT_CONTRAST = 0.2
+POINT_CONTRAST = 0.15
 SAMPLED = 128  # so many rows and columns of a larger part are looked at, or up to twice as many
 
 
