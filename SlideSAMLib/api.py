@@ -30,7 +30,7 @@ class SlideResult:
     axis : the slide axis.
     seconds : {"encode", "predict", "total"}; the total holds the other two.
     model, device, precision : names of what was used.
-    intensity : (low, high), the intensity window in image units.
+    intensity : (low, high), the intensity window in image units that was used.
     """
 
     mask: np.ndarray
@@ -71,7 +71,8 @@ def segment(
     first, last : limits of the slide along `axis`, inclusive.
     model : from `load_model`, or a name or file for it; None loads the built-in one. Any other
         `protocol.SliceModel` will do.
-    window : (low, high) intensity window in image units; None chooses one.
+    window : (low, high) intensity window in image units; None chooses one, see
+        `intensity.automatic_window` and, for the prompts, `sliding.seen`.
     settings : see SlideSettings.
     cache : where embeddings are kept between calls; it helps only with stacks that share a key.
     progress : called as progress(done, total, finished) after every slice; total may be None.

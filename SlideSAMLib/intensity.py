@@ -19,6 +19,7 @@ PERCENTILES = (0.5, 99.5)
 PADDED_SHARE, PADDED_GAP = 0.1, 2.0
 PADDED_MARGIN = 0.1  # of the rest's width: what is black beside it stays darker
 SAMPLES = 1_000_000
+WIDENED = (2, 98)  # percentiles of the greys in and around an object that a wider window holds
 # A window that float32 shows as it is: so many of its values lie inside, and its width is between.
 FINE = 4096
 WIDTHS = (1e-30, 1e30)
@@ -88,6 +89,33 @@ def shown_window(window: tuple[float, float], dtype: np.dtype) -> tuple[float, f
     step = max(abs(low), abs(high)) * float(np.finfo(np.float32).eps)  # between two values
     fine = WIDTHS[0] < high - low < WIDTHS[1] and high - low >= FINE * step
     return window if fine else (0.0, 1.0)
+
+
+def widened_window(
+    window: tuple[float, float], inside: np.ndarray, around: np.ndarray, least: float = 0.0
+) -> tuple[float, float]:
+    """The window (low, high), or a wider one where it cuts off an object with its edge.
+
+    The edge lies where the grey is halfway between that of the object and that around it. Where
+    both the object and its edge are beyond one end of the window, the edge is seen at another
+    place, or not at all, where what is around lies there, too.
+
+    inside, around : grey values of the object and of its surroundings, of any shape.
+    least : share of the window's width by which the two must differ.
+    """
+    parts = [values[np.isfinite(values)] for values in (inside, around)]
+    if not all(values.size for values in parts):
+        return window
+    (low, high), (own, other) = window, (float(np.median(values)) for values in parts)
+    edge = own / 2 + other / 2
+    if abs(own - edge) < least / 2 * (high - low):
+        return window
+    ends = np.concatenate([np.percentile(values, WIDENED) for values in parts])
+    if max(own, edge) < low:
+        return (min(low, float(ends.min())), high)
+    if min(own, edge) > high:
+        return (low, max(high, float(ends.max())))
+    return window
 
 
 def _is_ct(sample: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ class Window:
     """Three neighbouring slices as the models receive them.
 
     planes : the slices before, centre and after, each float32 (H, W), finite, clipped to the
-        intensity window of the volume. A stack reads each when it is asked for; nobody writes.
+        intensity window of the stack. A stack reads each when it is asked for; nobody writes.
     spacing : (slice gap, row height, column width) in mm.
     intensity : (low, high), the values of `planes` at the ends of that window; those of the image
         wherever float32 can hold them.

@@ -26,6 +26,7 @@ from .sliding.candidates import Choice
 from .sliding.corrections import box_beside, is_elsewhere
 from .sliding.front import anchor_choices
 from .sliding.next_prompt import merge_prompts
+from .sliding.seen import seen_stack
 from .sliding.slide import Slider
 from .sliding.slide_types import FinishedSlice, Reference, SlideSettings
 from .sliding.state import check_prompts, checked_limits
@@ -69,8 +70,8 @@ class Session:
         self.confidence: dict[int, float] = {}
         self.stops: dict[str, Stop] = {}
         self._masks: dict[int, np.ndarray] = {}
-        # Of the slice that was asked for last alone: all candidates of a slice are twelve images.
-        self._choices: tuple[int, list[Choice]] | None = None
+        # Of the slice that was asked for last, in its intensity window: they are twelve images.
+        self._choices: tuple[tuple[int, tuple[float, float]], list[Choice]] | None = None
         self._chosen: dict[int, int] = {}
         self._references: dict[int, Reference] = {}  # prompted slice -> what the object looks like
         self._changed: set[int] = set()  # prompted slices whose prompt or candidate was not run yet
@@ -346,20 +347,21 @@ class Session:
         sides: Iterable[str],
         cancelled: Callable[[], bool] | None,
     ) -> Slider:
-        how = (self.settings, self.cache, cancelled, sides, self._chosen, self._references)
-        return Slider(self.stack, prompts, self.model, first, last, *how)
+        how = self.settings, self.cache, cancelled, sides, self._chosen, self._references
+        stack = seen_stack(self.stack, self.prompts.values(), self.model)  # as in any other slide
+        return Slider(stack, prompts, self.model, first, last, *how)
 
     def _ranked(self, index: int) -> list[Choice]:
         if index not in self.prompts:
             raise InputError(f"Slice {index} has no prompt: mark the object on it first.")
-        if self._choices is not None and self._choices[0] == index:
+        stack = seen_stack(self.stack, self.prompts.values(), self.model)
+        if self._choices is not None and self._choices[0] == (index, stack.intensity):
             return self._choices[1]
         self._choices = None
-        predictor = WindowPredictor(self.stack, self.model, self.cache)
-        prompt, reference = self.prompts[index], self._references.get(index)
-        embedding = predictor.embedding(index)
-        choices = anchor_choices(predictor, prompt, self.settings, embedding, reference)
-        self._choices = index, choices
+        predictor = WindowPredictor(stack, self.model, self.cache)
+        seen = self.prompts[index], self.settings, predictor.embedding(index)
+        choices = anchor_choices(predictor, *seen, self._references.get(index))
+        self._choices = (index, stack.intensity), choices
         return choices
 
     def _current(self, index: int) -> Choice:
@@ -391,7 +393,7 @@ class Session:
 
     def _forget(self, index: int) -> None:
         self._changed.add(index)
-        if self._choices is not None and self._choices[0] == index:
+        if self._choices is not None and self._choices[0][0] == index:
             self._choices = None
         self._chosen.pop(index, None)
         self._references.pop(index, None)

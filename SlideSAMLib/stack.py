@@ -6,6 +6,7 @@ asked for, so that a stack costs next to no memory.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ class Stack:
     spacing : (gap, row, column) in mm
     intensity : (low, high) in image units
     shown : (low, high), what these are in slices and windows, see `intensity.shown_window`
+    settled : whether somebody chose that window, so that no prompt changes it
     axis : int
     key : hashable; covers the axis, the spacing and the intensity window too
 
@@ -72,11 +74,24 @@ class Stack:
             if window is None
             else _checked_window(window, volume)
         )
+        self.settled = window is not None
         self.shown = shown_window(self.intensity, volume.dtype)
         self._view = np.moveaxis(volume, self.axis, 0)  # (K, J, I) -> (slice, row, column)
         self.slices, self.height, self.width = self._view.shape
-        identity = ("anonymous", next(_anonymous)) if key is None else ("named", key)
-        self.key = (*identity, self.axis, self.spacing, self.intensity)
+        self._identity = ("anonymous", next(_anonymous)) if key is None else ("named", key)
+
+    @property
+    def key(self) -> tuple:
+        """See above."""
+        return (*self._identity, self.axis, self.spacing, self.intensity)
+
+    def in_window(self, window: tuple[float, float]) -> Stack:
+        """The same voxels with this intensity window, settled; embeddings are shared with others
+        that have it."""
+        out = copy.copy(self)
+        out.intensity, out.settled = window, True
+        out.shown = shown_window(window, self._view.dtype)
+        return out
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -103,6 +118,11 @@ class Stack:
         out = np.empty((self.height, self.width), np.float32)
         self._read(index, out)
         return out
+
+    def greys(self, index: int) -> np.ndarray:
+        """One slice as it is in the volume, (height, width), not to be written to."""
+        self._check(index)
+        return self._view[index]
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.slices:

@@ -198,7 +198,7 @@ ROOMS = {  # what each may import of the library, beside itself
     "compute": {"errors"},
     "files": {"errors"},
     "images": {"errors"},
-    "sliding": WORDS | {"prompts", "protocol", "stack", "window"},
+    "sliding": WORDS | {"intensity", "prompts", "protocol", "stack", "window"},
     "builtin": WORDS | {"compute", "files", "protocol", "rehearsal"},
     "sam": WORDS | {"catalogue", "compute", "files", "protocol", "rehearsal"},
 }

@@ -7,7 +7,7 @@ of its own histograms (the memory), so that the object's look cannot drift away.
 itself and its mask are shown as well, on the same region, with how near they are.
 
 All tensors are batched; images lie on the GRID x GRID raster of a region, with intensities scaled
-to 0..1 by the volume's window, so that histograms of different slices can be averaged.
+to 0..1 by one window for all slices, so that histograms of different slices can be averaged.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ From the ground up:
 - `outline`, `fusion`: how far an outline may move; several views of one slice made into one mask
 - `stops`: why a slide ends; `front`: one direction of it, window by window
 - `stretches`: the slices between prompts, and which of them a correction may change
+- `seen`: the intensity window in which a model sees what is prompted
 - `state`: what a slide is asked for, and how far it has come
 - `slide`, `reference_scheme`: the whole slide, and the published one, for comparison
 - `together`: several objects side by side

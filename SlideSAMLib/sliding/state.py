@@ -16,6 +16,7 @@ from ..protocol import SliceModel
 from ..stack import Stack
 from ..window import EmbeddingCache, WindowPredictor
 from .next_prompt import merge_prompts
+from .seen import seen_stack
 from .slide_types import FinishedSlice, Reference, SlideSettings
 from .stops import Stop
 from .stretches import gap_names
@@ -24,6 +25,7 @@ from .stretches import gap_names
 class SlideState:
     """A slide, as it was asked for, and what has come of it so far.
 
+    stack : as the model is to see it, see `seen.seen_stack`.
     first, last : limits of the slide, inclusive; given : whether the user has set them, by side.
     prompts : as they were given; merged : one for each prompted slice, by its index.
     sides : the outward directions to slide in.
@@ -49,7 +51,6 @@ class SlideState:
         chosen: Mapping[int, int] | None = None,
         references: Mapping[int, Reference] | None = None,
     ) -> None:
-        self.stack = stack
         self.settings = settings or SlideSettings()
         self.first, self.last = checked_limits(stack, first, last)
         self.given = {"backward": first is not None, "forward": last is not None}
@@ -59,7 +60,8 @@ class SlideState:
         check_prompts(self.merged.values(), stack, self.first, self.last)
         if self.settings.scheme == "reference":
             _check_reference(self.merged, stack.slices)
-        self.predictor = WindowPredictor(stack, model, cache, self.settings.encode_batch)
+        self.stack = seen_stack(stack, self.merged.values(), model)
+        self.predictor = WindowPredictor(self.stack, model, cache, self.settings.encode_batch)
         self.cancelled = cancelled or (lambda: False)
         self.sides = tuple(sides)
         self.chosen, self.references = dict(chosen or {}), dict(references or {})
