@@ -3,7 +3,8 @@
 Where an edge is hard to see, masks leak into what lies beside the object, a little more with every
 slice. Real surfaces are rarely so flat that their outline jumps. So what lies farther outside the
 outline of the slice before than the *reach* needs better evidence the farther it lies, and what
-lies deeper inside needs less.
+lies deeper inside needs a little less: only what is in doubt comes back. What has come back is part
+of what is known of the next slice, and a wall that comes up inside an object would stay filled.
 
 A vessel that runs at a flat angle to the slices moves by more than that, but it does so from slice
 to slice. What has moved is expected to move on: see `moved_on`.
@@ -24,7 +25,7 @@ SAME_WAY = 0.97  # cosine between two movements, the least: 14 degrees
 STEEPNESS = 3.0  # logits per voxel beyond the reach
 SURE = REMOTE  # logits: what is that sure, p > 0.98, is left as it is
 MOST_AWAY = 5.0  # logits taken at most: a network that is sure of a jump is believed ...
-MOST_BACK = 2.0  # ... and given: less, since objects end and have hollows
+MOST_BACK = 0.5  # ... and given, p > 0.38: much less, since objects end and have hollows
 MOST_STEPS = 32  # along both axes together; more cost more than a full transform
 SLACK = 1.0 + 1e-6  # for rounding, where voxels are sorted by whether they lie within a distance
 ENOUGH = 1.01  # so much farther away than is needed, rounding cannot leave less than the most
