@@ -71,7 +71,7 @@ def test_what_comes_up_in_the_middle_is_left_out_though_the_network_is_not_sure(
     """As the wall behind a chamber of the heart: filled once, it would be part of what is known."""
     wall = disc(6).mask(SHAPE)
     chamber = disc(14)
-    chamber.logits[wall] = -1.0  # p = 0.27
+    chamber.logits[wall] = -1.5  # p = 0.18
     assert not held(chamber, disc(14), SQUARE, 1.5).mask(SHAPE)[wall].any()
 
 
