@@ -161,6 +161,31 @@ def test_what_the_window_shows_leaves_it_alone():
     assert seen(SlicePrompt(12, points=[(4, 4), MIDDLE], labels=[0, 1])) != CT_WINDOW
 
 
+@pytest.mark.parametrize(("grey", "widened"), [(LUNG - 100, True), (LUNG - 70, False)])
+def test_a_point_in_emphysema_is_no_point_in_the_lung(grey, widened):
+    volume, lesion = lung_volume()
+    volume[lesion] = grey
+    assert (seen(SlicePrompt(12, points=[MIDDLE]), volume) != CT_WINDOW) == widened
+
+
+def test_a_slice_that_was_corrected_is_seen_as_its_points_were():
+    """The mask that it has then came from them."""
+    point = (20, 40)
+    assert seen(SlicePrompt(12, points=[point])) == CT_WINDOW
+    mask = lung_volume()[0][12] < -400
+    assert seen(SlicePrompt(12, points=[point, (90, 2)], labels=[1, 0], mask=mask)) == CT_WINDOW
+    assert seen(SlicePrompt(12, mask=mask)) != CT_WINDOW
+
+
+def test_what_is_too_dark_and_what_is_too_bright_are_seen_together():
+    volume = lung_volume()[0]
+    volume[:4, 30:50, 30:50], volume[:4, 36:44, 36:44] = 900, 1900
+    dark, bright = SlicePrompt(12, box=BOX), SlicePrompt(2, box=(36, 36, 43, 43))
+    assert seen(bright, volume) == (CT_WINDOW[0], 1900)
+    stack = Stack(volume)
+    assert seen_stack(stack, [dark, bright], CropModel()).intensity == (seen(dark, volume)[0], 1900)
+
+
 def test_a_mask_alone_is_a_prompt_like_its_box():
     volume, lesion = lung_volume()
     prompt = SlicePrompt(12, mask=lesion[12])
