@@ -194,6 +194,19 @@ def test_a_mask_alone_is_a_prompt_like_its_box():
     assert seen(prompt, volume) == seen(box, volume) != CT_WINDOW
 
 
+def test_prompts_that_were_saved_are_seen_as_before():
+    """The first one counts, and a correction of another slice does not, wherever that lies."""
+    stack, model = Stack(lung_volume()[0]), CropModel()
+    session, again = Session(stack, model), Session(stack, model)
+    session.set_prompt(SlicePrompt(18, points=[(20, 40)]))  # the lung: as one black
+    mask = lung_volume()[0][8] < -400
+    session.set_prompt(SlicePrompt(8, points=[(20, 20)], labels=[0], mask=mask))
+    again.load_json(session.to_json())
+    for each in (session, again):
+        each.preview(18)
+    assert model.windows == {CT_WINDOW}
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_any_axis_and_values_that_are_not_finite(axis):
     volume = np.moveaxis(lung_volume()[0].astype(np.float32), 0, axis)
@@ -201,6 +214,13 @@ def test_any_axis_and_values_that_are_not_finite(axis):
     stack = Stack(volume, axis=axis)
     low, high = seen_stack(stack, [SlicePrompt(12, box=BOX)], CropModel()).intensity
     assert low < LUNG and high == CT_WINDOW[1]
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float16])
+def test_any_type_of_voxels(kind):
+    lesion = lung_volume()[1].astype(kind)
+    for prompt in (SlicePrompt(12, box=BOX), SlicePrompt(12, points=[MIDDLE])):
+        assert seen(prompt, lesion) == (0, 1)
 
 
 def test_a_window_that_somebody_chose_stays():
