@@ -170,7 +170,6 @@ class Session:
 
         Predicts nothing; where the model offers no such candidate its best one counts.
         """
-        self._choices = None
         self._chosen.update({i: number for i, number in choices.items() if i in self.prompts})
 
     # Run

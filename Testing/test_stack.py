@@ -164,6 +164,8 @@ def test_keys_tell_apart_what_encodes_differently():
     assert len({stack.key for stack in named}) == len(named)
     assert Stack(VOLUME, key="a").key == named[0].key
     assert Stack(VOLUME).key != Stack(VOLUME).key
+    unnamed = Stack(VOLUME).key
+    assert Stack(VOLUME, key=unnamed[1]).key != unnamed
     assert named[0].window(1).key != named[0].window(2).key
     assert named[0].window(1).key != named[3].window(1).key
 
@@ -220,3 +222,6 @@ def test_a_window_that_shows_nothing_is_refused(window, dtype):
         Stack(volume, window=window)
     assert Stack(volume, window=(99, 2000)).intensity == (99, 2000)
     assert Stack(volume, window=(0, 100)).intensity == (0, 100)
+    volume[3] = 100
+    for each in (volume, volume[::-1]):  # no slice has both what is above and what is below it
+        assert Stack(each, window=(40, 60)).intensity == (40, 60)
