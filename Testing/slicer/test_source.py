@@ -93,6 +93,12 @@ class Without:
         return getattr(self._effect, name)
 
 
+def test_a_segmentation_without_a_geometry_gets_one_with_its_volume(stage_of):
+    effect = Without(stage_of(scene=Scene(np.eye(4))).effect, "referenceGeometryImage")
+    effect.sourceVolumeImageData = lambda: delattr(effect, "referenceGeometryImage")
+    assert SourceReader(effect).read().part.shape == SHAPE
+
+
 @pytest.mark.parametrize(
     ("lost", "told"),
     [
