@@ -62,9 +62,9 @@ def automatic_window(
     if extremes is None:
         return (0.0, 0.0)
     sample = _sample(volume)
-    if extremes[0] <= CT_AIR and sample.size and _is_ct(sample):
-        return CT_WINDOW
     if sample.size:
+        if _is_ct(sample):
+            return CT_WINDOW
         padded = _without_padding(sample)
         if padded is not None:
             return padded
@@ -112,9 +112,9 @@ def widened_window(
         return window
     ends = np.concatenate([np.percentile(values, WIDENED) for values in parts])
     if max(own, edge) < low:
-        return (min(low, float(ends.min())), high)
+        return (float(ends.min()), high)
     if min(own, edge) > high:
-        return (low, max(high, float(ends.max())))
+        return (low, float(ends.max()))
     return window
 
 

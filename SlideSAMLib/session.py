@@ -109,12 +109,12 @@ class Session:
         self.restore(Snapshot({}, {}, {}))
 
     def to_json(self) -> str:
-        """The prompts as JSON, see `prompt_json`.
+        """The prompts as JSON, see `prompt_json`, in the order in which their slices were marked.
 
         The candidates that were chosen do not go with them, nor what added slices were shown
         (`set_prompt`): a run from what `load_json` reads may differ after these.
         """
-        return prompts_to_json(self.prompts[index] for index in sorted(self.prompts))
+        return prompts_to_json(self.prompts.values())
 
     def load_json(self, text: str) -> None:
         """Replace the prompts by those of `to_json`. Raises InputError and changes nothing then."""
@@ -170,7 +170,6 @@ class Session:
 
         Predicts nothing; where the model offers no such candidate its best one counts.
         """
-        self._choices = None
         self._chosen.update({i: number for i, number in choices.items() if i in self.prompts})
 
     # Run

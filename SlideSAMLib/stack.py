@@ -222,9 +222,9 @@ class _Planes(Sequence):
         return self._reading.slice(self._indices[place])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of them, for `numpy.asarray`."""
+        """All of them, for `numpy.asarray`; a copy for `numpy.array`, as that promises."""
         values = self._reading.slices(self._indices)
-        return values if dtype is None else values.astype(dtype, copy=bool(copy))
+        return values.astype(values.dtype if dtype is None else dtype, copy=bool(copy))
 
 
 def _checked_range(volume: np.ndarray) -> tuple[float, float]:

@@ -89,6 +89,22 @@ def test_what_several_sizes_of_region_show_is_believed_before_what_one_shows():
     assert best([0.0, 0.0, 0.0]) == 2
 
 
+def test_the_rating_of_an_answer():
+    """Of candidate 0 on the centre slice alone, whose size counts in voxels of the slice."""
+    size = requests.GRID
+    logits = torch.full((3, 4, 3, size, size), 5.0)
+    logits[:, 0, 1] = -5.0
+    logits[0, 0, 1, : size // 4], logits[1, 0, 1, :, : size // 2] = 5.0, 5.0
+    regions = [
+        requests.Region(3.0, 5.0, *sides) for sides in ((10.0, 40.0), (8.0, 4.0), (9.0, 9.0))
+    ]
+    quality = torch.tensor([[0.5, 0.9], [0.6, 0.1], [0.7, 0.1]])
+    agreement, seconded = torch.tensor([0.25, 0.5, 0.0]), torch.tensor([0.5, 1.0, 0.0])
+    answer = requests.Answer(regions, logits, quality, torch.ones(3, 3), agreement, seconded)
+    expected = [0.875 + 0.03 * np.log(100), 1.35 + 0.03 * np.log(16), 0.7]
+    assert answer.ratings().tolist() == pytest.approx(expected)
+
+
 def test_the_first_candidate_is_the_fine_one(model, monkeypatch):
     (embedding,) = model.encode([window()])
     prompt = WindowPrompt(box=(20, 20, 50, 40))

@@ -9,8 +9,8 @@ import torch
 from SlideSAMLib.builtin.features import Batch
 from SlideSAMLib.builtin.model import BuiltinModel
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.regions import GRID, SMALLEST_SIDE
-from SlideSAMLib.builtin.requests import POINT_SIDES, BuiltinEmbedding, Request
+from SlideSAMLib.builtin.regions import GRID, SMALLEST_SIDE, Region
+from SlideSAMLib.builtin.requests import POINT_SIDES, Answer, BuiltinEmbedding, Request
 from SlideSAMLib.patches import Patch
 from SlideSAMLib.protocol import Window, WindowPrompt
 
@@ -101,3 +101,44 @@ def test_the_box_of_a_mask_counts_on_the_slice():
     logits[2:6, 3:9] = 5
     assert Request.box_of(Patch((5, 7), logits)) == (10, 7, 15, 10)
     assert Request.box_of(Patch((5, 7), np.full((10, 12), -5, np.float32))) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "middle"),
+    [((True, True, False), (54.5, 34.5)), ((True, False, False), (14.5, 14.5))],
+)
+def test_the_region_of_known_masks(known, middle):
+    """About that of the slice itself, where it is known; about all of the slice without any."""
+    masks = np.zeros((3, 60, 80), np.float32)
+    whole = Request(embedding(), WindowPrompt(masks=masks, known=known), False)
+    assert region_of(whole, whole.region())[:2] == (39.5, 29.5)
+    masks[0, 10:20, 10:20] = 1
+    masks[1, 30:40, 50:60] = known[1]
+    request = Request(embedding(), WindowPrompt(masks=masks, known=known), False)
+    assert region_of(request, request.region())[:2] == middle
+
+
+def test_the_region_of_a_box_from_side_to_side():
+    request = Request(embedding(), WindowPrompt((5, 20, 74, 29)), False)
+    assert region_of(request, request.region()) == (39.5, 24.5, 1.1 * 80)
+
+
+def test_what_is_asked_first_is_about_the_first_point_on_the_object():
+    """Seen in the same order of slices."""
+    points = ((9, 9), (30, 20), (50, 40))
+    request = Request(embedding(), WindowPrompt(points=points, labels=(0, 1, 1)), True)
+    alone = request.alone()
+    assert (alone.prompt.points, alone.prompt.labels) == ((points[1],), (1,))
+    assert alone.turned and request.with_box((1, 2, 3, 4)).turned
+
+
+def test_the_best_box_is_that_of_the_best_answer():
+    """On the slice itself."""
+    request = Request(embedding(), WindowPrompt(points=((40, 30),), labels=(1,)), False)
+    regions = [Region(-10.0, 0.0, 80.0, 80.0)] * 2
+    logits = torch.full((2, 4, 3, GRID, GRID), 5.0)
+    logits[:, 0, 1] = -5.0
+    logits[0, 0, 1, :32, :32], logits[1, 0, 1, 64:96, 32:64] = 5.0, 5.0
+    zeros, quality = torch.zeros(2), torch.tensor([[0.2], [0.8]])
+    answer = Answer(regions, logits, quality, torch.ones(2, 3), zeros, zeros)
+    assert request.best_box(answer) == (20, 30, 39, 49)

@@ -7,7 +7,7 @@ import pytest
 
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.session import Session
+from SlideSAMLib.session import Session, Snapshot
 from SlideSAMLib.sliding.candidates import Choice
 from SlideSAMLib.sliding.slide_types import SlideSettings
 from SlideSAMLib.sliding.stops import Stop
@@ -111,6 +111,7 @@ def test_candidates_cycle_and_the_chosen_one_is_run():
     assert np.array_equal(session.mask, truth)
     with pytest.raises(InputError, match="no candidate 7"):
         session.choose(6, 7)
+    assert session.next_candidate(6).candidate == 1
     session.set_prompt(PROMPT)
     assert session.preview(6).candidate == 0
 
@@ -198,12 +199,14 @@ def test_a_snapshot_brings_the_result_back():
     session = new_session()
     session.set_prompt(PROMPT)
     list(session.run())
-    before, snapshot = session.mask, session.snapshot()
-    list(session.run(first=6, last=6))
-    assert session.mask.sum() < before.sum()
-    session.restore(snapshot)
-    assert np.array_equal(session.mask, before)
-    assert session.stops["forward"] == Stop.NOTHING_LEFT
+    before, snapshot, confidence = session.mask, session.snapshot(), dict(session.confidence)
+    for _ in range(2):  # what comes after it is brought back does not change it either
+        list(session.run(first=6, last=6))
+        assert session.mask.sum() < before.sum() and session.confidence.keys() == {6}
+        session.restore(snapshot)
+        assert np.array_equal(session.mask, before)
+        assert session.stops["forward"] == Stop.NOTHING_LEFT
+        assert session.confidence == confidence
 
 
 def test_the_weakest_slice_is_found():
@@ -219,6 +222,8 @@ def test_the_weakest_slice_is_found():
     assert session.confidence[9] == min(session.confidence.values())
     list(session.correct(SlicePrompt(9, box=BOX)))
     assert session.weakest() not in (6, 9)
+    session.restore(Snapshot({}, {8: 0.3, 4: 0.3}, {}))
+    assert session.weakest() == 4
     only = new_session()
     only.set_prompt(PROMPT)
     list(only.run(first=6, last=6))
@@ -251,11 +256,20 @@ def test_nobody_can_write_into_a_result_that_is_shared():
     session.mask[:] = True  # a copy
 
 
+def test_prompts_from_json_have_previews_of_their_own():
+    session, other = new_session(), new_session()
+    session.set_prompt(PROMPT)
+    assert session.preview(6).masks[6].any()
+    other.set_prompt(SlicePrompt(6, box=(30, 22, 34, 26)))
+    session.load_json(other.to_json())
+    assert np.array_equal(session.preview(6).masks[6], other.preview(6).masks[6])
+
+
 def test_a_session_without_prompts_goes_to_json_and_back():
     session = new_session()
     empty = session.to_json()
     session.set_prompt(PROMPT)
-    session.load_json(empty)
+    session.load_json(empty + "\n")
     assert not session.prompts
 
 
@@ -274,6 +288,16 @@ def test_stretches_that_were_cancelled_before_they_began_have_a_reason():
         session.set_prompt(SlicePrompt(index, box=BOX))
     list(session.run(cancelled=lambda: True))
     assert session.stops == dict.fromkeys(("backward", "forward", "5-9"), Stop.CANCELLED)
+
+
+def test_stretches_between_prompts_that_are_gone_have_no_reason_any_more():
+    session = new_session()
+    for index in (5, 9):
+        session.set_prompt(SlicePrompt(index, box=BOX))
+    list(session.run())
+    session.remove_prompt(9)
+    list(session.run())
+    assert session.stops.keys() == {"backward", "forward"}
 
 
 def test_clear_removes_everything():

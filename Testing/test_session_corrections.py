@@ -5,9 +5,10 @@ import pytest
 
 from SlideSAMLib.errors import InputError
 from SlideSAMLib.prompts import SlicePrompt
-from SlideSAMLib.session import Snapshot
+from SlideSAMLib.session import Session, Snapshot
 from SlideSAMLib.sliding.stops import Stop
 from SlideSAMLib.sliding.stretches import takes_back
+from SlideSAMLib.stack import Stack
 from Testing.fakes import ThresholdModel, block_volume
 from Testing.sessions import BOX, PROMPT, new_session, two_parts
 
@@ -187,6 +188,26 @@ def test_a_correction_takes_in_what_changed_beside_it(how):
     assert session.slice_mask(4) is again  # and then it is left alone
 
 
+def test_the_candidate_that_is_taken_already_changes_nothing():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    list(session.run())
+    session.choose(6, session.preview(6).candidate)
+    assert 6 not in [f.index for f in session.correct(SlicePrompt(9, box=BOX))]
+    session.next_candidate(6)
+    assert 6 in [f.index for f in session.correct(SlicePrompt(9, box=BOX))]
+
+
+def test_a_prompted_slice_that_a_cancelled_run_took_out_comes_back_with_a_correction():
+    session = new_session()
+    session.set_prompt(PROMPT)
+    list(session.run())
+    list(session.run(cancelled=lambda: True))
+    assert not session.mask.any()
+    list(session.correct(SlicePrompt(9, box=BOX)))
+    assert session.slice_mask(6).any()
+
+
 def test_prompts_given_to_a_restored_session_are_those_of_its_result():
     first = new_session()
     first.set_prompt(PROMPT)
@@ -275,6 +296,18 @@ def test_a_point_far_from_the_mask_of_its_slice_says_that_the_mask_is_wrong():
     assert far.mask is None and far.box == (10, 12, 19, 25)
     near = session.correction(9, [(6, 4)])
     assert np.array_equal(near.mask, masks[9]) and near.box is None
+    assert session.correction(9, [(6, 4)], box=(1, 1, 8, 8)).box == (1, 1, 8, 8)
+    session.set_prompt(SlicePrompt(9, box=(0, 0, 5, 5), points=[(3, 3)]))
+    marked = session.correction(9, [(15, 15)])  # what is there was marked as the object
+    assert np.array_equal(marked.mask, masks[9]) and marked.box == (0, 0, 5, 5)
+    assert session.correction(9, box=(1, 1, 8, 8)).box == (1, 1, 8, 8)
+
+
+def test_how_far_a_correction_lies_from_the_mask_is_in_mm_of_the_slice():
+    stack = Stack(block_volume()[0], spacing=(9.0, 1.0, 1.0), window=(0, 100))
+    session = Session(stack, ThresholdModel())
+    session.restore(Snapshot({9: rectangle(stack, 2, 2, 6, 6)}, {9: 1.0}, {}))
+    assert session.correction(9, [(4, 9)]).mask is not None
 
 
 def test_a_rejected_slice_is_empty_until_it_is_marked_anew():

@@ -48,12 +48,15 @@ def test_windows_repeat_the_edge_slices():
 
 def test_slices_are_clipped_and_finite():
     volume = VOLUME.astype(np.float64)
-    volume[1, 2, 3], volume[1, 2, 4], volume[1, 2, 5] = np.nan, 1e300, -np.inf
+    volume[1, 2, 2:] = np.nan, 1e300, -np.inf, np.inf
     found = Stack(volume, window=(20, 60)).slice(1)
     assert found.dtype == np.float32
     assert found.min() == 20
     assert found.max() == 60
-    assert list(found[2, 3:]) == [20, 60, 20]
+    assert list(found[2, 2:]) == [20, 60, 20, 20]
+    volume[1, 2, 3] = 90
+    half = Stack(volume.astype(np.float16), window=(20, 60)).slice(1)
+    assert np.array_equal(half, found)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_slices_are_clipped_and_finite():
         (np.uint32, 4_000_000_000, 1),
         (np.int64, -(10**9), 1),
         (np.float64, 1e9, 1e-3),
+        (np.float64, 1e6, 1),  # there are but 1000 values of float32 between
         (np.float64, 0, 1e200),
         (np.float64, -3e-200, 1e-200),
     ],
@@ -129,6 +133,7 @@ def test_unusable_volumes_are_refused(volume, words):
         {"spacing": (1, 1)},
         {"spacing": (1, 0, 1)},
         {"spacing": (1, np.nan, 1)},
+        {"spacing": (1, np.inf, 1)},
         {"spacing": None},
         {"window": (5, 5)},
         {"window": (9, 5)},
@@ -159,7 +164,10 @@ def test_keys_tell_apart_what_encodes_differently():
     assert len({stack.key for stack in named}) == len(named)
     assert Stack(VOLUME, key="a").key == named[0].key
     assert Stack(VOLUME).key != Stack(VOLUME).key
+    unnamed = Stack(VOLUME).key
+    assert Stack(VOLUME, key=unnamed[1]).key != unnamed
     assert named[0].window(1).key != named[0].window(2).key
+    assert named[0].window(1).key != named[3].window(1).key
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float16, np.float32, np.int64])
@@ -189,6 +197,13 @@ def test_windows_read_their_slices_once_and_only_when_asked(monkeypatch):
     assert np.shares_memory(one.slices, two.slices)
 
 
+def test_a_copy_of_a_window_can_be_written_to():
+    one, two = Stack(VOLUME, window=(0, 119)).windows([1, 2])
+    np.array(one.planes)[...] = -1
+    assert np.array_equal(two.slices, VOLUME[1:4])
+    assert np.asarray(one.planes, np.float64).dtype == np.float64
+
+
 def test_keys_of_slices_are_those_of_their_voxels():
     stack = Stack(VOLUME, key="a")
     assert stack.window(1).slice_keys[1:] == stack.window(2).slice_keys[:2]
@@ -207,3 +222,6 @@ def test_a_window_that_shows_nothing_is_refused(window, dtype):
         Stack(volume, window=window)
     assert Stack(volume, window=(99, 2000)).intensity == (99, 2000)
     assert Stack(volume, window=(0, 100)).intensity == (0, 100)
+    volume[3] = 100
+    for each in (volume, volume[::-1]):  # no slice has both what is above and what is below it
+        assert Stack(each, window=(40, 60)).intensity == (40, 60)

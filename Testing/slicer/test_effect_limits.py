@@ -93,7 +93,7 @@ def test_only_the_marks_that_count_must_lie_inside_the_limits(padded):
     limits.check_run(work, {2: off, 6: on}, 4, 7)
     with pytest.raises(ValueError, match="prompt on slice 12 is outside"):
         limits.check_run(work, {2: on, 6: on}, 4, 7)
-    far = {1: on, 4: on, 6: on, 7: on, 10: on}
+    far = {10: on, 4: on, 1: on, 7: on, 6: on}  # in whatever order they were given
     limits.check_correction(work, far, 6)
     for wanted in ({2: off, 6: on}, {6: on, 9: off}):
         limits.check_correction(work, wanted, 6)

@@ -114,6 +114,20 @@ def test_another_model_takes_the_place_of_one_that_sessions_hold(loads):
         assert np.array_equal(after[index], mask), index
 
 
+def test_a_new_session_has_the_prompts_in_the_order_in_which_they_were_given(loads):
+    """The first of them counts in which intensity window the object is seen."""
+    work, session = new_work("A"), None
+    below, outside = Mark(2, ((2.0, 2.0, 8.0),), 0), Mark(2, ((3.0, 3.0, 10.0),), 0)
+    result_of(works.run_task(loads.shelf, work, {10: [BOX]}))
+    result_of(works.correct_task(loads.shelf, work, {10: [BOX], 8: [below]}, 8))
+    for points in ([], [outside]):
+        work.go_on_from(work.session.snapshot())
+        wanted = {10: [BOX, *points], 8: [below]}
+        result_of(works.correct_task(loads.shelf, work, wanted, 10))
+        assert list(work.session.prompts) == [10, 8] and work.session is not session
+        session = work.session
+
+
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("error", [FULL, RuntimeError("CUDA error: out of memory")])
 def test_less_memory_is_tried_with_all_of_it_free(loads, error, times):

@@ -36,6 +36,8 @@ def test_a_new_box_takes_the_place_of_the_one_on_its_slice():
     )
     assert PromptSet((old, *others)).with_mark(new, GRID).marks == (*others, new)
     assert PromptSet((old, *others)).without(1).marks == (old, *others[1:])
+    fuller = drawn(ALONG_K, (2, -1, 4), np.eye(8, 10, dtype=bool))  # and so does a mask
+    assert PromptSet(others).with_mark(fuller, GRID).marks == (*others[:3], fuller)
     more = point(ALONG_K, (5, 2, 4))
     assert PromptSet(others).with_mark(more, GRID).marks == (*others, more)
 
@@ -69,7 +71,7 @@ def test_points_count_in_every_orientation_and_boxes_in_their_own():
         3: [inside],
         7: [upright],
     }  # from j = -1
-    assert list(prompts.on_slices(GRID, ALONG_J)) == [1, 3, 7]
+    assert list(prompts.on_slices(GRID, ALONG_J)) == [3, 1, 7]  # as they were given
 
 
 def test_the_prompt_of_a_slice_counts_columns_and_rows_from_its_start():
@@ -85,8 +87,42 @@ def test_the_prompt_of_a_slice_counts_columns_and_rows_from_its_start():
     assert prompt.index == 4 and prompt.box == (2, 1, 6, 6)
     assert prompt.points == ((3, 3), (0, 7)) and prompt.labels == (1, 0)
     assert np.array_equal(prompt.mask, whole)
-    other = drawn(ALONG_K, (2, -1, 4), whole.T)  # of another geometry of the segmentation
-    assert PromptSet((other,)).on_slices(GRID, ALONG_K) == {}
+    others = (
+        drawn(ALONG_K, (2, -1, 4), whole.T),  # of other geometries of the segmentation
+        drawn(ALONG_K, (3, -1, 4), whole),
+        drawn(ALONG_J, (2, 3, 0), np.ones((6, 10), bool)),  # of slices of another orientation
+    )
+    assert PromptSet(others).on_slices(GRID, ALONG_K) == PromptSet().on_slices(GRID, ALONG_K) == {}
+    assert PromptSet(others).on_slices(GRID, ALONG_J) == {4: [others[2]]}
+
+
+def test_marks_that_say_something_else_have_another_key():
+    mask = np.eye(8, 10, dtype=bool)
+    marks = [
+        point(ALONG_K, (5, 2, 4)),
+        point(ALONG_K, (5, 3, 4)),
+        point(ALONG_K, (5, 2, 4), 0),
+        point(ALONG_J, (5, 2, 4)),
+        box(ALONG_K, (5, 2, 4), (6, 3, 4)),
+        drawn(ALONG_K, (5, 2, 4), mask),
+        drawn(ALONG_K, (5, 2, 4), ~mask),
+    ]
+    again = from_json(PromptSet(tuple(marks)).to_json(), GRID).marks
+    assert len({mark.key for mark in marks}) == len({m.key for m in (*marks, *again)}) == 7
+    slices = [marks[1].slice_index(GRID, axis) for axis in (None, ALONG_I, ALONG_J, ALONG_K)]
+    assert slices == [4, 5, 3, 4]
+
+
+def test_the_box_and_the_points_of_a_script_are_read():
+    text = (
+        '{"version":1,"axis":"K","points":[[5,2,4],[9,0,4]],"labels":[1,0],"box":[[3,0,4],[6,3,4]]}'
+    )
+    expected = (
+        box(ALONG_K, (3, 0, 4), (6, 3, 4)),
+        point(ALONG_K, (5, 2, 4)),
+        point(ALONG_K, (9, 0, 4), 0),
+    )
+    assert [m.key for m in from_json(text, GRID).marks] == [m.key for m in expected]
 
 
 def test_the_text_keeps_everything():

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import slicer
+from SlideSAMBridge.scene import editing
+from SlideSAMBridge.scene.source import SourceReader
 
 from Testing.slicer import scenes
 from Testing.slicer.scenes import SHAPE, Scene
@@ -73,8 +75,52 @@ def test_only_what_the_volume_covers_is_read(stage_of):
     """On other voxels than its own, in a segmentation that is larger."""
     scene = Scene(np.eye(4))
     geometry(scene, (-0.5, -0.5, -0.5), (-5, 30, -5, 30, -5, 30))
-    source = stage_of(scene=scene).interaction.reader.read()
+    stage = stage_of(scene=scene)
+    source = stage.interaction.reader.read()
     assert source.voxels.shape == source.part.shape == tuple(n + 1 for n in SHAPE)
+    theirs = editing.image_array(stage.effect.sourceVolumeImageData())
+    assert not np.shares_memory(source.voxels, theirs)  # the worker reads them when it likes
+
+
+class Without:
+    """An effect that has lost something."""
+
+    def __init__(self, effect, lost):
+        self._effect = effect
+        setattr(self, lost, lambda: None)
+
+    def __getattr__(self, name):
+        return getattr(self._effect, name)
+
+
+def test_a_segmentation_without_a_geometry_gets_one_with_its_volume(stage_of):
+    effect = Without(stage_of(scene=Scene(np.eye(4))).effect, "referenceGeometryImage")
+    effect.sourceVolumeImageData = lambda: delattr(effect, "referenceGeometryImage")
+    assert SourceReader(effect).read().part.shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("sourceVolumeImageData", "cannot be brought onto the segmentation's geometry"),
+        ("referenceGeometryImage", "has no geometry: choose a source volume"),
+    ],
+)
+def test_what_slicer_cannot_give_is_told(stage_of, lost, told):
+    scene = Scene(np.eye(4))
+    geometry(scene, (-0.5, -0.5, -0.5))
+    reader = SourceReader(Without(stage_of(scene=scene).effect, lost))
+    with pytest.raises(RuntimeError, match=told):
+        reader.read()
+
+
+def test_without_nodes_image_or_geometry_there_is_nothing_to_mark(stage_of):
+    stage = stage_of(scene=Scene(np.eye(4)))
+    assert stage.interaction.reader.part() is not None
+    for lost in ("parameterSetNode", "referenceGeometryImage"):
+        assert SourceReader(Without(stage.effect, lost)).part() is None
+    stage.scene.volume.SetAndObserveImageData(None)
+    assert stage.interaction.reader.part() is None
 
 
 def test_what_is_forgotten_is_let_go(stage_of, scene):

@@ -62,8 +62,8 @@ def check_correction(work: Work, wanted: Wanted, index: int) -> None:
     It slides to the marked slices on either side, so that they must not lie outside either.
     """
     first, last, _direction = work.limits
-    marked = work.marked(wanted)
-    below = [each for each in marked if each < index][-1:]  # `wanted` is in order
+    marked = sorted(work.marked(wanted))
+    below = [each for each in marked if each < index][-1:]
     above = [each for each in marked if each > index][:1]
     for each in (index, *below, *above):
         if _outside(each, first, last):

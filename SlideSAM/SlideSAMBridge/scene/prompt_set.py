@@ -99,6 +99,8 @@ class PromptSet:
     def on_slices(self, lattice: Lattice, axis: int) -> dict[int, list[Mark]]:
         """The marks that count for slides along `axis`, by slice of `lattice` (from its start).
 
+        The slices are in the order in which they were marked: the model sees the object in an
+        intensity window that the first of them has a say in, see `SlideSAMLib.sliding.seen`.
         Points count whatever orientation they were made in: they say something about a voxel.
         Boxes and masks count on slices of their own orientation only. What lies outside the
         lattice is left out, and so are masks that were taken from other voxels than its own.
@@ -111,7 +113,7 @@ class PromptSet:
                 continue
             if all(lattice.contains(voxel) for voxel in voxels):
                 found.setdefault(int(voxels[0][axis] - lattice.first[axis]), []).append(mark)
-        return dict(sorted(found.items()))
+        return found
 
     def voxels(self, lattice: Lattice) -> list[np.ndarray]:
         """The voxels (i, j, k) of the positions of every mark: int (1 or 2, 3) each."""

@@ -6,7 +6,7 @@ are negative points only, they are no prompt without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,3 +43,8 @@ class Corrected:
             voxels = np.unpackbits(self.bits, count=self.shape[0] * self.shape[1])
             mask = voxels.reshape(self.shape).view(bool)
         return SlicePrompt(index, self.box, self.points, self.labels, mask)
+
+
+def keys_of(marks: Iterable[Any]) -> frozenset:
+    """Equal for marks of a slice that say the same."""
+    return frozenset(mark.key for mark in marks)

@@ -15,7 +15,7 @@ from typing import Any
 from ..scene.prompt_set import Mark, in_slice, slice_prompt
 from ..scene.source import Source
 from ..setup.library import missing_package
-from .corrected import Corrected
+from .corrected import Corrected, keys_of
 from .retreat import Notice, on_any_device
 from .shelf import ModelChoice, ModelShelf
 from .worker import Job
@@ -280,6 +280,10 @@ def correct_task(
         others = {i: m for i, m in wanted.items() if i != index}
         _sync(session, work, others, choices, keep=index)
         prompt = _correction(session, work, index, marks, used)
+        session.set_prompt(prompt)
+        for each in wanted:  # a new session has it last: see `PromptSet.on_slices`
+            if each in session.prompts:
+                session.prompts[each] = session.prompts.pop(each)
         for finished in session.correct(prompt, job.cancelled):
             job.emit(finished)
         work.used[index] = {mark.key for mark in marks}
@@ -386,11 +390,6 @@ def _outcome(session: Any) -> Outcome:
     slices = {index: (mask, state.confidence[index]) for index, mask in state.masks.items()}
     stops = {name: str(stop) for name, stop in state.stops.items()}
     return Outcome(slices, stops, _describe(session.model))
-
-
-def keys_of(marks: Iterable[Mark]) -> frozenset:
-    """Equal for marks of a slice that say the same."""
-    return frozenset(mark.key for mark in marks)
 
 
 def _describe(model: Any) -> str:
