@@ -20,6 +20,7 @@ PADDED_SHARE, PADDED_GAP = 0.1, 2.0
 PADDED_MARGIN = 0.1  # of the rest's width: what is black beside it stays darker
 SAMPLES = 1_000_000
 WIDENED = (2, 98)  # percentiles of the greys in and around an object that a wider window holds
+SURROUNDED = 0.8  # share of the surroundings beyond the window, from which on they are all there is
 # A window that float32 shows as it is: so many of its values lie inside, and its width is between.
 FINE = 4096
 WIDTHS = (1e-30, 1e30)
@@ -98,7 +99,9 @@ def widened_window(
 
     The edge lies where the grey is halfway between that of the object and that around it. Where
     both the object and its edge are beyond one end of the window, the edge is seen at another
-    place, or not at all, where what is around lies there, too.
+    place, or not at all, where what is around lies there, too. So it is where the edge and nearly
+    all of the surroundings are, as about a nodule in a lung: seen, but too small. Where some of
+    the surroundings are in the window, it is needed to tell the object from these.
 
     inside, around : grey values of the object and of its surroundings, of any shape.
     least : share of the window's width by which the two must differ.
@@ -111,9 +114,9 @@ def widened_window(
     if abs(own - edge) < least / 2 * (high - low):
         return window
     ends = np.concatenate([np.percentile(values, WIDENED) for values in parts])
-    if max(own, edge) < low:
+    if edge < low and (own < low or np.mean(parts[1] < low) >= SURROUNDED):
         return (float(ends.min()), high)
-    if min(own, edge) > high:
+    if edge > high and (own > high or np.mean(parts[1] > high) >= SURROUNDED):
         return (low, float(ends.max()))
     return window
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SlideSAMLib.api import segment
 from SlideSAMLib.errors import InputError
@@ -59,14 +60,25 @@ def seen(prompt: SlicePrompt, volume: np.ndarray | None = None) -> tuple[float, 
         (-850, 40, (-850, 400)),
         (600, 50, (-200, 400)),  # its edge is seen
         (-300, 40, (-200, 400)),
-        (40, -850, (-200, 400)),  # it is seen itself
-        (100, 1500, (-200, 400)),
+        (40, -850, (-850, 400)),  # it is seen, but too small
+        (100, 1500, (-200, 1500)),
         (40, 60, (-200, 400)),
     ],
 )
 def test_a_window_is_widened_where_it_cuts_off_an_object_with_its_edge(inside, around, wanted):
     found = widened_window(CT_WINDOW, np.full(9, inside), np.full((3, 4), float(around)))
     assert found == wanted
+
+
+@pytest.mark.parametrize(("hidden", "wanted"), [(-850, (-850, 400)), (1500, (-200, 1500))])
+@pytest.mark.parametrize(("count", "widened"), [(80, True), (79, False)])
+def test_what_is_seen_itself_needs_the_window_for_the_surroundings_that_are_seen_too(
+    hidden, wanted, count, widened
+):
+    """As a cartilage between lung and muscle; a nodule has nothing but lung around it."""
+    around = np.where(np.arange(100) < count, hidden, 60)
+    found = widened_window(CT_WINDOW, np.full(9, 40), around)
+    assert found == (wanted if widened else CT_WINDOW)
 
 
 def test_a_wider_window_holds_most_greys_and_no_more():
@@ -149,6 +161,19 @@ def test_ground_glass_in_a_lung_is_found():
         assert result.intensity[0] < LUNG and result.intensity[1] == CT_WINDOW[1]
         told = segment(volume, prompt, model=model, window=result.intensity)
         assert np.array_equal(told.mask, result.mask)  # what is told is what was used
+
+
+def test_a_nodule_in_a_lung_has_its_size():
+    """In the window of CT its edge is seen too far inside."""
+    volume, nodule = lung_volume()
+    rng = np.random.default_rng(1)
+    soft = ndimage.gaussian_filter(np.where(nodule, TISSUE, LUNG).astype(float), 1.0)
+    near = ndimage.binary_dilation(nodule, iterations=6)
+    volume = np.where(near, soft + rng.normal(0, 20, volume.shape), volume).astype(np.int16)
+    model = load_model("builtin", "cpu", "float32")
+    result = segment(volume, SlicePrompt(12, box=BOX), model=model)
+    assert result.intensity[0] < LUNG
+    assert result.mask.sum() == pytest.approx(nodule.sum(), rel=0.05)
 
 
 def test_what_the_window_shows_leaves_it_alone():
