@@ -20,7 +20,7 @@ PADDED_SHARE, PADDED_GAP = 0.1, 2.0
 PADDED_MARGIN = 0.1  # of the rest's width: what is black beside it stays darker
 SAMPLES = 1_000_000
 WIDENED = (2, 98)  # percentiles of the greys in and around an object that a wider window holds
-SURROUNDED = 0.8  # share of the surroundings beyond the window, from which on they are all there is
+SURROUNDED = 0.8  # share of the surroundings beyond the window, from which on the rest is left out
 # A window that float32 shows as it is: so many of its values lie inside, and its width is between.
 FINE = 4096
 WIDTHS = (1e-30, 1e30)
@@ -95,13 +95,13 @@ def shown_window(window: tuple[float, float], dtype: np.dtype) -> tuple[float, f
 def widened_window(
     window: tuple[float, float], inside: np.ndarray, around: np.ndarray, least: float = 0.0
 ) -> tuple[float, float]:
-    """The window (low, high), or a wider one where it cuts off an object with its edge.
+    """The window (low, high), or a wider one where it cuts off the edge of an object.
 
     The edge lies where the grey is halfway between that of the object and that around it. Where
     both the object and its edge are beyond one end of the window, the edge is seen at another
-    place, or not at all, where what is around lies there, too. So it is where the edge and nearly
-    all of the surroundings are, as about a nodule in a lung: seen, but too small. Where some of
-    the surroundings are in the window, it is needed to tell the object from these.
+    place, or not at all, where what is around lies there, too. Where the edge and most of the
+    surroundings are, as about a nodule in a lung, the object is seen, but too small. With more of
+    the surroundings in the window, it is needed to tell the object from these.
 
     inside, around : grey values of the object and of its surroundings, of any shape.
     least : share of the window's width by which the two must differ.

@@ -180,7 +180,7 @@ class Interaction:
         if self.book.changed():
             self._guarded(self._follow)
         if self.message.kind == "info" and self._undone():
-            self.orient()  # or it would still be told as applied
+            self.say(standing(None, bool(self.book.prompts)))  # or it is still told as applied
         self.refresh()
         self.on_change()
 
