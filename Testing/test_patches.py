@@ -51,6 +51,19 @@ def test_overlap_of_patches_in_different_places():
     assert dice(first, empty) == 0.0
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (3, 700), (700, 300)])
+def test_the_middle_of_a_mask_is_the_mean_of_its_voxels(shape):
+    rng = np.random.default_rng(0)
+    full = Patch((0, 0), np.full(shape, 1.0, np.float32))
+    assert full.middle == ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+    for corner in ((0, 0), (7, -4)):
+        patch = Patch(corner, blob(rng, (40, 50)))
+        rows, columns = np.nonzero(patch.filled)
+        top, left = patch.start
+        sums = float(rows.sum()), float(columns.sum())
+        assert patch.middle == (top + sums[0] / len(rows), left + sums[1] / len(rows))  # to the bit
+
+
 def test_patches_spread_over_the_slice():
     patch = _patch((1, 2), (2, 3), 2.0)
     mask = patch.mask((5, 6))

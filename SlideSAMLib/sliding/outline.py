@@ -52,7 +52,7 @@ def moved_on(past: Sequence[Patch], spacing: tuple[float, float], reach: float) 
     areas = [patch.voxels for patch in past[:MOVING]]
     if len(areas) < MOVING or not all(areas) or max(areas) > SAME_SIZE * min(areas):
         return newest
-    middles = np.array([_middle(patch) for patch in past[:MOVING]])
+    middles = np.array([patch.middle for patch in past[:MOVING]])
     steps = (middles[:-1] - middles[1:]) * spacing  # mm, the newest first
     ways = np.hypot(*steps.T)
     if ways.min() <= reach or steps[0] @ steps[1] < SAME_WAY * ways.prod():
@@ -62,16 +62,6 @@ def moved_on(past: Sequence[Patch], spacing: tuple[float, float], reach: float) 
         (newest.corner[0] + rows, newest.corner[1] + columns), newest.logits, newest.extent
     )
     return _united(newest, moved)
-
-
-def _middle(patch: Patch) -> tuple[float, float]:
-    """(row, column) of the centre of a mask with at least one voxel, in voxels of the slice."""
-    filled, (top, left) = patch.filled, patch.start
-    rows, columns = np.count_nonzero(filled, axis=1), np.count_nonzero(filled, axis=0)
-    return (
-        top + float(rows @ np.arange(len(rows))) / patch.voxels,
-        left + float(columns @ np.arange(len(columns))) / patch.voxels,
-    )
 
 
 def _united(first: Patch, second: Patch) -> Patch:
