@@ -16,9 +16,11 @@ import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..compute.devices import on_device
 from .filters import greatest_within, halved, mean_of_three
 from .regions import GRID
 
@@ -76,8 +78,16 @@ class Batch:
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Batch:
-        """All of it on a device."""
-        return Batch(*(tensor.to(device) for tensor in self.tensors()))
+        """All of it on a device: the few numbers of the host in one copy, not waited for."""
+        tensors = self.tensors()
+        places = [n for n, each in enumerate(tensors) if each.device.type != device.type]
+        if places:
+            numbers = [tensors[n].numpy() for n in places]
+            flat = on_device(np.concatenate([each.ravel() for each in numbers]), device)
+            parts = flat.split([each.size for each in numbers])
+            for n, part in zip(places, parts, strict=True):
+                tensors[n] = part.view(tensors[n].shape)
+        return Batch(*tensors)
 
     def tensors(self) -> list[torch.Tensor]:
         """All of them, in their order."""

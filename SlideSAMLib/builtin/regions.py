@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..boxes import Box
+from ..compute.devices import on_device
 
 GRID = 128  # raster of the network's input
 KEPT = 16  # weights, a quarter of a megabyte each where slices are large
@@ -86,7 +87,8 @@ def resampling_matrix(
     weights /= torch.from_numpy(weights).sum(1, keepdim=True).numpy()
     places = positions.clip(0, count - 1).astype(np.intp) + count * np.arange(out)[:, None]
     matrix = np.bincount(places.ravel(), weights.ravel(), out * count).astype(np.float32)
-    return torch.from_numpy(matrix).view(out, count).to(device)
+    matrix = matrix.reshape(out, count)
+    return torch.from_numpy(matrix) if device is None else on_device(matrix, device)
 
 
 def sample_region(
@@ -104,7 +106,9 @@ def sample_region(
     used_rows, rows = _used(height, region.row, region.rows / grid, grid, device)
     used_columns, columns = _used(width, region.column, region.columns / grid, grid, device)
     part = torch.stack([image[used_rows, used_columns] for image in images])
-    part = part.to(device=device, dtype=torch.float32)
+    part = part.to(torch.float32)
+    if part.device.type != device.type:
+        part = on_device(part.numpy(), device)
     return resampled(part, rows, columns)
 
 

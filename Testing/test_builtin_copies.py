@@ -1,0 +1,117 @@
+"""What goes to a GPU while the built-in model answers, and who waits for it.
+
+Tensors of the device "meta", which has no values, stand for those of a GPU.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from SlideSAMLib.builtin import features, regions
+from SlideSAMLib.builtin.features import Batch
+from SlideSAMLib.builtin.model import BuiltinModel
+from SlideSAMLib.builtin.requests import Request
+from SlideSAMLib.compute import devices
+from SlideSAMLib.compute.own_settings import own_settings
+from SlideSAMLib.patches import KnownMasks, Patch
+from SlideSAMLib.protocol import WindowPrompt
+from SlideSAMLib.stack import Stack
+from Testing.builtin_models import small_network
+
+META = torch.device("meta")
+
+
+class Waited(TorchDispatchMode):
+    """Counts the copies between host and device that PyTorch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if function._schema.name in ("aten::to", "aten::_to_copy", "aten::copy_"):
+            source = args[1] if function._schema.name == "aten::copy_" else args[0]
+            self.count += source.device != found.device
+        return found
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[int, ...]]:
+    """Shapes of what is sent by `on_device`, for which the host does not wait."""
+    shapes = []
+
+    def send(values, device):
+        shapes.append(values.shape)
+        return torch.empty(values.shape, dtype=torch.float32, device=device)
+
+    for module in (features, regions):
+        monkeypatch.setattr(module, "on_device", send)
+    return shapes
+
+
+def _prompt(memory, shift: int) -> WindowPrompt:
+    """As a slide asks: two masks, and a slice that is remembered."""
+    logits = np.where(np.hypot(*np.indices((60, 60)) - 29.5) < 22, 6, -6).astype(np.float32)
+    known = KnownMasks({0: Patch((20, 30), logits), 1: Patch((20, 30 + shift), logits)}, (96, 128))
+    box = (38.0 + shift, 28.0, 81.0 + shift, 71.0)
+    return WindowPrompt(box=box, masks=known, known=(True, True, False), memory=memory, distance=2)
+
+
+def test_a_gpu_is_not_waited_for_before_its_answer(sent):
+    regions.resampling_matrix.cache_clear()
+    model = BuiltinModel(small_network(), META, torch.float32)
+    volume = np.random.default_rng(0).normal(size=(9, 96, 128)).astype(np.float32)
+    windows = model.encode(Stack(volume).windows([3, 5]))
+    memory = model.remember(windows[0], volume[3] > 0)
+    del sent[:]
+    with Waited() as waited, own_settings():
+        asked = [Request(each, _prompt(memory, n), False) for n, each in enumerate(windows)]
+        answer = model._ask([(request, request.region()) for request in asked])
+        for place, request in enumerate(asked):
+            assert all(part.is_meta for part in request.on_slice(answer, place)[1:])
+    regions.resampling_matrix.cache_clear()  # those without values
+    assert waited.count == 0
+    assert sum(len(shape) == 1 for shape in sent) == 1  # the few numbers of both windows
+    assert sum(len(shape) == 3 for shape in sent) == 2  # the masks of each, as far as they are seen
+
+
+def test_the_numbers_of_a_batch_arrive_where_they_belong(monkeypatch):
+    batch = Batch.empty(3)
+    for number, tensor in enumerate(batch.tensors()):
+        tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape) + 1000 * number)
+    calls = []
+
+    def send(values, device):
+        calls.append(device)
+        return torch.from_numpy(values.copy())
+
+    monkeypatch.setattr(features, "on_device", send)
+    gpu = SimpleNamespace(type="a GPU")
+    for found, own in zip(batch.to(gpu).tensors(), batch.tensors(), strict=True):
+        assert torch.equal(found, own) and found.data_ptr() != own.data_ptr()
+    assert calls == [gpu]
+    here = batch.to(torch.device("cpu")).tensors()
+    assert all(found is own for found, own in zip(here, batch.tensors(), strict=True))
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
+    empty, asked = torch.empty, []
+
+    def pinned(*shape, pin_memory=False, **kinds):
+        asked.append(("pinned", pin_memory))
+        return empty(*shape, **kinds)
+
+    def to(tensor, device, non_blocking=False):
+        asked.append((device, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    values = np.arange(6, dtype=np.float64).reshape(2, 3)
+    found = devices.on_device(values, torch.device("cuda", 0))
+    assert found.dtype == torch.float32 and np.array_equal(found.numpy(), values)
+    assert asked == [("pinned", True), (torch.device("cuda", 0), True)]
