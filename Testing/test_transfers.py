@@ -1,4 +1,4 @@
-"""What goes to a GPU while the built-in model answers, and who waits for it.
+"""What goes to a GPU and comes back while a slide moves on, and who waits for it.
 
 Tensors of the device "meta", which has no values, stand for those of a GPU.
 """
@@ -12,7 +12,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from SlideSAMLib.builtin import features, regions
+from SlideSAMLib.api import segment
+from SlideSAMLib.benchmark import phantom, subjects
+from SlideSAMLib.builtin import features, regions, requests
+from SlideSAMLib.builtin import model as builtin_model
 from SlideSAMLib.builtin.features import Batch
 from SlideSAMLib.builtin.model import BuiltinModel
 from SlideSAMLib.builtin.requests import Request
@@ -20,10 +23,13 @@ from SlideSAMLib.compute import devices
 from SlideSAMLib.compute.own_settings import own_settings
 from SlideSAMLib.patches import KnownMasks, Patch
 from SlideSAMLib.protocol import WindowPrompt
+from SlideSAMLib.sam import candidates
+from SlideSAMLib.sam import model as sam_model
 from SlideSAMLib.stack import Stack
 from Testing.builtin_models import small_network
+from Testing.reference import MINI
 
-META = torch.device("meta")
+META, CPU = torch.device("meta"), torch.device("cpu")
 
 
 class Waited(TorchDispatchMode):
@@ -94,7 +100,7 @@ def test_the_numbers_of_a_batch_arrive_where_they_belong(monkeypatch):
     for found, own in zip(batch.to(gpu).tensors(), batch.tensors(), strict=True):
         assert torch.equal(found, own) and found.data_ptr() != own.data_ptr()
     assert calls == [gpu]
-    here = batch.to(torch.device("cpu")).tensors()
+    here = batch.to(CPU).tensors()
     assert all(found is own for found, own in zip(here, batch.tensors(), strict=True))
 
 
@@ -115,3 +121,33 @@ def test_what_goes_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
     found = devices.on_device(values, torch.device("cuda", 0))
     assert found.dtype == torch.float32 and np.array_equal(found.numpy(), values)
     assert asked == [("pinned", True), (torch.device("cuda", 0), True)]
+
+
+def _small(kind: str):
+    if kind == "builtin":
+        return BuiltinModel(small_network(), CPU, torch.float32)
+    return subjects.as_model(subjects.random_network(MINI), "mini", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["builtin", "sam"])
+@pytest.mark.parametrize("together", [1, 8])
+def test_a_slide_waits_for_masks_once_a_call(kind, together, monkeypatch):
+    """However many windows of both directions it predicts."""
+    waits, calls = [], []
+
+    def fetch(*tensors):
+        waits.append(len(tensors))
+        return devices.on_host(*tensors)
+
+    for module in (builtin_model, requests, sam_model, candidates):
+        monkeypatch.setattr(module, "on_host", fetch)
+    made, model = phantom.column((16, 48, 48), 9), _small(kind)
+    asked = model.predict_many
+    monkeypatch.setattr(model, "prompts_at_once", lambda: together)
+    monkeypatch.setattr(
+        model, "predict_many", lambda *parts: calls.append(len(parts[1])) or asked(*parts)
+    )
+    result = segment(made.volume, made.prompt(), model=phantom.LedModel(model, made))
+    assert sum(count > 0 for count in result.voxels.values()) == 9
+    assert calls == ([1] * 9 if together == 1 else [1, 2, 2, 2, 2])
+    assert len(waits) == len(calls)
