@@ -9,8 +9,9 @@ import torch
 from SlideSAMLib.builtin import requests
 from SlideSAMLib.builtin.model import BuiltinModel
 from SlideSAMLib.builtin.network import BuiltinNetwork
+from SlideSAMLib.builtin.regions import paste_region
 from SlideSAMLib.builtin.requests import Request
-from SlideSAMLib.patches import dice
+from SlideSAMLib.patches import Patch, dice
 from SlideSAMLib.protocol import Window, WindowPrompt
 
 
@@ -58,7 +59,11 @@ def test_answers_that_stay_the_same_seen_closer_agree(model, monkeypatch):
     assert model._ask_sizes(request) is answers[1]
 
     def patches(answer):
-        return [request.patch(answer.logits[n, 0, 1], r) for n, r in enumerate(answer.regions)]
+        pasted = [
+            paste_region(answer.logits[n, 0, 1], region, request.shape)
+            for n, region in enumerate(answer.regions)
+        ]
+        return [Patch(corner, values.numpy()) for values, corner in pasted]
 
     first = [patch for patch in patches(answers[0]) if request.box_of(patch) is not None]
     expected = [dice(one, two) for one, two in zip(first, patches(answers[1]), strict=True)]

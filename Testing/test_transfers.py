@@ -129,18 +129,37 @@ def _small(kind: str):
     return subjects.as_model(subjects.random_network(MINI), "mini", CPU, torch.float32)
 
 
-@pytest.mark.parametrize("kind", ["builtin", "sam"])
-@pytest.mark.parametrize("together", [1, 8])
-def test_a_slide_waits_for_masks_once_a_call(kind, together, monkeypatch):
-    """However many windows of both directions it predicts."""
-    waits, calls = [], []
+@pytest.fixture
+def waits(monkeypatch) -> list[int]:
+    """How many tensors `on_host` has waited for, each time."""
+    found = []
 
     def fetch(*tensors):
-        waits.append(len(tensors))
+        found.append(len(tensors))
         return devices.on_host(*tensors)
 
     for module in (builtin_model, requests, sam_model, candidates):
         monkeypatch.setattr(module, "on_host", fetch)
+    return found
+
+
+def test_the_sizes_of_a_first_point_are_waited_for_together(waits, monkeypatch):
+    fetched, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(1) or cpu(tensor))
+    model = _small("builtin")
+    (embedding,) = model.encode(Stack(phantom.column((3, 96, 128), 3).volume).windows([1]))
+    model.predict(embedding, WindowPrompt(points=((64.0, 48.0),), labels=(1,)))
+    sizes = len(requests.POINT_SIDES)
+    # All sizes, each as seen closer where it found something, the best one's box, the answer.
+    assert waits[0] == sizes and 0 < waits[1] <= sizes and waits[2:] == [1, 3]
+    assert len(fetched) == sum(waits)
+
+
+@pytest.mark.parametrize("kind", ["builtin", "sam"])
+@pytest.mark.parametrize("together", [1, 8])
+def test_a_slide_waits_for_masks_once_a_call(kind, together, waits, monkeypatch):
+    """However many windows of both directions it predicts."""
+    calls = []
     made, model = phantom.column((16, 48, 48), 9), _small(kind)
     asked = model.predict_many
     monkeypatch.setattr(model, "prompts_at_once", lambda: together)

@@ -212,11 +212,9 @@ class BuiltinModel:
 
         Only the second answers can be compared: each sees its object as large as the others do.
         """
-        regions = request.point_regions()
-        answer = self._ask([(request, region) for region in regions])
+        answer = self._ask([(request, region) for region in request.point_regions()])
         closer, before = [], []
-        for n, region in enumerate(regions):
-            patch = request.patch(answer.logits[n, 0, 1], region)
+        for patch in request.patches(answer):
             box = request.box_of(patch)
             if box is not None:
                 boxed = request.with_box(box)
@@ -225,8 +223,7 @@ class BuiltinModel:
         if not closer:
             return answer
         final = self._ask(closer)
-        for n in range(len(before)):
-            again = request.patch(final.logits[n, 0, 1], final.regions[n])
+        for n, again in enumerate(request.patches(final)):
             alike = [dice(patch, again) for patch in before]
             final.agreement[n] = alike.pop(n)
             final.seconded[n] = max(alike, default=0.0)

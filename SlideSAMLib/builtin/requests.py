@@ -175,7 +175,8 @@ class Request:
     def best_box(self, answer: Answer) -> Box | None:
         """The box of the best answer; None where that is empty."""
         best = int(answer.ratings().argmax())
-        return self.box_of(self.patch(answer.logits[best, 0, 1], answer.regions[best]))
+        values, corner = paste_region(answer.logits[best, 0, 1], answer.regions[best], self.shape)
+        return self.box_of(Patch(corner, on_host(values)[0]))
 
     def remember_box(self, answer: Answer) -> None:
         """Keep the box of the best answer to this one point.
@@ -224,10 +225,12 @@ class Request:
         sides = sorted({max(share * whole, least) for share in shares})
         return [region_at(x, y, side, (row, column)) for side in sides]
 
-    def patch(self, logits: torch.Tensor, region: Region) -> Patch:
-        """Logits (g, g) on a region as a patch of the slice."""
-        pasted, corner = paste_region(logits, region, self.shape)
-        return Patch(corner, pasted.float().cpu().numpy())
+    def patches(self, answer: Answer) -> list[Patch]:
+        """Candidate 0 of every region on the centre slice; the device is waited for once."""
+        pairs = zip(answer.logits[:, 0, 1], answer.regions, strict=True)
+        pasted = [paste_region(logits, region, self.shape) for logits, region in pairs]
+        found = on_host(*(values for values, _ in pasted))
+        return [Patch(corner, own) for (_, corner), own in zip(pasted, found, strict=True)]
 
     @staticmethod
     def box_of(patch: Patch) -> Box | None:
