@@ -23,7 +23,7 @@ from SlideSAMLib.compute import devices
 from SlideSAMLib.compute.own_settings import own_settings
 from SlideSAMLib.patches import KnownMasks, Patch
 from SlideSAMLib.protocol import WindowPrompt
-from SlideSAMLib.sam import candidates
+from SlideSAMLib.sam import candidates, encoding, prompts
 from SlideSAMLib.sam import model as sam_model
 from SlideSAMLib.stack import Stack
 from Testing.builtin_models import small_network
@@ -83,6 +83,28 @@ def test_a_gpu_is_not_waited_for_before_its_answer(sent):
     assert waited.count == 0
     assert sum(len(shape) == 1 for shape in sent) == 1  # the few numbers of both windows
     assert sum(len(shape) == 3 for shape in sent) == 2  # the masks of each, as far as they are seen
+
+
+def test_nor_for_what_sam_encodes_and_decodes(monkeypatch):
+    shapes = []
+
+    def send(values, device):
+        sent = values if isinstance(values, np.ndarray) else np.stack(values)
+        shapes.append(sent.shape)
+        return torch.empty(sent.shape, dtype=torch.float32, device=device)
+
+    for module in (encoding, prompts):
+        monkeypatch.setattr(module, "on_device", send)
+    model = subjects.as_model(subjects.random_network(MINI), "mini", META, torch.float32)
+    volume = np.random.default_rng(0).normal(size=(9, 96, 128)).astype(np.float32)
+    asked = [_prompt(None, 0), _prompt(None, 1)]
+    with Waited() as waited, own_settings():
+        embeddings = model.encode(Stack(volume).windows([3, 5]))
+        answer = model._decode(embeddings, asked, prompts.kind_of(asked[0], (96, 128)))
+    assert all(part.is_meta for part in answer)
+    assert waited.count == 0
+    # Each window, then the masks of both prompts, and their few numbers.
+    assert shapes == [(1, 3, 96, 128)] * 2 + [(4, 96, 128), (14,)]
 
 
 def test_the_numbers_of_a_batch_arrive_where_they_belong(monkeypatch):
