@@ -59,6 +59,15 @@ def test_tiny_volumes_work(slices, at_end):
     assert stops == {"backward": Stop.END_OF_VOLUME, "forward": Stop.END_OF_VOLUME}
 
 
+@pytest.mark.parametrize("lost", [[6], [5, 9, 10], [6, 7, 8]])
+def test_a_slide_goes_on_behind_lost_slices(lost):
+    volume, truth = block_volume()
+    volume[lost] = 0
+    _, mask, stops = slide_all(volume, [SlicePrompt(4, box=BOX)], ThresholdModel(presence=True))
+    assert np.array_equal(mask, truth)
+    assert set(stops.values()) == {Stop.NOTHING_LEFT}
+
+
 @pytest.mark.parametrize("index", [0, 4, 9])
 def test_edge_slices_can_be_prompted_and_reached(index):
     volume, truth = through_block((10, 30, 34))
