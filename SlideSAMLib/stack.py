@@ -139,7 +139,8 @@ class Stack:
 
         Lost, as sections of a microscope may be, are slices of one value between others, a few in
         a row: the object goes on behind them, and nothing can be found on them. At the ends of the
-        volume such slices are what was filled up.
+        volume such slices are what was filled up. Between slices that mostly have that value, too,
+        as where all but an organ was blackened, they are its ground.
         """
         if not _holds_nothing(self._view[index]):
             return index
@@ -150,6 +151,8 @@ class Stack:
             around.append(next((i for i in inside if not _holds_nothing(self._view[i])), None))
         below, above = around
         if below is None or above is None or above - below > MOST_LOST + 1:
+            return index
+        if not all(_mostly_other(self._view[i], self._view[index]) for i in (below, above)):
             return index
         return below if index - below <= above - index else above
 
@@ -256,6 +259,15 @@ def _holds_nothing(plane: np.ndarray) -> bool:
         if values.size and values.min() != values.max():
             return False
     return True
+
+
+def _mostly_other(plane: np.ndarray, lost: np.ndarray) -> bool:
+    """Whether most voxels of a slice have another value than those of a lost one, all (H, W)."""
+    values = lost[np.isfinite(lost)]
+    other = np.isfinite(plane)
+    if values.size:
+        other &= plane != values[0]
+    return bool(2 * np.count_nonzero(other) > other.size)
 
 
 def _checked_range(volume: np.ndarray) -> tuple[float, float]:
