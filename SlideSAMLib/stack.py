@@ -17,6 +17,8 @@ from .errors import InputError
 from .intensity import automatic_window, shown_window, value_range
 from .protocol import Window
 
+MOST_LOST = 3  # slices in a row that are shown as those beside them, where they hold nothing
+
 _anonymous = itertools.count()
 
 
@@ -111,7 +113,8 @@ class Stack:
     def slice(self, index: int) -> np.ndarray:
         """One slice, clipped to the intensity window: float32 (height, width), all finite.
 
-        Its values go from shown[0] to shown[1]; voxels that are not finite become shown[0].
+        Its values go from shown[0] to shown[1]; voxels that are not finite become shown[0]. Of a
+        lost slice, see `_seen`, it is the nearest other one.
         Raises InputError where `index` is not inside 0..slices-1.
         """
         self._check(index)
@@ -131,10 +134,32 @@ class Stack:
                 f"{self.slices - 1}."
             )
 
+    def _seen(self, index: int) -> int:
+        """The slice to be shown as this one: itself, or the nearest one where it is lost.
+
+        Lost, as sections of a microscope may be, are slices of one value between others, a few in
+        a row: the object goes on behind them, and nothing can be found on them. At the ends of the
+        volume such slices are what was filled up. Between slices that mostly have that value, too,
+        as where all but an organ was blackened, they are its ground.
+        """
+        if not _holds_nothing(self._view[index]):
+            return index
+        around = []
+        for step in (-1, 1):
+            beyond = (index + n * step for n in range(1, MOST_LOST + 1))
+            inside = (other for other in beyond if 0 <= other < self.slices)
+            around.append(next((i for i in inside if not _holds_nothing(self._view[i])), None))
+        below, above = around
+        if below is None or above is None or above - below > MOST_LOST + 1:
+            return index
+        if not all(_mostly_other(self._view[i], self._view[index]) for i in (below, above)):
+            return index
+        return below if index - below <= above - index else above
+
     def _read(self, index: int, out: np.ndarray) -> None:
         """See `slice`."""
         low, high = self.intensity
-        plane = self._view[index]
+        plane = self._view[self._seen(index)]
         if plane.dtype.itemsize <= 2 and plane.dtype.kind != "f":
             out[...] = plane
             np.clip(out, low, high, out=out)
@@ -225,6 +250,24 @@ class _Planes(Sequence):
         """All of them, for `numpy.asarray`; a copy for `numpy.array`, as that promises."""
         values = self._reading.slices(self._indices)
         return values.astype(values.dtype if dtype is None else dtype, copy=bool(copy))
+
+
+def _holds_nothing(plane: np.ndarray) -> bool:
+    """Whether all finite values of a slice (H, W) are one, or there is none."""
+    for part in (plane[:1], plane):  # nearly always the first row tells
+        values = part if part.dtype.kind in "biu" else part[np.isfinite(part)]
+        if values.size and values.min() != values.max():
+            return False
+    return True
+
+
+def _mostly_other(plane: np.ndarray, lost: np.ndarray) -> bool:
+    """Whether most voxels of a slice have another value than those of a lost one, all (H, W)."""
+    values = lost[np.isfinite(lost)]
+    other = np.isfinite(plane)
+    if values.size:
+        other &= plane != values[0]
+    return bool(2 * np.count_nonzero(other) > other.size)
 
 
 def _checked_range(volume: np.ndarray) -> tuple[float, float]:

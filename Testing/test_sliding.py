@@ -59,6 +59,23 @@ def test_tiny_volumes_work(slices, at_end):
     assert stops == {"backward": Stop.END_OF_VOLUME, "forward": Stop.END_OF_VOLUME}
 
 
+@pytest.mark.parametrize("lost", [[6], [5, 9, 10], [6, 7, 8]])
+def test_a_slide_goes_on_behind_lost_slices(lost):
+    volume, truth = block_volume()
+    volume += np.random.default_rng(0).integers(1, 10, volume.shape, np.int16)
+    volume[lost] = 0
+    _, mask, stops = slide_all(volume, [SlicePrompt(4, box=BOX)], ThresholdModel(presence=True))
+    assert np.array_equal(mask, truth)
+    assert set(stops.values()) == {Stop.NOTHING_LEFT}
+
+
+def test_a_slide_does_not_leave_an_object_on_an_even_ground_for_the_next_one():
+    volume, truth = block_volume((20, 30, 34), slices=(2, 6))
+    volume[block_volume((20, 30, 34), slices=(9, 17))[1]] = 100
+    _, mask, _ = slide_all(volume, [SlicePrompt(4, box=BOX)])
+    assert np.array_equal(mask, truth)
+
+
 @pytest.mark.parametrize("index", [0, 4, 9])
 def test_edge_slices_can_be_prompted_and_reached(index):
     volume, truth = through_block((10, 30, 34))

@@ -59,6 +59,19 @@ def test_slices_are_clipped_and_finite():
     assert np.array_equal(half, found)
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("nothing", [0, np.nan])
+def test_a_few_lost_slices_between_others_are_shown_as_the_nearest(axis, nothing):
+    stacked = np.random.default_rng(0).normal(size=(22, 5, 6))
+    stacked[[0, 3, 7, 8, 11, 12, 13, 16, 17, 18, 19, 21]] = nothing
+    stack = Stack(np.moveaxis(stacked, 0, axis), axis, window=(-5, 5))
+    shown = {3: 2, 7: 6, 8: 9, 11: 10, 12: 10, 13: 14}
+    for index in range(22):
+        expected = np.nan_to_num(stacked[shown.get(index, index)], nan=-5.0).astype(np.float32)
+        assert np.array_equal(stack.slice(index), expected)
+        assert np.array_equal(stack.window(index).planes[1], expected)
+
+
 @pytest.mark.parametrize(
     ("dtype", "offset", "scale"),
     [
