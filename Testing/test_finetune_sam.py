@@ -329,6 +329,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, base, data):
         assert torch.equal(value, learnt(second.network.module)[name]), name
 
 
+def test_a_run_goes_on_from_the_file_that_it_started_from_alone(tmp_path, base, data, capsys):
+    """Its adapter fits that file; where the file lies does not matter."""
+    moved, other = tmp_path / "moved.pth", tmp_path / "other.pth"
+    moved.write_bytes(base.read_bytes())
+    weights = {name: 1.01 * tensor for name, tensor in torch.load(base).items()}
+    torch.save(weights, other)
+    Training(config(tmp_path, base, data, steps=1)).run()
+    with pytest.raises(InputError, match="began from another model than"):
+        Training(config(tmp_path, other, data, steps=2)).resume()
+    training = Training(config(tmp_path, moved, data, steps=2))
+    assert training.resume()
+    training.run()
+    assert "other windows" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
