@@ -295,7 +295,8 @@ def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_pa
     [
         ({"name": None}, "`name`"),
         ({"datasets": []}, "`datasets`"),
-        ({"datasets": [{"folder": "x"}]}, "datasets must be a list"),
+        ({"datasets": [{"folder": "x"}]}, "unknown settings: folder"),
+        ({"datasets": ["x"]}, "datasets must be a list"),
         ({"datasets": [{"path": "x", "weight": -1}]}, "must not be negative"),
         ({"trainable": "tail"}, "trainable must be one of all, decoder"),
         ({"held_out": 1}, "held_out"),

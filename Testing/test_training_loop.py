@@ -198,6 +198,12 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
     [
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
+        ({"output": "x", "learning_rat": 3}, r"learning_rat \(did you mean learning_rate\?\)"),
+        (
+            {"output": "x", "datasets": [{"path": "y", "wieght": 1}]},
+            "entry of datasets has unknown settings: wieght",
+        ),
+        ({"output": "x", "select": {"step": 1}}, r"select has unknown settings: step \(did you"),
         ({"output": "x", "steps": 0}, "must be a whole number from 1 on"),
         ({"output": "x", "threads": 0}, "must be positive"),
         ({"output": "x", "warm_up": -1}, "warm_up must be 0 or more"),
