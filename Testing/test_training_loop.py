@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +19,8 @@ from lightning_fabric.plugins.precision import MixedPrecision
 
 from SlideSAMLib.builtin.features import CHANNELS, Batch
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.weights import read_network
-from SlideSAMLib.errors import InputError
+from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.training import loop
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import TrainConfig, read_config
@@ -186,6 +189,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, spoilt):
     assert training.checkpoints.path.read_bytes() == saved
 
 
+@pytest.mark.parametrize("place", ["none/run", "there"])
+def test_an_output_that_cannot_be_written_to_is_said_at_the_start(
+    tmp_path, settings, monkeypatch, place
+):
+    """On a read-only disk, also where the folder of the run is there already."""
+    (tmp_path / "there").mkdir()
+    output = tmp_path / place
+
+    def refused(*given, **named):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused if place != "there" else Path.mkdir)
+    monkeypatch.setattr(os, "access", lambda *given, **named: False)
+    with pytest.raises(InputError, match=f"The folder {output} cannot be"):
+        Training(TrainConfig(**settings | {"output": str(output)}))
+
+
 def test_there_must_be_something_to_resume(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     arguments.resume = True
@@ -315,3 +335,15 @@ def test_an_untrained_network_says_nothing_about_an_empty_image():
 def test_sizes_of_a_network_that_do_not_exist_are_refused(settings, network):
     with pytest.raises(InputError, match=r"The setting network, .*cannot be used"):
         Training(TrainConfig(**settings | {"network": network}))
+
+
+def test_what_is_wrong_with_the_model_to_start_from_is_said(tmp_path, settings):
+    path = tmp_path / "start.safetensors"
+    network = BuiltinNetwork(**SMALL)
+    write_weights(network.state_dict(), network.config, path)
+    wider = {"network": {"widths": [8, 16, 16, 64]}, "start_from": str(path)}
+    with pytest.raises(InputError, match=r"^A network of .* cannot start from .*greater\.$"):
+        Training(TrainConfig(**settings | wider))
+    write_weights(network.state_dict(), network.config | {"blocks": 3}, path)
+    with pytest.raises(ModelError, match=r"^The model file .*does not fit"):
+        Training(TrainConfig(**settings | {"start_from": str(path)}))

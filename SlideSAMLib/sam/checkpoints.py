@@ -139,7 +139,8 @@ def convert(
         with replacing(place) as part:
             save(tensors, part, metadata)
     except OSError as error:
-        raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
+        reason = error.strerror or error
+        raise InputError(f"The converted model '{target}' cannot be written: {reason}.") from error
     return checkpoint
 
 

@@ -21,7 +21,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
 from ..files.tensor_files import is_builtin, read_tensor_file
-from ..files.whole_files import file_sha256
+from ..files.whole_files import file_sha256, make_folder
 from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
 from .curve_log import CurveLog
@@ -111,7 +111,7 @@ class Training:
         self.selection: Selection | None = None  # on rank 0 only: it evaluates, the others wait
         if config.select is not None and self.fabric.global_rank == 0:
             self.selection = Selection(config, self.fabric.device.type)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.checkpoints = Checkpoints(self.folder, self.fabric)
         self.curve = CurveLog(
             self.folder, (*self.task.figures, *columns(config.select)), config.tensorboard
