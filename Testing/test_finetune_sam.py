@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -359,10 +360,13 @@ def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypat
         config(tmp_path, base, data, **others)
 
 
-@pytest.mark.parametrize(("name", "value"), [("data_processes", 1), ("slab_uses", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("data_processes", 1), ("slab_uses", 2), ("data", "train"), ("network", {"blocks": 3})],
+)
 def test_what_is_for_the_builtin_model_alone_is_refused(tmp_path, base, data, name, value):
     with pytest.raises(InputError, match=f"{name} is for the built-in network"):
-        Training(config(tmp_path, base, data, **{name: value}))
+        Training(replace(config(tmp_path, base, data), **{name: value}))
 
 
 def test_the_builtin_model_has_no_lora(tmp_path, data):
