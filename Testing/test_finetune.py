@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -261,6 +262,24 @@ def test_the_guide_leads_from_a_folder_to_a_model(folder, small, tmp_path, monke
     card = Path("liver-run/my-liver-model.md").read_text()
     for words in ("# My liver model", "| Dataset003_Liver | 1 | 3 | 1 | liver |", "| after | 0."):
         assert words in card
+
+
+def test_it_says_which_cases_teach_and_which_are_held_out(folder, small, tmp_path, capsys):
+    """At the start, and the held-out ones in the card; images without a label are no cases."""
+    image = folder / "imagesTr" / "liver_001_0000.nii.gz"
+    shutil.copy(image, folder / "imagesTr" / "liver_999_0000.nii.gz")
+    shutil.copy(image, folder / "imagesTr" / "._liver_001_0000.nii.gz")
+    config = tmp_path / "run.yaml"
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | tiny(small)))
+    outcome = run_command(capsys, "finetune", config)
+    assert outcome.code == 0, outcome.err
+    (out,) = [c.id for c in split(read_dataset(DatasetConfig(str(folder))), 0.2)[1].cases]
+    assert (
+        f"Dataset003_Liver: 3 cases to train on, 1 held out ({out}), 1 image left out that has no "
+        "label (liver_999).\n"
+    ) in outcome.out
+    assert f"Held out of Dataset003_Liver: {out}." in (tmp_path / "run" / "x.md").read_text()
 
 
 def test_training_the_decoder_leaves_the_rest_alone(folder, small, tmp_path, capsys):

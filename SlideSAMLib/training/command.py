@@ -109,8 +109,19 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
                 f"{config.output} already holds a run: add --resume to continue it, or name "
                 "another output folder."
             )
+        if training.fabric.global_rank == 0:
+            _say_start(config)
         training.run(stop_after)
     return training
+
+
+def _say_start(config: TrainConfig) -> None:
+    """What is learnt from; reading it may take minutes in which nothing else is said."""
+    from .datasets import described
+
+    for dataset in config.datasets:
+        print(described(dataset, config.held_out))
+    print(f"Reading volumes; then there is a line every {config.log_every} steps.", flush=True)
 
 
 @contextmanager

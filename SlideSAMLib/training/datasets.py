@@ -13,9 +13,10 @@ from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .nnunet import read_nnunet
+from .nnunet import read_nnunet, without_label
 from .slabs import SMALLEST, Labelled, labelled, largest_section
 
+MOST_NAMED = 10  # cases in a message
 EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
 
 
@@ -96,6 +97,28 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
     kept = [case for n, case in enumerate(dataset.cases) if n not in places]
     out = [case for n, case in enumerate(dataset.cases) if n in places]
     return replace(dataset, cases=kept), replace(dataset, cases=out)
+
+
+def described(config: DatasetConfig, held_out: float) -> str:
+    """What a data set has to teach, as a sentence for the start of a run."""
+    dataset, path = read_dataset(config), Path(config.path).expanduser()
+    kept, out = split(dataset, held_out)
+    said = f"{dataset.name}: {_counted(kept.cases, 'case')} to train on"
+    if out.cases:
+        said += f", {len(out.cases)} held out ({_named([case.id for case in out.cases])})"
+    missing = without_label(path, dataset.cases) if path.is_dir() else []
+    if missing:
+        verb = "has" if len(missing) == 1 else "have"
+        said += f", {_counted(missing, 'image')} left out that {verb} no label ({_named(missing)})"
+    return said + "."
+
+
+def _counted(things: Sequence, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join([*ids[:MOST_NAMED], *(["..."] if len(ids) > MOST_NAMED else [])])
 
 
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:

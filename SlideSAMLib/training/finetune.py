@@ -167,6 +167,9 @@ def card(
             f"| {dataset.name} | {dataset.weight:g} | {len(kept.cases)} | {len(out.cases)} | "
             f"{chosen} |"
         )
+    for dataset in datasets:
+        if ids := ", ".join(case.id for case in split(dataset, train.held_out)[1].cases):
+            lines += ["", f"Held out of {dataset.name}: {ids}."]
     others = ", ".join(f"{name} {share:g}" for name, share in train.sources.items() if share)
     lines += [
         "",
