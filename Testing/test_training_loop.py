@@ -24,7 +24,7 @@ from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.training import loop
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import TrainConfig, read_config
-from SlideSAMLib.training.curve import smoothed
+from SlideSAMLib.training.curve import draw_curve, smoothed
 from SlideSAMLib.training.loop import Training
 from SlideSAMLib.training.losses import figures, window_loss
 from SlideSAMLib.training.rollouts import Step
@@ -241,10 +241,25 @@ def test_bad_settings_are_named(tmp_path, values, message):
         read_config(tmp_path / "none.yaml")
 
 
-def test_the_curve_is_smoothed_over_gaps():
-    values = np.array([1.0, np.nan, 3.0, np.nan])
-    assert smoothed(values) == pytest.approx([2.0, 2.0, 2.0, 2.0])
-    assert np.isnan(smoothed(np.full(3, np.nan))).all()
+def test_a_long_curve_is_smoothed_a_short_one_is_not():
+    long = smoothed(np.arange(100) % 2)
+    assert long[10:90] == pytest.approx(0.5, abs=0.1)
+    assert smoothed(np.array([3.0, 2.0, 4.0])).tolist() == [3, 2, 4]
+    assert smoothed(np.arange(20) % 2)[:2] == pytest.approx([1 / 3, 1 / 2])  # 5 of 20 at a time
+
+
+def test_lines_of_a_curve_pass_over_rows_without_their_value(tmp_path, monkeypatch):
+    """Those of an evaluation have no loss, and some rows saw no point."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    rows = ["step,loss,point_centre,volume_dice", "1,3,,", "1,,,0.5", "2,1,0.25,", "3,2,0.75,"]
+    (tmp_path / "curve.csv").write_text("\n".join(rows))
+    draw_curve(tmp_path / "curve.csv", tmp_path / "curve.png")
+    (loss,), (points, volumes) = (axes.get_lines() for axes in drawn[-1].axes)
+    assert loss.get_xydata().tolist() == [[1, 3], [2, 1], [3, 2]]
+    assert points.get_xydata().tolist() == [[2, 0.25], [3, 0.75]]
+    assert volumes.get_xydata().tolist() == [[1, 0.5]]
 
 
 # Linear RGB as people without green cones see it (Machado, Oliveira, Fernandes 2009)
@@ -260,8 +275,6 @@ GREEN_BLIND = np.array(
 def test_the_lines_of_a_curve_can_be_told_apart_by_the_green_blind(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     from matplotlib.colors import to_rgb
-
-    from SlideSAMLib.training.curve import draw_curve
 
     drawn = []
     monkeypatch.setattr(pyplot, "close", drawn.append)
