@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -131,15 +132,18 @@ def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> 
     """
     cases = []
     for place, dataset in enumerate(datasets, 1):
-        out = split(dataset, share)[1].cases
-        for case in out[: most or len(out)]:
-            known = replace(case, unlabelled=dataset.unlabelled)
-            only = known.keeping(dataset.labels) if dataset.labels else known.by_region()
-            if only.structures():
-                cases.append((place, only))
+        out = (_measured(dataset, case) for case in split(dataset, share)[1].cases)
+        usable = (case for case in out if case.structures())
+        cases += [(place, case) for case in islice(usable, most or None)]
     if len({case.id for _, case in cases}) == len(cases):
         return [case for _, case in cases]
     return [replace(case, id=f"{place}: {case.id}") for place, case in cases]
+
+
+def _measured(dataset: Dataset, case: Case) -> Case:
+    """A case with what is measured of it."""
+    known = replace(case, unlabelled=dataset.unlabelled)
+    return known.keeping(dataset.labels) if dataset.labels else known.by_region()
 
 
 class Shelf:
@@ -171,7 +175,10 @@ class Shelf:
             if len(self._volumes) < most:
                 self._read_next()
         if not self._volumes:
-            raise InputError(f"The data set {dataset.name} has no structure that is large enough.")
+            raise InputError(
+                f"The data set {dataset.name} has no structure that is large enough "
+                "to be learnt: see which label values its files hold."
+            )
 
     def state(self) -> dict:
         """Which volumes are in memory and which come next, without their voxels."""

@@ -187,6 +187,15 @@ def _needs(config: FinetuneConfig) -> str:
     return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
+def unmeasured(train: TrainConfig, datasets: Sequence[Dataset]) -> str:
+    """Why nothing was measured."""
+    if any(split(dataset, train.held_out)[1].cases for dataset in datasets):
+        return (
+            "None of the held-out cases has a structure that was learnt, so nothing was measured."
+        )
+    return "No case was held out, so nothing was measured."
+
+
 def _measured(
     before: Summary | None,
     after: Summary | None,
@@ -194,7 +203,7 @@ def _measured(
     datasets: Sequence[Dataset],
 ) -> list[str]:
     if before is None or after is None:
-        return ["No case was held out, so nothing was measured."]
+        return [unmeasured(train, datasets)]
     partly = any(dataset.unlabelled is not None for dataset in datasets)
     where = "all labelled voxels" if partly else "the whole volume"
     chosen = train.select is not None and train.select.manifest is None
