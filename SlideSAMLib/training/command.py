@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .loop import Training
 
 
+PACKAGES = ("yaml", "lightning_fabric", "matplotlib")  # of every training
 # What gloo and NCCL say of a process that has gone.
 ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 
@@ -61,9 +62,9 @@ def say_stopped(training: Training) -> None:
     print(f"Stopped at step {training.done}; the same command with --resume goes on.")
 
 
-def need_packages() -> None:
+def need_packages(names: Iterable[str] = PACKAGES) -> None:
     """Raise InputError where a package that training needs is missing."""
-    for name in ("yaml", "lightning_fabric", "matplotlib"):
+    for name in names:
         if importlib.util.find_spec(name) is None:
             raise InputError(
                 f"Training needs the package {name}: install SlideSAM with its extra 'train'."
@@ -73,10 +74,13 @@ def need_packages() -> None:
 def check_start(config: TrainConfig, *others: Path) -> None:
     """Raise InputError where the run, or one of the other files, would replace its start_from.
 
-    So, too, where one of the other files is one that the run writes and replaces itself.
+    So, too, where a package is missing that its settings ask for, or where one of the other files
+    is one that the run writes and replaces itself.
     """
     from .selection import BEST, CANDIDATE
 
+    wanted = {"tensorboard": config.tensorboard, "peft": config.trainable == "lora"}
+    need_packages(name for name, asked in wanted.items() if asked)
     written = [Path(config.output) / name for name in ("weights.safetensors", BEST, CANDIDATE)]
     start = Path(config.start_from).resolve() if config.start_from else None
     if start in [path.resolve() for path in (*written, *others)]:
