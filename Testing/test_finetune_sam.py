@@ -369,6 +369,21 @@ def test_what_is_for_the_builtin_model_alone_is_refused(tmp_path, base, data, na
         Training(replace(config(tmp_path, base, data), **{name: value}))
 
 
+@pytest.mark.parametrize("network", ["", "network.network.", "builtin"])
+def test_the_state_of_a_training_is_no_model(tmp_path, data, network):
+    """It is called a checkpoint, and its tensors look like those of a network."""
+    names = ["stem.weight"] if network == "builtin" else [f"{network}image_encoder.pos_embed"]
+    state = {name: torch.zeros(2) for name in names}
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"network": state, "average": state, "optimiser": {}, "done": 3}, path)
+    told = r"state of a training.*weights\.safetensors or best\.safetensors"
+    with pytest.raises(ModelError, match=told):
+        verify(str(path))
+    values = settings(tmp_path / "run", path, data, sources={"shapes": 1})
+    with pytest.raises(ModelError, match=told):
+        read_finetune_config(write(tmp_path / "run.yaml", values))
+
+
 def test_the_builtin_model_has_no_lora(tmp_path, data):
     values = settings(tmp_path / "run", Path("builtin"), data, trainable="lora")
     with pytest.raises(InputError, match="no LoRA"):

@@ -15,6 +15,7 @@ from ..files.safetensors_files import write_safetensors
 from ..files.tensor_files import is_builtin, read_tensor_file
 from ..files.whole_files import file_sha256
 from ..sam.adapters import BASE
+from ..sam.checkpoints import load_checkpoint
 from .config import TrainConfig, read_settings, train_config
 from .datasets import Dataset, held_out_cases, read_dataset, split
 from .selection import measure
@@ -88,6 +89,7 @@ def read_finetune_config(path: Path) -> FinetuneConfig:
     sam = not is_builtin(read_tensor_file(settings["start_from"]))
     train = train_config((SAM_DEFAULTS if sam else DEFAULTS) | settings, path)
     if sam and any(train.sources.values()):
+        load_checkpoint(settings["start_from"])  # says what it is where it is none of these either
         raise InputError(f"In {path}, sources is for the built-in model: leave it out.")
     return FinetuneConfig(name.strip(), str(values.get("licence") or "not stated"), train)
 
