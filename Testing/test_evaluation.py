@@ -130,6 +130,10 @@ def test_refuses_a_size_that_nothing_has(tmp_path):
     check_structures(cases, limit=3, min_voxels=1200)
     with pytest.raises(InputError, match="1201 voxels"):
         check_structures(cases, limit=3, min_voxels=1201)
+    empty = sitk.ReadImage(str(cases[0].label)) * 0
+    sitk.WriteImage(empty, str(cases[0].label))
+    with pytest.raises(InputError, match="No case has a structure: the labels of all are 0"):
+        check_structures(cases[:1], limit=3, min_voxels=0)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
 import SimpleITK
 
-from SlideSAMLib import InputError
+from SlideSAMLib import InputError, ModelError
 from SlideSAMLib.cli.main import main
 from SlideSAMLib.evaluation import command, evaluate, metrics, read_manifest, summarise
 from SlideSAMLib.evaluation.report import as_markdown
@@ -133,6 +135,19 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
         evaluate(cases, "no-such-model", workers=2)
 
 
+class Killed(ThresholdModel):
+    """A model whose process the system ends, as it does where memory runs short."""
+
+    def encode(self, windows):
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def test_a_worker_that_was_ended_is_told_of(tmp_path):
+    cases = read_manifest(write_manifest(tmp_path))
+    with pytest.raises(ModelError, match="fewer --workers and go on with --resume"):
+        evaluate(cases, Killed(threshold=50), workers=2)
+
+
 def test_results_that_are_there_are_not_computed_again(model):
     case = memory_case()
     first = evaluate([case], model, limit=1)
@@ -213,6 +228,21 @@ def test_a_cut_off_line_is_dropped(model, tmp_path):
     assert file.resume() == results[:-1]
     file.append(results[-1])
     assert file.path.read_bytes() == whole
+
+
+def test_a_full_disk_is_told_of(model, tmp_path):
+    resource = pytest.importorskip("resource")
+    (result, *_) = evaluate([memory_case()], model)
+    file = ResultFile(tmp_path / "results.jsonl", {"seed": 0})
+    file.start()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"results\.jsonl cannot be written: .* --resume"):
+            file.append(result)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.resume() == []
 
 
 def test_a_result_that_lacks_only_its_line_end_is_kept_whole(model, tmp_path, monkeypatch):

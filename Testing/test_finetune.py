@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -180,6 +181,30 @@ def test_held_out_cases_of_several_data_sets_are_told_apart(folder):
     assert set(np.unique(second.load().labels)) == set(np.unique(second.load_labels())) == {0, 2}
 
 
+def test_the_first_cases_that_have_what_is_learnt_are_measured(folder):
+    """A rare structure is not in all of those that are held out."""
+    tumour = read_dataset(DatasetConfig(str(folder), labels=("tumour",)))
+    out = [case.id for case in split(tumour, 0.5)[1].cases]
+    assert out == ["liver_002", "liver_004"]  # the last two of the four have it
+    assert [case.id for case in held_out_cases([tumour], 0.5, 1)] == ["liver_004"]
+
+
+def test_where_no_held_out_case_has_what_is_learnt_that_is_said(folder, small, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    own = [{"path": str(folder), "labels": ["tumour"]}]
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": own}
+    config.write_text(yaml.safe_dump(settings | tiny(small) | {"select": {"steps": 1}}))
+    (out,) = split(read_dataset(DatasetConfig(str(folder))), 0.2)[1].cases
+    write_image(out.label, np.zeros_like(out.load_labels()))
+    outcome = run_command(capsys, "finetune", config)
+    assert_refused(outcome, "none of the cases that are held out has a structure to select by")
+    config.write_text(yaml.safe_dump(settings | tiny(small)))
+    outcome = run_command(capsys, "finetune", config)
+    assert outcome.code == 0, outcome.err
+    said = "None of the held-out cases has a structure that was learnt, so nothing was measured."
+    assert said in outcome.out and said in (tmp_path / "run" / "x.md").read_text()
+
+
 def test_what_marks_slices_without_labels_is_no_structure_to_measure(folder):
     named = {**LABELS, "ignore": 2}
     del named["tumour"]
@@ -263,6 +288,24 @@ def test_the_guide_leads_from_a_folder_to_a_model(folder, small, tmp_path, monke
         assert words in card
 
 
+def test_it_says_which_cases_teach_and_which_are_held_out(folder, small, tmp_path, capsys):
+    """At the start, and the held-out ones in the card; images without a label are no cases."""
+    image = folder / "imagesTr" / "liver_001_0000.nii.gz"
+    shutil.copy(image, folder / "imagesTr" / "liver_999_0000.nii.gz")
+    shutil.copy(image, folder / "imagesTr" / "._liver_001_0000.nii.gz")
+    config = tmp_path / "run.yaml"
+    settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
+    config.write_text(yaml.safe_dump(settings | tiny(small)))
+    outcome = run_command(capsys, "finetune", config)
+    assert outcome.code == 0, outcome.err
+    (out,) = [c.id for c in split(read_dataset(DatasetConfig(str(folder))), 0.2)[1].cases]
+    assert (
+        f"Dataset003_Liver: 3 cases to train on, 1 held out ({out}), 1 image left out that has no "
+        "label (liver_999).\n"
+    ) in outcome.out
+    assert f"Held out of Dataset003_Liver: {out}." in (tmp_path / "run" / "x.md").read_text()
+
+
 def test_training_the_decoder_leaves_the_rest_alone(folder, small, tmp_path, capsys):
     config = tmp_path / "run.yaml"
     settings = {"name": "x", "output": str(tmp_path / "run"), "datasets": [{"path": str(folder)}]}
@@ -295,7 +338,8 @@ def test_fine_tuning_in_pieces_writes_the_model_at_its_end(folder, small, tmp_pa
     [
         ({"name": None}, "`name`"),
         ({"datasets": []}, "`datasets`"),
-        ({"datasets": [{"folder": "x"}]}, "datasets must be a list"),
+        ({"datasets": [{"folder": "x"}]}, "unknown settings: folder"),
+        ({"datasets": ["x"]}, "datasets must be a list"),
         ({"datasets": [{"path": "x", "weight": -1}]}, "must not be negative"),
         ({"trainable": "tail"}, "trainable must be one of all, decoder"),
         ({"held_out": 1}, "held_out"),

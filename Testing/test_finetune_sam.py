@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, base, data):
         assert torch.equal(value, learnt(second.network.module)[name]), name
 
 
+def test_a_run_goes_on_from_the_file_that_it_started_from_alone(tmp_path, base, data, capsys):
+    """Its adapter fits that file; where the file lies does not matter."""
+    moved, other = tmp_path / "moved.pth", tmp_path / "other.pth"
+    moved.write_bytes(base.read_bytes())
+    weights = {name: 1.01 * tensor for name, tensor in torch.load(base).items()}
+    torch.save(weights, other)
+    Training(config(tmp_path, base, data, steps=1)).run()
+    with pytest.raises(InputError, match="began from another model than"):
+        Training(config(tmp_path, other, data, steps=2)).resume()
+    training = Training(config(tmp_path, moved, data, steps=2))
+    assert training.resume()
+    training.run()
+    assert "other windows" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
@@ -344,10 +360,28 @@ def test_bad_settings_are_named(tmp_path, base, data, others, message, monkeypat
         config(tmp_path, base, data, **others)
 
 
-@pytest.mark.parametrize(("name", "value"), [("data_processes", 1), ("slab_uses", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("data_processes", 1), ("slab_uses", 2), ("data", "train"), ("network", {"blocks": 3})],
+)
 def test_what_is_for_the_builtin_model_alone_is_refused(tmp_path, base, data, name, value):
     with pytest.raises(InputError, match=f"{name} is for the built-in network"):
-        Training(config(tmp_path, base, data, **{name: value}))
+        Training(replace(config(tmp_path, base, data), **{name: value}))
+
+
+@pytest.mark.parametrize("network", ["", "network.network.", "builtin"])
+def test_the_state_of_a_training_is_no_model(tmp_path, data, network):
+    """It is called a checkpoint, and its tensors look like those of a network."""
+    names = ["stem.weight"] if network == "builtin" else [f"{network}image_encoder.pos_embed"]
+    state = {name: torch.zeros(2) for name in names}
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"network": state, "average": state, "optimiser": {}, "done": 3}, path)
+    told = r"state of a training.*weights\.safetensors or best\.safetensors"
+    with pytest.raises(ModelError, match=told):
+        verify(str(path))
+    values = settings(tmp_path / "run", path, data, sources={"shapes": 1})
+    with pytest.raises(ModelError, match=told):
+        read_finetune_config(write(tmp_path / "run.yaml", values))
 
 
 def test_the_builtin_model_has_no_lora(tmp_path, data):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +19,12 @@ from lightning_fabric.plugins.precision import MixedPrecision
 
 from SlideSAMLib.builtin.features import CHANNELS, Batch
 from SlideSAMLib.builtin.network import BuiltinNetwork
-from SlideSAMLib.builtin.weights import read_network
-from SlideSAMLib.errors import InputError
+from SlideSAMLib.builtin.weights import read_network, write_weights
+from SlideSAMLib.errors import InputError, ModelError
 from SlideSAMLib.training import loop
 from SlideSAMLib.training.command import run
 from SlideSAMLib.training.config import TrainConfig, read_config
-from SlideSAMLib.training.curve import smoothed
+from SlideSAMLib.training.curve import draw_curve, smoothed
 from SlideSAMLib.training.loop import Training
 from SlideSAMLib.training.losses import figures, window_loss
 from SlideSAMLib.training.rollouts import Step
@@ -186,6 +189,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, spoilt):
     assert training.checkpoints.path.read_bytes() == saved
 
 
+@pytest.mark.parametrize("place", ["none/run", "there"])
+def test_an_output_that_cannot_be_written_to_is_said_at_the_start(
+    tmp_path, settings, monkeypatch, place
+):
+    """On a read-only disk, also where the folder of the run is there already."""
+    (tmp_path / "there").mkdir()
+    output = tmp_path / place
+
+    def refused(*given, **named):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused if place != "there" else Path.mkdir)
+    monkeypatch.setattr(os, "access", lambda *given, **named: False)
+    with pytest.raises(InputError, match=f"The folder {output} cannot be"):
+        Training(TrainConfig(**settings | {"output": str(output)}))
+
+
 def test_there_must_be_something_to_resume(tmp_path, settings):
     arguments = write(tmp_path / "run.yaml", **settings)
     arguments.resume = True
@@ -198,6 +218,12 @@ def test_there_must_be_something_to_resume(tmp_path, settings):
     [
         ({"steps": 5}, "output"),
         ({"output": "x", "speed": 3}, "unknown settings: speed"),
+        ({"output": "x", "learning_rat": 3}, r"learning_rat \(did you mean learning_rate\?\)"),
+        (
+            {"output": "x", "datasets": [{"path": "y", "wieght": 1}]},
+            "entry of datasets has unknown settings: wieght",
+        ),
+        ({"output": "x", "select": {"step": 1}}, r"select has unknown settings: step \(did you"),
         ({"output": "x", "steps": 0}, "must be a whole number from 1 on"),
         ({"output": "x", "threads": 0}, "must be positive"),
         ({"output": "x", "warm_up": -1}, "warm_up must be 0 or more"),
@@ -215,10 +241,25 @@ def test_bad_settings_are_named(tmp_path, values, message):
         read_config(tmp_path / "none.yaml")
 
 
-def test_the_curve_is_smoothed_over_gaps():
-    values = np.array([1.0, np.nan, 3.0, np.nan])
-    assert smoothed(values) == pytest.approx([2.0, 2.0, 2.0, 2.0])
-    assert np.isnan(smoothed(np.full(3, np.nan))).all()
+def test_a_long_curve_is_smoothed_a_short_one_is_not():
+    long = smoothed(np.arange(100) % 2)
+    assert long[10:90] == pytest.approx(0.5, abs=0.1)
+    assert smoothed(np.array([3.0, 2.0, 4.0])).tolist() == [3, 2, 4]
+    assert smoothed(np.arange(20) % 2)[:2] == pytest.approx([1 / 3, 1 / 2])  # 5 of 20 at a time
+
+
+def test_lines_of_a_curve_pass_over_rows_without_their_value(tmp_path, monkeypatch):
+    """Those of an evaluation have no loss, and some rows saw no point."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    rows = ["step,loss,point_centre,volume_dice", "1,3,,", "1,,,0.5", "2,1,0.25,", "3,2,0.75,"]
+    (tmp_path / "curve.csv").write_text("\n".join(rows))
+    draw_curve(tmp_path / "curve.csv", tmp_path / "curve.png")
+    (loss,), (points, volumes) = (axes.get_lines() for axes in drawn[-1].axes)
+    assert loss.get_xydata().tolist() == [[1, 3], [2, 1], [3, 2]]
+    assert points.get_xydata().tolist() == [[2, 0.25], [3, 0.75]]
+    assert volumes.get_xydata().tolist() == [[1, 0.5]]
 
 
 # Linear RGB as people without green cones see it (Machado, Oliveira, Fernandes 2009)
@@ -234,8 +275,6 @@ GREEN_BLIND = np.array(
 def test_the_lines_of_a_curve_can_be_told_apart_by_the_green_blind(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     from matplotlib.colors import to_rgb
-
-    from SlideSAMLib.training.curve import draw_curve
 
     drawn = []
     monkeypatch.setattr(pyplot, "close", drawn.append)
@@ -309,3 +348,15 @@ def test_an_untrained_network_says_nothing_about_an_empty_image():
 def test_sizes_of_a_network_that_do_not_exist_are_refused(settings, network):
     with pytest.raises(InputError, match=r"The setting network, .*cannot be used"):
         Training(TrainConfig(**settings | {"network": network}))
+
+
+def test_what_is_wrong_with_the_model_to_start_from_is_said(tmp_path, settings):
+    path = tmp_path / "start.safetensors"
+    network = BuiltinNetwork(**SMALL)
+    write_weights(network.state_dict(), network.config, path)
+    wider = {"network": {"widths": [8, 16, 16, 64]}, "start_from": str(path)}
+    with pytest.raises(InputError, match=r"^A network of .* cannot start from .*greater\.$"):
+        Training(TrainConfig(**settings | wider))
+    write_weights(network.state_dict(), network.config | {"blocks": 3}, path)
+    with pytest.raises(ModelError, match=r"^The model file .*does not fit"):
+        Training(TrainConfig(**settings | {"start_from": str(path)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,26 @@ def test_a_manifest_that_is_refused_leaves_nothing(tmp_path, capsys):
     assert_refused(run_command(capsys, "train", path), 'a list "cases"')
     path = write(tmp_path, **tiny_run(tmp_path / "run", tmp_path / "none"))
     assert_refused(run_command(capsys, "train", path), "There is no data set")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("lightning_fabric", {}),
+        ("tensorboard", {"tensorboard": True}),
+        ("peft", {"trainable": "lora"}),
+    ],
+)
+def test_a_package_that_is_missing_is_named_at_the_start(
+    tmp_path, capsys, monkeypatch, name, wanted
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == name else find(n))
+    config = tmp_path / "run.yaml"
+    quick = {"output": str(tmp_path / "run"), "steps": 1, "shapes": 1}
+    config.write_text(yaml.safe_dump(quick | wanted))
+    assert_refused(run_command(capsys, "train", config), f"needs the package {name}: install")
     assert not (tmp_path / "run").exists()
 
 

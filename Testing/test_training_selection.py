@@ -192,7 +192,7 @@ def test_a_finetuned_model_is_the_best_one_and_its_card_says_so(
         ({"manifest": "x", "steps": 1, "limit": -1}, "whole numbers from 0 on"),
         ({"manifest": "x", "steps": 1, "prompts": "scribble"}, "prompts of select"),
         ({"manifest": "x", "steps": 1, "protocol": "clicks"}, "protocol full or extent"),
-        ({"manifest": "x", "steps": 1, "speed": 1}, "select cannot be used"),
+        ({"manifest": "x", "steps": 1, "speed": 1}, "select has unknown settings: speed"),
         (["x"], "select cannot be used"),
         ({"steps": 1}, "needs a manifest"),
         ({"steps": 1, "manifest": "none.json"}, "none.json cannot be read"),

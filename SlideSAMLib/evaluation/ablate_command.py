@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from ..files.locks import alone_with
+    from ..files.whole_files import make_folder
     from . import ablation_report
     from .cases import check_structures, read_manifest
     from .results import DATA, check_new
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     model, described = command.load_described(args)
     models = {variant.name: _with_changes(model, variant) for variant in variants}
     shared = {**command.shared_settings(args), **described}
-    command.make_folder(args.output / FOLDER)
+    make_folder(args.output / FOLDER)
     watched = {**shared, DATA: command.data_hashes(cases)}
     with alone_with(args.output / "ablation.json", "written", needed=False):
         if not args.resume:

@@ -236,6 +236,8 @@ def check_structures(cases: Sequence[Case], limit: int, min_voxels: int) -> int:
     """
     counts = [len(case.structures(limit, min_voxels)) for case in cases]
     used = [case for case, count in zip(cases, counts, strict=True) if count]
+    if not used and min_voxels <= 1:
+        raise InputError("No case has a structure: the labels of all are 0 everywhere.")
     if not used:
         raise InputError(
             f"No case has a structure of {min_voxels} voxels or more: ask for fewer voxels."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import glob
 import importlib.util
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,6 +114,7 @@ def add_shared_arguments(
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises InputError or ModelError before anything is written."""
     from ..files.locks import alone_with
+    from ..files.whole_files import make_folder
     from .cases import check_structures, read_manifest
     from .results import check_new
 
@@ -311,16 +311,6 @@ def command_line(args: argparse.Namespace) -> str:
         if value is not True:
             words += map(str, value) if isinstance(value, list) else [str(value)]
     return shlex.join(words)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, unless it is there; raises InputError where nothing can be written to it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"The folder {folder} cannot be written to.")
 
 
 def _write(folder: Path, results: list, settings: dict[str, Any], pictures: Path | None) -> None:

@@ -109,9 +109,15 @@ class ResultFile:
         return results
 
     def append(self, result: StructureResult) -> None:
-        """Write one result at once."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(result)) + "\n")
+        """Write one result at once. Raises InputError where the disk does not take it."""
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(result)) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror}; make room and go on with "
+                "--resume."
+            ) from None
 
     def resume(self) -> list[StructureResult]:
         """The results of an earlier run with the same settings; begins the file if there is none.

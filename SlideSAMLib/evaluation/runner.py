@@ -13,11 +13,12 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..protocol import SliceModel
 from . import metrics, protocols
 from .baselines import BASELINES
@@ -190,6 +191,11 @@ def _run(tasks: list[Task], plan: Plan, workers: int) -> Iterator[list[Structure
     try:
         for future in as_completed([pool.submit(_run_in_process, task) for task in tasks]):
             yield future.result()
+    except BrokenProcessPool:
+        raise ModelError(
+            "A process was ended from outside, mostly since the memory ran short: take fewer "
+            "--workers and go on with --resume."
+        ) from None
     finally:
         leaving.set()  # after an error or Ctrl-C the processes stop at their next slice
         pool.shutdown(cancel_futures=True)

@@ -129,7 +129,7 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     try:
         save_file(dict(tensors), path, dict(metadata))
     except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}.") from None
+        raise OSError(str(error).rstrip(".")) from None
     _order_notes(path)
     make_ordinary(path)
 

@@ -25,6 +25,16 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; raises InputError where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} cannot be written to.")
+
+
 def make_ordinary(path: Path) -> None:
     """Give a file the mode that any new file has; temporary files and safetensors are private."""
     mask = os.umask(0)  # it can only be read by setting it

@@ -139,7 +139,8 @@ def convert(
         with replacing(place) as part:
             save(tensors, part, metadata)
     except OSError as error:
-        raise InputError(f"The converted model '{target}' cannot be written: {error}.") from error
+        reason = error.strerror or error
+        raise InputError(f"The converted model '{target}' cannot be written: {reason}.") from error
     return checkpoint
 
 
@@ -164,6 +165,11 @@ def lift(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _recognise(file: TensorFile, kind: str | None, adapters: tuple[Path, ...]) -> Checkpoint:
     if is_builtin(file):
         raise ModelError("it is the built-in model, which is no Slide-SAM or SAM checkpoint.")
+    if {"network", "average"} <= {name.partition(".")[0] for name in file.tensors}:
+        raise ModelError(
+            "it is the state of a training, not a model: take weights.safetensors or "
+            "best.safetensors, which lie beside it."
+        )
     if is_adapter(file):
         changed = base_path(file)
         if any(changed.samefile(other) for other in adapters):

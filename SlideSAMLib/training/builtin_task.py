@@ -11,7 +11,7 @@ import torch
 from ..builtin import features
 from ..builtin.network import BuiltinNetwork
 from ..builtin.weights import deepened, read_network, with_reference, write_weights
-from ..errors import InputError
+from ..errors import InputError, SlideSAMError
 from .config import TrainConfig
 from .losses import figures, window_loss
 from .mixture import check_data
@@ -75,12 +75,17 @@ class BuiltinTask:
 
 
 def _network(config: TrainConfig) -> BuiltinNetwork:
-    """The network to begin with. Raises InputError where its sizes cannot be used."""
+    """The network to begin with.
+
+    Raises InputError where its sizes cannot be used, ModelError where `start_from` cannot.
+    """
     try:
         if not config.start_from:
             return BuiltinNetwork(**config.network)
         known = with_reference(read_network(Path(config.start_from)))
         return deepened(known, **config.network)
+    except SlideSAMError:  # says what is wrong by itself
+        raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError, IndexError) as error:
         raise InputError(
             f"The setting network, {config.network}, cannot be used: {error}."

@@ -75,8 +75,7 @@ class Checkpoints:
 def depends(config: TrainConfig, processes: int) -> dict[str, str]:
     """What saved windows depend on, as JSON by name."""
     values = {name: value for name, value in asdict(config).items() if name in WINDOWS}
-    values |= {"start_from": config.start_from, "left out": left_out(config)}
-    values["number of processes"] = processes
+    values |= {"left out": left_out(config), "number of processes": processes}
     return {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .loop import Training
 
 
+PACKAGES = ("yaml", "lightning_fabric", "matplotlib")  # of every training
 # What gloo and NCCL say of a process that has gone.
 ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 
@@ -61,9 +62,9 @@ def say_stopped(training: Training) -> None:
     print(f"Stopped at step {training.done}; the same command with --resume goes on.")
 
 
-def need_packages() -> None:
+def need_packages(names: Iterable[str] = PACKAGES) -> None:
     """Raise InputError where a package that training needs is missing."""
-    for name in ("yaml", "lightning_fabric", "matplotlib"):
+    for name in names:
         if importlib.util.find_spec(name) is None:
             raise InputError(
                 f"Training needs the package {name}: install SlideSAM with its extra 'train'."
@@ -73,10 +74,13 @@ def need_packages() -> None:
 def check_start(config: TrainConfig, *others: Path) -> None:
     """Raise InputError where the run, or one of the other files, would replace its start_from.
 
-    So, too, where one of the other files is one that the run writes and replaces itself.
+    So, too, where a package is missing that its settings ask for, or where one of the other files
+    is one that the run writes and replaces itself.
     """
     from .selection import BEST, CANDIDATE
 
+    wanted = {"tensorboard": config.tensorboard, "peft": config.trainable == "lora"}
+    need_packages(name for name, asked in wanted.items() if asked)
     written = [Path(config.output) / name for name in ("weights.safetensors", BEST, CANDIDATE)]
     start = Path(config.start_from).resolve() if config.start_from else None
     if start in [path.resolve() for path in (*written, *others)]:
@@ -109,8 +113,19 @@ def train(config: TrainConfig, resume: bool, stop_after: float | None = None) ->
                 f"{config.output} already holds a run: add --resume to continue it, or name "
                 "another output folder."
             )
+        if training.fabric.global_rank == 0:
+            _say_start(config)
         training.run(stop_after)
     return training
+
+
+def _say_start(config: TrainConfig) -> None:
+    """What is learnt from; reading it may take minutes in which nothing else is said."""
+    from .datasets import described
+
+    for dataset in config.datasets:
+        print(described(dataset, config.held_out))
+    print(f"Reading volumes; then there is a line every {config.log_every} steps.", flush=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import yaml
 from ..errors import InputError
 from ..evaluation.prompting import PROMPTS
 from ..evaluation.protocols import EXTENT, FULL
-from .settings import check_settings
+from .settings import check_names, check_settings
 
 PARTS = ("all", "decoder", "lora")
 SOURCES = ("shapes", "implants", "label_maps", "regions", "real")
@@ -158,12 +158,12 @@ def read_settings(path: Path) -> dict:
 
 def train_config(values: dict, path: Path) -> TrainConfig:
     """Settings checked and made a TrainConfig; `path` is named in errors."""
-    unknown = sorted(map(str, set(values) - {f.name for f in fields(TrainConfig)}))
-    if unknown:
-        raise InputError(f"The configuration {path} has unknown settings: {', '.join(unknown)}.")
+    check_names(values, _names(TrainConfig), path)
     check_settings(values, path)
     try:
-        described = [_dataset(entry) for entry in values.get("datasets") or []]
+        described = [_dataset(entry, path) for entry in values.get("datasets") or []]
+    except InputError:  # which is a ValueError, too
+        raise
     except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"In {path}, datasets must be a list of entries with `path` and, if wanted, "
@@ -175,7 +175,13 @@ def train_config(values: dict, path: Path) -> TrainConfig:
     return config
 
 
-def _dataset(entry: dict) -> DatasetConfig:
+def _names(settings: type) -> list[str]:
+    return [one.name for one in fields(settings)]
+
+
+def _dataset(entry: dict, path: Path) -> DatasetConfig:
+    if isinstance(entry, dict):
+        check_names(entry, _names(DatasetConfig), path, "an entry of datasets")
     described = DatasetConfig(**entry)
     whole = [described.channel, 0 if described.unlabelled is None else described.unlabelled]
     if not isfinite(float(described.weight)) or any(int(n) != float(n) for n in whole):
@@ -209,6 +215,8 @@ def _texts(values: Iterable | str) -> tuple[str, ...]:
 def _select(entry: object, path: Path) -> SelectConfig | None:
     if entry is None:
         return None
+    if isinstance(entry, dict):
+        check_names(entry, _names(SelectConfig), path, "select")
     try:
         chosen = SelectConfig(**entry)
         prompts, ids = _texts(chosen.prompts), _texts(chosen.ids)

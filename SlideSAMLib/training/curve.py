@@ -20,7 +20,7 @@ LINES = {
     "best_centre": ("middle slice, best candidate", "#56b4e9", "-"),
 }
 VOLUMES = "volume_dice"  # of `selection`: few values, of whole volumes
-SMOOTHED = 9  # rows of the log that are averaged
+SMOOTHED = 9  # rows of the log that are averaged at most, and a fifth of all at most
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -43,12 +43,11 @@ def draw_curve(path: Path, picture: Path) -> None:
 
     columns = read_curve(path)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    left.plot(columns["step"], smoothed(columns["loss"]), color="black")
+    left.plot(*_line(columns, "loss"), color="black")
     left.set(xlabel="step", ylabel="loss", title="Loss of the training windows")
     for name, (label, colour, style) in LINES.items():
         if name in columns:
-            values = smoothed(columns[name])
-            right.plot(columns["step"], values, label=label, color=colour, linestyle=style)
+            right.plot(*_line(columns, name), label=label, color=colour, linestyle=style)
     title = "Dice of the training windows"
     if VOLUMES in columns:
         there = ~np.isnan(columns[VOLUMES])
@@ -64,8 +63,13 @@ def draw_curve(path: Path, picture: Path) -> None:
     plt.close(figure)
 
 
+def _line(columns: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a column, without the rows that lack it."""
+    there = ~np.isnan(columns[name])
+    return columns["step"][there], smoothed(columns[name][there])
+
+
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Running mean that passes over missing values; same length."""
-    half = SMOOTHED // 2
-    windows = [values[max(n - half, 0) : n + half + 1] for n in range(len(values))]
-    return np.array([w[~np.isnan(w)].mean() if (~np.isnan(w)).any() else np.nan for w in windows])
+    """Running mean, of the same length; over fewer values where there are not many."""
+    half = min(SMOOTHED // 2, len(values) // 10)
+    return np.array([values[max(n - half, 0) : n + half + 1].mean() for n in range(len(values))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from ..evaluation.cases import Case, read_manifest
 from . import sources
 from .config import DatasetConfig
 from .generators import StateMismatch, generator_state, restored_generator
-from .nnunet import read_nnunet
+from .nnunet import read_nnunet, without_label
 from .slabs import SMALLEST, Labelled, labelled, largest_section
 
+MOST_NAMED = 10  # cases in a message
 EXCHANGE = 40  # draws until one volume in memory is replaced by another of the data set
 
 
@@ -98,6 +100,28 @@ def split(dataset: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
     return replace(dataset, cases=kept), replace(dataset, cases=out)
 
 
+def described(config: DatasetConfig, held_out: float) -> str:
+    """What a data set has to teach, as a sentence for the start of a run."""
+    dataset, path = read_dataset(config), Path(config.path).expanduser()
+    kept, out = split(dataset, held_out)
+    said = f"{dataset.name}: {_counted(kept.cases, 'case')} to train on"
+    if out.cases:
+        said += f", {len(out.cases)} held out ({_named([case.id for case in out.cases])})"
+    missing = without_label(path, dataset.cases) if path.is_dir() else []
+    if missing:
+        verb = "has" if len(missing) == 1 else "have"
+        said += f", {_counted(missing, 'image')} left out that {verb} no label ({_named(missing)})"
+    return said + "."
+
+
+def _counted(things: Sequence, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join([*ids[:MOST_NAMED], *(["..."] if len(ids) > MOST_NAMED else [])])
+
+
 def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> list[Case]:
     """The first `most` cases (0: all) that are held out of each data set, to be measured.
 
@@ -108,15 +132,18 @@ def held_out_cases(datasets: Sequence[Dataset], share: float, most: int = 0) -> 
     """
     cases = []
     for place, dataset in enumerate(datasets, 1):
-        out = split(dataset, share)[1].cases
-        for case in out[: most or len(out)]:
-            known = replace(case, unlabelled=dataset.unlabelled)
-            only = known.keeping(dataset.labels) if dataset.labels else known.by_region()
-            if only.structures():
-                cases.append((place, only))
+        out = (_measured(dataset, case) for case in split(dataset, share)[1].cases)
+        usable = (case for case in out if case.structures())
+        cases += [(place, case) for case in islice(usable, most or None)]
     if len({case.id for _, case in cases}) == len(cases):
         return [case for _, case in cases]
     return [replace(case, id=f"{place}: {case.id}") for place, case in cases]
+
+
+def _measured(dataset: Dataset, case: Case) -> Case:
+    """A case with what is measured of it."""
+    known = replace(case, unlabelled=dataset.unlabelled)
+    return known.keeping(dataset.labels) if dataset.labels else known.by_region()
 
 
 class Shelf:
@@ -148,7 +175,10 @@ class Shelf:
             if len(self._volumes) < most:
                 self._read_next()
         if not self._volumes:
-            raise InputError(f"The data set {dataset.name} has no structure that is large enough.")
+            raise InputError(
+                f"The data set {dataset.name} has no structure that is large enough "
+                "to be learnt: see which label values its files hold."
+            )
 
     def state(self) -> dict:
         """Which volumes are in memory and which come next, without their voxels."""

@@ -15,6 +15,7 @@ from ..files.safetensors_files import write_safetensors
 from ..files.tensor_files import is_builtin, read_tensor_file
 from ..files.whole_files import file_sha256
 from ..sam.adapters import BASE
+from ..sam.checkpoints import load_checkpoint
 from .config import TrainConfig, read_settings, train_config
 from .datasets import Dataset, held_out_cases, read_dataset, split
 from .selection import measure
@@ -88,6 +89,7 @@ def read_finetune_config(path: Path) -> FinetuneConfig:
     sam = not is_builtin(read_tensor_file(settings["start_from"]))
     train = train_config((SAM_DEFAULTS if sam else DEFAULTS) | settings, path)
     if sam and any(train.sources.values()):
+        load_checkpoint(settings["start_from"])  # says what it is where it is none of these either
         raise InputError(f"In {path}, sources is for the built-in model: leave it out.")
     return FinetuneConfig(name.strip(), str(values.get("licence") or "not stated"), train)
 
@@ -167,6 +169,9 @@ def card(
             f"| {dataset.name} | {dataset.weight:g} | {len(kept.cases)} | {len(out.cases)} | "
             f"{chosen} |"
         )
+    for dataset in datasets:
+        if ids := ", ".join(case.id for case in split(dataset, train.held_out)[1].cases):
+            lines += ["", f"Held out of {dataset.name}: {ids}."]
     others = ", ".join(f"{name} {share:g}" for name, share in train.sources.items() if share)
     lines += [
         "",
@@ -184,6 +189,15 @@ def _needs(config: FinetuneConfig) -> str:
     return f"It holds what was changed and needs the model `{base}` to be there." if base else ""
 
 
+def unmeasured(train: TrainConfig, datasets: Sequence[Dataset]) -> str:
+    """Why nothing was measured."""
+    if any(split(dataset, train.held_out)[1].cases for dataset in datasets):
+        return (
+            "None of the held-out cases has a structure that was learnt, so nothing was measured."
+        )
+    return "No case was held out, so nothing was measured."
+
+
 def _measured(
     before: Summary | None,
     after: Summary | None,
@@ -191,7 +205,7 @@ def _measured(
     datasets: Sequence[Dataset],
 ) -> list[str]:
     if before is None or after is None:
-        return ["No case was held out, so nothing was measured."]
+        return [unmeasured(train, datasets)]
     partly = any(dataset.unlabelled is not None for dataset in datasets)
     where = "all labelled voxels" if partly else "the whole volume"
     chosen = train.select is not None and train.select.manifest is None

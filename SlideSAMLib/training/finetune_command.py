@@ -16,7 +16,8 @@ def run(args: argparse.Namespace) -> int:
     """Train from the configured model on the configured data; writes a model file and its card."""
     command.need_packages()
     from ..cli.outputs import check_writable
-    from .finetune import check_measured, export, read_finetune_config
+    from .datasets import read_dataset
+    from .finetune import check_measured, export, read_finetune_config, unmeasured
 
     config = read_finetune_config(args.config)
     check_measured(config.train)
@@ -31,5 +32,7 @@ def run(args: argparse.Namespace) -> int:
     before, after = export(config, training.best_path)
     if before is not None and after is not None:
         print(f"Held-out cases, one box: mean Dice {before.mean:.3f} before, {after.mean:.3f} now.")
+    else:
+        print(unmeasured(config.train, [read_dataset(one) for one in config.train.datasets]))
     print(f"The model is {config.weights_path}, its card {config.card_path}.")
     return 0

@@ -21,6 +21,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from ..errors import InputError
 from ..files.tensor_files import is_builtin, read_tensor_file
+from ..files.whole_files import file_sha256, make_folder
 from .checkpoints import Checkpoints, depends, mismatch
 from .config import TrainConfig
 from .curve_log import CurveLog
@@ -110,11 +111,13 @@ class Training:
         self.selection: Selection | None = None  # on rank 0 only: it evaluates, the others wait
         if config.select is not None and self.fabric.global_rank == 0:
             self.selection = Selection(config, self.fabric.device.type)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.checkpoints = Checkpoints(self.folder, self.fabric)
         self.curve = CurveLog(
             self.folder, (*self.task.figures, *columns(config.select)), config.tensorboard
         )
+        start = config.start_from
+        self._started_from = file_sha256(Path(start)) if start else None
         self.done, self.seconds = 0, 0.0  # steps, and the time that they took
         self._judged = (0, 0.0)  # step and seconds of the last evaluation of `select`
         self._sums: dict[str, list[float]] = {}  # what the next row of the curve is made of
@@ -152,6 +155,7 @@ class Training:
             "average": self.average.values,
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
+            "started_from": self._started_from,
             "done": self.done,
             "seconds": self.seconds,
             "judged": self._judged,
@@ -174,16 +178,27 @@ class Training:
     def resume(self) -> bool:
         """Continue from the checkpoint of the output folder; False where there is none.
 
-        Raises InputError where it cannot be read or is of another network or optimiser.
+        Raises InputError where it cannot be read, began from another model, or is of another
+        network or optimiser.
         """
         state = self.checkpoints.training()
         if state is None:
             return False
+        # What is not trained comes from that file, and fits what is trained only if it is the same.
+        if state.get("started_from", self._started_from) != self._started_from:
+            raise InputError(
+                f"The run in {self.folder} began from another model than "
+                f"{self.config.start_from or 'none'}: set `start_from` as it was, or take another "
+                "output folder."
+            )
         own = learnt(self.network.module)
         if {n: v.shape for n, v in state["network"].items()} != {
             n: v.shape for n, v in own.items()
         }:
-            raise InputError(f"The checkpoint in {self.folder} is of another network.")
+            raise InputError(
+                f"The checkpoint in {self.folder} is of another network: set `network`, "
+                "`trainable` and `lora_rank` as they were, or take another output folder."
+            )
         groups = [len(group["params"]) for group in self.optimiser.state_dict()["param_groups"]]
         if [len(g["params"]) for g in state["optimiser"]["param_groups"]] != groups:
             raise InputError(

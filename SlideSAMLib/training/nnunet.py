@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -16,6 +17,7 @@ DEFAULT_ENDING = ".nii.gz"
 IGNORE = "ignore"  # nnU-Net's reserved name for the voxels that nobody has labelled
 TIFF = (".tif", ".tiff")
 CHANNEL = len("_0000")  # what follows the name of a case in the name of an image
+IMAGE = re.compile(r"(?P<case>[^.].*)_\d{4}\.")  # hidden files, which macOS makes, are none
 # What a file that cannot be used comes to.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 Files = Iterator[tuple[str, Path, Path]]  # names of cases, their images and labels
@@ -65,6 +67,14 @@ def read_nnunet(folder: Path, channel: int = 0) -> list[Case]:
         missing = f"labels *{ending} in labelsTr" if listed is None else "cases in its `dataset`"
         raise InputError(f"The folder {folder} has no {missing}.")
     return cases
+
+
+def without_label(folder: Path, cases: Sequence[Case]) -> list[str]:
+    """Names of the images in imagesTr that are no cases, since nobody has labelled them."""
+    if _json(folder / "dataset.json").get("dataset") is not None:
+        return []  # it lists the files itself
+    images = (IMAGE.match(file.name) for file in (folder / "imagesTr").glob("*_????.*"))
+    return sorted({found["case"] for found in images if found} - {case.id for case in cases})
 
 
 def _json(path: Path) -> dict:

@@ -76,6 +76,8 @@ class SamTask:
         for name, wanted in (
             ("data_processes", config.data_processes > 0),
             ("slab_uses", config.slab_uses > 1),
+            ("data", bool(config.data)),
+            ("network", bool(config.network)),
         ):
             if wanted:
                 raise InputError(f"{name} is for the built-in network: leave it out.")

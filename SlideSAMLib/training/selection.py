@@ -137,6 +137,11 @@ def _cases(config: TrainConfig) -> list[Case]:
         cases = cases[: chosen.cases or len(cases)]
     least = chosen.min_voxels
     usable = [case for case in cases if case.structures(1, least)]
+    if not usable and chosen.manifest is None and least <= 1:
+        raise InputError(
+            "select cannot be used: none of the cases that are held out has a structure to select "
+            "by; hold out more (`held_out`), or give select a `manifest`."
+        )
     if not usable:
-        raise InputError(f"No case to select by has a structure of {least} voxels or more.")
+        raise InputError(f"No case to select by has a structure of {max(least, 1)} voxels or more.")
     return usable

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ RULES: dict[str, Rule] = {
     ),
 }
 SELECT = {"steps": _or_none(_whole(1)), "minutes": _or_none(ABOVE_0)}
+
+
+def check_names(names: Iterable[Any], known: Iterable[str], path: Path, part: str = "") -> None:
+    """Raise InputError for settings that do not exist, with what may have been meant.
+
+    part : of the configuration at `path` where they stand; empty for the outermost ones.
+    """
+    known = list(known)
+    unknown = sorted(set(map(str, names)) - set(known))
+    alike = [get_close_matches(name, known, 1) for name in unknown]
+    if unknown:
+        where = f"In {path}, {part}" if part else f"The configuration {path}"
+        said = [
+            name + (f" (did you mean {meant[0]}?)" if meant else "")
+            for name, meant in zip(unknown, alike, strict=True)
+        ]
+        raise InputError(f"{where} has unknown settings: {', '.join(said)}.")
 
 
 def check_settings(values: Mapping[str, Any], path: Path) -> None:
