@@ -92,6 +92,17 @@ def test_a_gap_is_completed_by_the_other_front():
     assert np.array_equal(mask, truth | wide)
 
 
+def test_a_front_is_as_large_as_where_it_comes_from():
+    """Near a prompted slice on which little is left it still is no larger than on its own."""
+    volume, truth = block_volume((20, 30, 34), slices=(2, 9))
+    small = block_volume((20, 30, 34), (10, 13), (8, 11), (10, 13))[1]
+    volume[small] = 100
+    prompts = [SlicePrompt(4, box=BOX), SlicePrompt(10, box=(10, 8, 13, 11))]
+    _, mask, stops = slide_all(volume, prompts)
+    assert stops["4-10"] == Stop.MET_NEXT_PROMPT
+    assert np.array_equal(mask, truth | small)
+
+
 def test_a_gap_that_neither_front_closes_says_why():
     volume, truth = block_volume((20, 30, 34), slices=(2, 6))
     other = block_volume((20, 30, 34), slices=(12, 17))[1]
