@@ -195,6 +195,9 @@ def test_judge_follows_its_thresholds():
     assert _judged(0, 1000, 1.0, settings) == Stop.NOTHING_LEFT
     assert _judged(900, 0, 1.0, settings, voxels_before=10) == Stop.SUDDEN_GROWTH
     assert _judged(9000, 100, 1.0, settings, voxels_before=9000) == Stop.SUDDEN_GROWTH
+    # As large as where the front comes from: not grown; and a small one may be small.
+    assert _judged(9000, 100, 1.0, settings, voxels_before=9000, voxels_start=9000) is None
+    assert _judged(6, 100, 1.0, settings, voxels_start=9000) is None
     assert _judged(9000, 100, 1.0, settings) is None  # before it was looked at by itself
 
 

@@ -258,8 +258,8 @@ class Front:
             return Stop.NOTHING_LEFT
         found = Findings(
             voxels=patch.voxels,
-            # Near a slice on which little is left the front is as large as where it comes from.
-            voxels_prompted=max(nearest.voxels, self.anchor.voxels),
+            voxels_prompted=nearest.voxels,
+            voxels_start=self.anchor.voxels,
             presence=_at(choice, 1) if self._may_end else None,
             quality=choice.quality,
             stability=stability(patch),

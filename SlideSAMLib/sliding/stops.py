@@ -36,6 +36,7 @@ class Findings:
 
     voxels : size of its mask.
     voxels_prompted : size on the nearest prompted slice.
+    voxels_start : size on the prompted slice that the front comes from, which may be another one.
     presence : probability that the object is on it, 0..1, or None where nobody tells or the object
         surely goes on: within limits that a user has set, and between two prompts.
     quality, stability, agreement : 0..1 of its own window, or None before that was predicted.
@@ -46,6 +47,7 @@ class Findings:
 
     voxels: int
     voxels_prompted: int
+    voxels_start: int = 0
     presence: float | None = None
     quality: float | None = None
     stability: float | None = None
@@ -74,13 +76,15 @@ def judge(found: Findings, voxel_area: float, settings: SlideSettings) -> Stop |
         return Stop.LOW_QUALITY
     if _below(found.agreement, settings.min_agreement):
         return Stop.DISAGREEMENT
-    floor = min(settings.growth_floor_mm2 / voxel_area, FLOOR_SHARE * found.voxels_prompted)
+    # On the nearest one a correction may have left little.
+    prompted = max(found.voxels_prompted, found.voxels_start)
+    floor = min(settings.growth_floor_mm2 / voxel_area, FLOOR_SHARE * prompted)
     if (
         found.voxels_before is not None
         and found.voxels >= floor
         and (
             _grown(found.voxels, found.voxels_before, settings.max_growth)
-            or _grown(found.voxels, found.voxels_prompted, settings.max_growth_total)
+            or _grown(found.voxels, prompted, settings.max_growth_total)
         )
     ):
         return Stop.SUDDEN_GROWTH
